@@ -1,0 +1,58 @@
+//! The operations without weights, composed from tensor primitives.
+
+use burn::tensor::{Int, Tensor, activation};
+
+/// x / √(mean(x²) + ε) over the last dimension, without gain; ε is the machine epsilon of `f32`.
+pub(super) fn rms_norm<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let mean_square = x.clone().square().mean_dim(D - 1);
+    x / (mean_square + f64::from(f32::EPSILON)).sqrt()
+}
+
+/// max(x, 0)².
+pub(super) fn relu_squared(x: Tensor<2>) -> Tensor<2> {
+    activation::relu(x).square()
+}
+
+/// cap · tanh(x / cap).
+pub(super) fn soft_cap(x: Tensor<2>, cap: f32) -> Tensor<2> {
+    (x / cap).tanh() * cap
+}
+
+/// −ln softmax(logits)\[target\] for each row of `[n, vocabulary]`.
+pub(super) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let count = targets.dims()[0];
+    let log_probabilities = activation::log_softmax(logits, 1);
+    log_probabilities.gather(1, targets.reshape([count, 1])).reshape([count]).neg()
+}
+
+/// Causal softmax attention with scores divided by √d.
+///
+/// Queries are `[rows, tokens, heads, d]`, keys and values `[rows, tokens, kv_heads, d]`, the result is
+/// shaped as the queries. Query head h reads key and value head h / (heads / kv_heads).
+pub(super) fn causal_attention(
+    queries: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+) -> Tensor<4> {
+    let [_, tokens, heads, width] = queries.dims();
+    let device = queries.device();
+    let queries = queries.swap_dims(1, 2) / (width as f64).sqrt();
+    let keys = shared(keys, heads).swap_dims(1, 2);
+    let values = shared(values, heads).swap_dims(1, 2);
+    let scores = queries.matmul(keys.swap_dims(2, 3));
+    let future = Tensor::<2>::full([tokens, tokens], f32::NEG_INFINITY, &device).triu(1);
+    let weights = activation::softmax(scores + future.unsqueeze::<4>(), 3);
+    weights.matmul(values).swap_dims(1, 2)
+}
+
+/// Repeats each of the key or value heads for the neighbouring query heads that share it.
+fn shared(x: Tensor<4>, heads: usize) -> Tensor<4> {
+    let [rows, tokens, kv_heads, width] = x.dims();
+    if kv_heads == heads {
+        return x;
+    }
+    let group = heads / kv_heads;
+    x.reshape([rows, tokens, kv_heads, 1, width])
+        .repeat_dim(3, group)
+        .reshape([rows, tokens, heads, width])
+}
