@@ -22,7 +22,10 @@ pub(super) fn soft_cap(x: Tensor<2>, cap: f32) -> Tensor<2> {
 pub(super) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let count = targets.dims()[0];
     let log_probabilities = activation::log_softmax(logits, 1);
-    log_probabilities.gather(1, targets.reshape([count, 1])).reshape([count]).neg()
+    log_probabilities
+        .gather(1, targets.reshape([count, 1]))
+        .reshape([count])
+        .neg()
 }
 
 /// Causal softmax attention with scores divided by √d.
