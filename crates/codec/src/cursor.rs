@@ -22,17 +22,23 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], CodecError> {
-        let (front, rest) = self.bytes.split_at_checked(count).ok_or_else(|| CodecError::Truncated {
-            place: self.place.to_owned(),
-            needed: count as u64,
-            available: self.bytes.len() as u64,
-        })?;
+        let (front, rest) =
+            self.bytes
+                .split_at_checked(count)
+                .ok_or_else(|| CodecError::Truncated {
+                    place: self.place.to_owned(),
+                    needed: count as u64,
+                    available: self.bytes.len() as u64,
+                })?;
         self.bytes = rest;
         Ok(front)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
-        Ok(self.take(N)?.try_into().expect("take returns the asked length"))
+        Ok(self
+            .take(N)?
+            .try_into()
+            .expect("take returns the asked length"))
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, CodecError> {
@@ -73,7 +79,8 @@ impl<'a> Cursor<'a> {
 
     pub(crate) fn length(&mut self) -> Result<usize, CodecError> {
         let value = self.varint()?;
-        usize::try_from(value).map_err(|_| self.corrupt(format!("length {value} exceeds the address space")))
+        usize::try_from(value)
+            .map_err(|_| self.corrupt(format!("length {value} exceeds the address space")))
     }
 
     pub(crate) fn finish(self) -> Result<(), CodecError> {

@@ -25,7 +25,9 @@ pub enum CodecError {
         available: u64,
     },
     /// A format version that this build cannot read.
-    #[error("format version {major}.{minor} is not supported; this build reads major version {supported}")]
+    #[error(
+        "format version {major}.{minor} is not supported; this build reads major version {supported}"
+    )]
     UnsupportedVersion {
         /// Major version of the file.
         major: u16,
@@ -35,7 +37,9 @@ pub enum CodecError {
         supported: u16,
     },
     /// Decoding would need more memory than the caller allows.
-    #[error("{place}: needs {needed} bytes of memory, the limit is {limit}; raise the limit if the file is trusted")]
+    #[error(
+        "{place}: needs {needed} bytes of memory, the limit is {limit}; raise the limit if the file is trusted"
+    )]
     LimitExceeded {
         /// Tensor, metadata key or part of the file.
         place: String,

@@ -94,7 +94,10 @@ impl QuantizedTensor {
         if columns == 0 {
             return weights;
         }
-        let rows = self.codes.chunks_exact(columns).zip(weights.chunks_exact_mut(columns));
+        let rows = self
+            .codes
+            .chunks_exact(columns)
+            .zip(weights.chunks_exact_mut(columns));
         for (row, (codes, weights)) in rows.enumerate() {
             for (weight, &code) in weights.iter_mut().zip(codes) {
                 *weight = self.reconstruction.value(code) * self.step;
@@ -118,8 +121,9 @@ impl QuantizedTensor {
     ///
     /// [`CodecError::InvalidArgument`] naming the tensor and what does not fit.
     pub fn validate(&self, name: &str) -> Result<(), CodecError> {
-        let expected = element_count(&self.shape)
-            .ok_or_else(|| CodecError::invalid(name, "the shape has more elements than memory can hold"))?;
+        let expected = element_count(&self.shape).ok_or_else(|| {
+            CodecError::invalid(name, "the shape has more elements than memory can hold")
+        })?;
         let mut lengths = vec![("codes", self.codes.len(), expected)];
         if let Some(scales) = &self.row_scales {
             lengths.push(("row scales", scales.len(), self.rows()));
@@ -172,12 +176,21 @@ mod tests {
             reconstruction: Reconstruction::Uniform,
         };
         let message = tensor.validate("layer.weight").unwrap_err().to_string();
-        assert!(message.contains("layer.weight") && message.contains("row scales"), "{message}");
+        assert!(
+            message.contains("layer.weight") && message.contains("row scales"),
+            "{message}"
+        );
     }
 
     #[test]
     fn empty_and_scalar_shapes() {
-        for (shape, rows, columns) in [(vec![], 1, 1), (vec![5], 1, 5), (vec![0, 4], 0, 4), (vec![3, 0], 3, 0), (vec![2, 3, 4], 2, 12)] {
+        for (shape, rows, columns) in [
+            (vec![], 1, 1),
+            (vec![5], 1, 5),
+            (vec![0, 4], 0, 4),
+            (vec![3, 0], 3, 0),
+            (vec![2, 3, 4], 2, 12),
+        ] {
             assert_eq!(matrix_shape(&shape), (rows, columns));
         }
     }

@@ -50,7 +50,10 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
     let mut inspection = Inspection {
         metadata: Vec::new(),
         tensors: Vec::new(),
-        split: SizeSplit { directory, ..SizeSplit::default() },
+        split: SizeSplit {
+            directory,
+            ..SizeSplit::default()
+        },
     };
     for (entry, sections) in &open.entries {
         let stored: u64 = sections.iter().map(|section| section.len() as u64).sum();
@@ -59,7 +62,9 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
             Body::Metadata { length, .. } => {
                 split.uncoded = stored;
                 inspection.split += split;
-                inspection.metadata.push((entry.name.clone(), stored, *length));
+                inspection
+                    .metadata
+                    .push((entry.name.clone(), stored, *length));
                 continue;
             }
             Body::Raw { shape, coder, .. } => {
@@ -72,7 +77,12 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
                 split.scales = side.remaining() as u64;
                 split.tables = sections[0].len() as u64 - split.scales;
                 split.payload = stored - sections[0].len() as u64;
-                (shape, "rans".to_owned(), Some(*step), Some(entropy_bits(&table)))
+                (
+                    shape,
+                    "rans".to_owned(),
+                    Some(*step),
+                    Some(entropy_bits(&table)),
+                )
             }
         };
         let weights = element_count(shape).expect("checked when read").max(1) as f64;
@@ -91,6 +101,12 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
 }
 
 fn entropy_bits(table: &FrequencyTable) -> f64 {
-    let probabilities = table.frequencies.iter().map(|&frequency| f64::from(frequency) / 4096.0);
-    probabilities.filter(|&p| p > 0.0).map(|p| -p * p.log2()).sum()
+    let probabilities = table
+        .frequencies
+        .iter()
+        .map(|&frequency| f64::from(frequency) / 4096.0);
+    probabilities
+        .filter(|&p| p > 0.0)
+        .map(|p| -p * p.log2())
+        .sum()
 }

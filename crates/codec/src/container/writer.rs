@@ -53,7 +53,10 @@ pub fn encoded_size(artifact: &Artifact) -> Result<SizeSplit, CodecError> {
 }
 
 fn write_directory(entries: &[EncodedEntry]) -> Vec<u8> {
-    let section = |bytes: &Vec<u8>| Section { length: bytes.len() as u64, checksum: crc32fast::hash(bytes) };
+    let section = |bytes: &Vec<u8>| Section {
+        length: bytes.len() as u64,
+        checksum: crc32fast::hash(bytes),
+    };
     let entries: Vec<Entry> = entries
         .iter()
         .map(|entry| Entry {
@@ -68,17 +71,32 @@ fn write_directory(entries: &[EncodedEntry]) -> Vec<u8> {
 fn encode_entries(artifact: &Artifact) -> Result<Vec<EncodedEntry>, CodecError> {
     let metadata: Vec<_> = artifact.metadata.iter().collect();
     let tensors: Vec<_> = artifact.tensors.iter().collect();
-    let metadata = metadata.into_par_iter().map(|(key, value)| encode_metadata(key, value));
-    let tensors = tensors.into_par_iter().map(|(name, tensor)| encode_tensor(name, tensor));
+    let metadata = metadata
+        .into_par_iter()
+        .map(|(key, value)| encode_metadata(key, value));
+    let tensors = tensors
+        .into_par_iter()
+        .map(|(name, tensor)| encode_tensor(name, tensor));
     metadata.chain(tensors).collect()
 }
 
 fn encode_metadata(key: &str, value: &[u8]) -> Result<EncodedEntry, CodecError> {
     directory::validate(key, &[])?;
     let (coder, stored) = bytes::compress(value);
-    let split = SizeSplit { uncoded: stored.len() as u64, ..SizeSplit::default() };
-    let body = Body::Metadata { length: value.len() as u64, coder };
-    Ok(EncodedEntry { name: key.to_owned(), body, sections: vec![stored], split })
+    let split = SizeSplit {
+        uncoded: stored.len() as u64,
+        ..SizeSplit::default()
+    };
+    let body = Body::Metadata {
+        length: value.len() as u64,
+        coder,
+    };
+    Ok(EncodedEntry {
+        name: key.to_owned(),
+        body,
+        sections: vec![stored],
+        split,
+    })
 }
 
 fn encode_tensor(name: &str, tensor: &Tensor) -> Result<EncodedEntry, CodecError> {
@@ -87,10 +105,23 @@ fn encode_tensor(name: &str, tensor: &Tensor) -> Result<EncodedEntry, CodecError
         Tensor::Quantized(tensor) => encode_quantized(name, tensor),
         Tensor::Raw(tensor) => {
             tensor.validate(name)?;
-            let (coder, stored) = bytes::compress(&bytes::to_planes(&tensor.bytes, tensor.dtype.bytes()));
-            let split = SizeSplit { uncoded: stored.len() as u64, ..SizeSplit::default() };
-            let body = Body::Raw { shape: tensor.shape.clone(), dtype: tensor.dtype, coder };
-            Ok(EncodedEntry { name: name.to_owned(), body, sections: vec![stored], split })
+            let (coder, stored) =
+                bytes::compress(&bytes::to_planes(&tensor.bytes, tensor.dtype.bytes()));
+            let split = SizeSplit {
+                uncoded: stored.len() as u64,
+                ..SizeSplit::default()
+            };
+            let body = Body::Raw {
+                shape: tensor.shape.clone(),
+                dtype: tensor.dtype,
+                coder,
+            };
+            Ok(EncodedEntry {
+                name: name.to_owned(),
+                body,
+                sections: vec![stored],
+                split,
+            })
         }
     }
 }
@@ -102,13 +133,26 @@ fn encode_quantized(name: &str, tensor: &QuantizedTensor) -> Result<EncodedEntry
     let mut side = Vec::new();
     table.write(&mut side);
     split.tables = side.len() as u64;
-    for scale in tensor.row_scales.iter().chain(&tensor.column_scales).flatten() {
+    for scale in tensor
+        .row_scales
+        .iter()
+        .chain(&tensor.column_scales)
+        .flatten()
+    {
         side.extend(scale.to_le_bytes());
     }
     split.scales = side.len() as u64 - split.tables;
     let mut sections = vec![side];
-    sections.par_extend(tensor.codes.par_chunks(BLOCK_CODES).map(|codes| rans::encode(codes, &table)));
-    split.payload = sections[1..].iter().map(|section| section.len() as u64).sum();
+    sections.par_extend(
+        tensor
+            .codes
+            .par_chunks(BLOCK_CODES)
+            .map(|codes| rans::encode(codes, &table)),
+    );
+    split.payload = sections[1..]
+        .iter()
+        .map(|section| section.len() as u64)
+        .sum();
     let body = Body::Quantized {
         shape: tensor.shape.clone(),
         step: tensor.step,
@@ -116,5 +160,10 @@ fn encode_quantized(name: &str, tensor: &QuantizedTensor) -> Result<EncodedEntry
         row_scales: tensor.row_scales.is_some(),
         column_scales: tensor.column_scales.is_some(),
     };
-    Ok(EncodedEntry { name: name.to_owned(), body, sections, split })
+    Ok(EncodedEntry {
+        name: name.to_owned(),
+        body,
+        sections,
+        split,
+    })
 }

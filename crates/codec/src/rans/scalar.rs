@@ -28,7 +28,7 @@ pub(crate) fn encode(codes: &[i32], table: &FrequencyTable) -> Vec<u8> {
             words.push(*state as u16);
             *state >>= 16;
         }
-        *state = (*state / frequency << PRECISION) + *state % frequency + start;
+        *state = ((*state / frequency) << PRECISION) + *state % frequency + start;
     }
     let mut out = Vec::with_capacity(words.len() * 2 + LANES * 4 + 8);
     write_varint(&mut out, words.len() as u64);
@@ -38,7 +38,10 @@ pub(crate) fn encode(codes: &[i32], table: &FrequencyTable) -> Vec<u8> {
     for word in words.iter().rev() {
         out.extend_from_slice(&word.to_le_bytes());
     }
-    for &code in codes.iter().filter(|&&code| table.symbol(code) == table.escape()) {
+    for &code in codes
+        .iter()
+        .filter(|&&code| table.symbol(code) == table.escape())
+    {
         write_varint(&mut out, u64::from(zigzag(code)));
     }
     out
@@ -49,7 +52,12 @@ pub(crate) fn encode(codes: &[i32], table: &FrequencyTable) -> Vec<u8> {
 /// # Errors
 ///
 /// Corrupt or truncated bytes: missing words, a wrong final state, bytes left over.
-pub(crate) fn decode(bytes: &[u8], table: &FrequencyTable, codes: &mut [i32], place: &str) -> Result<(), CodecError> {
+pub(crate) fn decode(
+    bytes: &[u8],
+    table: &FrequencyTable,
+    codes: &mut [i32],
+    place: &str,
+) -> Result<(), CodecError> {
     let mut cursor = Cursor::new(bytes, place);
     let words = cursor.length()?;
     let mut states = [0_u32; LANES];
@@ -59,7 +67,9 @@ pub(crate) fn decode(bytes: &[u8], table: &FrequencyTable, codes: &mut [i32], pl
             return Err(cursor.corrupt("a lane state lies below 2^16"));
         }
     }
-    let word_bytes = words.checked_mul(2).ok_or_else(|| cursor.corrupt("the number of words overflows"))?;
+    let word_bytes = words
+        .checked_mul(2)
+        .ok_or_else(|| cursor.corrupt("the number of words overflows"))?;
     let mut words = cursor.take(word_bytes)?.chunks_exact(2);
     let slots = slots(table);
     let escape = table.escape();
@@ -68,11 +78,14 @@ pub(crate) fn decode(bytes: &[u8], table: &FrequencyTable, codes: &mut [i32], pl
         let (symbol, frequency, offset) = slots[*state as usize % SLOTS];
         *state = u32::from(frequency) * (*state >> PRECISION) + u32::from(offset);
         if *state < LOWER_BOUND {
-            let word = words.next().ok_or_else(|| cursor.corrupt("the words end before the codes do"))?;
+            let word = words
+                .next()
+                .ok_or_else(|| cursor.corrupt("the words end before the codes do"))?;
             *state = *state << 16 | u32::from(u16::from_le_bytes([word[0], word[1]]));
         }
         *code = if usize::from(symbol) == escape {
-            let value = u32::try_from(cursor.varint()?).map_err(|_| cursor.corrupt("an escaped value exceeds 32 bits"))?;
+            let value = u32::try_from(cursor.varint()?)
+                .map_err(|_| cursor.corrupt("an escaped value exceeds 32 bits"))?;
             unzigzag(value)
         } else {
             table.low + i32::from(symbol)
