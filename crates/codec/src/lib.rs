@@ -1,1 +1,43 @@
-//! Placeholder.
+//! Integers to bytes and back: entropy coders and the `.bsl` container.
+//!
+//! A model goes in as an [`Artifact`]: named tensors, each either integer codes with a step
+//! ([`QuantizedTensor`]) or bytes kept verbatim ([`RawTensor`]), and opaque metadata. [`encode`] makes
+//! the bytes of one file, [`decode`] reads them back within a memory limit, [`encoded_size`] tells the
+//! exact size without keeping the bytes, [`inspect`] says where the bytes of a file go. Equal content
+//! gives equal bytes on any machine and with any number of threads.
+//!
+//! ```
+//! use backslash_codec::{Artifact, Limits, QuantizedTensor, Reconstruction, Tensor, decode, encode};
+//! let tensor = QuantizedTensor {
+//!     shape: vec![2, 3],
+//!     codes: vec![0, 1, -1, 0, 0, 2],
+//!     step: 0.25,
+//!     row_scales: None,
+//!     column_scales: None,
+//!     reconstruction: Reconstruction::Uniform,
+//! };
+//! let mut artifact = Artifact::default();
+//! artifact.tensors.insert("layer.weight".into(), Tensor::Quantized(tensor));
+//! let bytes = encode(&artifact)?;
+//! assert_eq!(decode(&bytes, &Limits::default())?, artifact);
+//! # Ok::<(), backslash_codec::CodecError>(())
+//! ```
+
+mod artifact;
+mod container;
+mod cursor;
+mod error;
+mod file;
+mod quantized;
+mod rans;
+mod raw;
+mod shape;
+mod size;
+
+pub use artifact::{Artifact, Tensor};
+pub use container::{Inspection, Limits, TensorReport, decode, encode, encoded_size, inspect};
+pub use error::CodecError;
+pub use file::{Overwrite, read_bytes, read_file, write_file};
+pub use quantized::{QuantizedTensor, Reconstruction};
+pub use raw::{FloatType, RawTensor};
+pub use size::SizeSplit;

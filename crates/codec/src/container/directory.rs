@@ -1,0 +1,304 @@
+//! The binary directory: what the file holds and where, checked before anything is allocated.
+
+use crate::cursor::{Cursor, write_varint};
+use crate::error::CodecError;
+use crate::quantized::Reconstruction;
+use crate::raw::FloatType;
+use crate::shape::element_count;
+
+/// Codes per independent block; the last block of a tensor may be shorter.
+pub(crate) const BLOCK_CODES: usize = 1 << 20;
+/// Longest name of a tensor or metadata key, in bytes.
+const MAX_NAME: usize = 1024;
+/// Most dimensions of a tensor.
+const MAX_RANK: usize = 16;
+/// Most entries of a file.
+const MAX_ENTRIES: u64 = 1 << 20;
+
+/// A stretch of bytes; sections follow each other without gaps, in directory order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Section {
+    pub(super) length: u64,
+    pub(super) checksum: u32,
+}
+
+/// What an entry is and how it is coded.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Body {
+    Metadata {
+        length: u64,
+        coder: ByteCoder,
+    },
+    Raw {
+        shape: Vec<usize>,
+        dtype: FloatType,
+        coder: ByteCoder,
+    },
+    Quantized {
+        shape: Vec<usize>,
+        step: f32,
+        reconstruction: Reconstruction,
+        row_scales: bool,
+        column_scales: bool,
+    },
+}
+
+/// How a run of bytes is coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByteCoder {
+    Stored,
+    Deflate,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) body: Body,
+    pub(super) sections: Vec<Section>,
+}
+
+impl Body {
+    /// Sections that belong to an entry of this kind: for codes one with tables and scales, then blocks.
+    pub(super) fn section_count(&self) -> usize {
+        match self {
+            Self::Metadata { .. } | Self::Raw { .. } => 1,
+            Self::Quantized { shape, .. } => {
+                1 + element_count(shape)
+                    .expect("checked when read")
+                    .div_ceil(BLOCK_CODES)
+            }
+        }
+    }
+
+    /// Bytes of memory that the decoded entry takes.
+    pub(super) fn decoded_bytes(&self) -> u64 {
+        match self {
+            Self::Metadata { length, .. } => *length,
+            Self::Raw { shape, dtype, .. } => (element_count(shape).expect("checked when read")
+                as u64)
+                .saturating_mul(dtype.bytes() as u64),
+            Self::Quantized {
+                shape,
+                row_scales,
+                column_scales,
+                ..
+            } => {
+                let (rows, columns) = crate::shape::matrix_shape(shape);
+                let count = element_count(shape).expect("checked when read") as u64;
+                let rows = if *row_scales { rows as u64 } else { 0 };
+                let columns = if *column_scales { columns as u64 } else { 0 };
+                count
+                    .saturating_add(rows)
+                    .saturating_add(columns)
+                    .saturating_mul(4)
+            }
+        }
+    }
+}
+
+pub(super) fn write(entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_varint(&mut out, entries.len() as u64);
+    for entry in entries {
+        write_varint(&mut out, entry.name.len() as u64);
+        out.extend(entry.name.as_bytes());
+        match &entry.body {
+            Body::Metadata { length, coder } => {
+                out.extend([0, *coder as u8]);
+                write_varint(&mut out, *length);
+            }
+            Body::Raw {
+                shape,
+                dtype,
+                coder,
+            } => {
+                out.extend([1, *coder as u8, *dtype as u8]);
+                write_shape(&mut out, shape);
+            }
+            Body::Quantized {
+                shape,
+                step,
+                reconstruction,
+                row_scales,
+                column_scales,
+            } => {
+                let shrink = match reconstruction {
+                    Reconstruction::Uniform => None,
+                    Reconstruction::Shrink(n) => Some(*n),
+                };
+                let flags = u8::from(*row_scales)
+                    | u8::from(*column_scales) << 1
+                    | u8::from(shrink.is_some()) << 2;
+                out.extend([2, flags]);
+                out.extend(shrink);
+                out.extend(step.to_le_bytes());
+                write_shape(&mut out, shape);
+            }
+        }
+        for section in &entry.sections {
+            write_varint(&mut out, section.length);
+            out.extend(section.checksum.to_le_bytes());
+        }
+    }
+    out
+}
+
+fn write_shape(out: &mut Vec<u8>, shape: &[usize]) {
+    write_varint(out, shape.len() as u64);
+    for &size in shape {
+        write_varint(out, size as u64);
+    }
+}
+
+/// Checks what the directory can hold.
+pub(super) fn validate(name: &str, shape: &[usize]) -> Result<(), CodecError> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        let problem = format!(
+            "a name of {} bytes; 1 to {MAX_NAME} are allowed",
+            name.len()
+        );
+        return Err(CodecError::invalid(name, problem));
+    }
+    if shape.len() > MAX_RANK {
+        return Err(CodecError::invalid(
+            name,
+            format!("rank {}; at most {MAX_RANK} is allowed", shape.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// Reads a directory for sections of `section_bytes` bytes in total.
+pub(super) fn read(bytes: &[u8], section_bytes: u64) -> Result<Vec<Entry>, CodecError> {
+    let mut cursor = Cursor::new(bytes, "directory");
+    let count = cursor.varint()?;
+    if count > MAX_ENTRIES {
+        return Err(cursor.corrupt(format!(
+            "{count} entries; at most {MAX_ENTRIES} are allowed"
+        )));
+    }
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut covered = 0_u64;
+    for _ in 0..count {
+        let entry = read_entry(&mut cursor)?;
+        if let Some(previous) = entries.last()
+            && (previous.body.is_tensor(), &previous.name) >= (entry.body.is_tensor(), &entry.name)
+        {
+            return Err(cursor.corrupt(format!("{}: out of order or twice", entry.name)));
+        }
+        for section in &entry.sections {
+            covered = covered
+                .checked_add(section.length)
+                .ok_or_else(|| cursor.corrupt("section lengths overflow"))?;
+        }
+        entries.push(entry);
+    }
+    cursor.finish()?;
+    if covered > section_bytes {
+        return Err(CodecError::Truncated {
+            place: "sections".into(),
+            needed: covered,
+            available: section_bytes,
+        });
+    }
+    if covered < section_bytes {
+        return Err(CodecError::corrupt(
+            "sections",
+            format!("{} bytes belong to no entry", section_bytes - covered),
+        ));
+    }
+    Ok(entries)
+}
+
+impl Body {
+    pub(super) fn is_tensor(&self) -> bool {
+        !matches!(self, Self::Metadata { .. })
+    }
+}
+
+fn read_entry(cursor: &mut Cursor) -> Result<Entry, CodecError> {
+    let length = cursor.length()?;
+    if length == 0 || length > MAX_NAME {
+        return Err(cursor.corrupt(format!(
+            "a name of {length} bytes; 1 to {MAX_NAME} are allowed"
+        )));
+    }
+    let name = std::str::from_utf8(cursor.take(length)?)
+        .map_err(|_| cursor.corrupt("a name is not UTF-8"))?
+        .to_owned();
+    let body = match cursor.u8()? {
+        0 => Body::Metadata {
+            coder: read_coder(cursor)?,
+            length: cursor.varint()?,
+        },
+        1 => {
+            let coder = read_coder(cursor)?;
+            let number = cursor.u8()?;
+            let dtype = FloatType::from_wire(number)
+                .ok_or_else(|| cursor.corrupt(format!("{name}: type {number} is unknown")))?;
+            Body::Raw {
+                coder,
+                dtype,
+                shape: read_shape(cursor, &name)?,
+            }
+        }
+        2 => {
+            let flags = cursor.u8()?;
+            if flags > 7 {
+                return Err(cursor.corrupt(format!("{name}: flags {flags} are unknown")));
+            }
+            let reconstruction = match flags & 4 {
+                0 => Reconstruction::Uniform,
+                _ => Reconstruction::Shrink(cursor.u8()?),
+            };
+            let step = f32::from_le_bytes(cursor.u32()?.to_le_bytes());
+            let (row_scales, column_scales) = (flags & 1 != 0, flags & 2 != 0);
+            Body::Quantized {
+                shape: read_shape(cursor, &name)?,
+                step,
+                reconstruction,
+                row_scales,
+                column_scales,
+            }
+        }
+        kind => return Err(cursor.corrupt(format!("{name}: entry kind {kind} is unknown"))),
+    };
+    let mut sections = Vec::new();
+    for _ in 0..body.section_count() {
+        // Grows with the bytes that are there, never with what they declare.
+        sections.push(Section {
+            length: cursor.varint()?,
+            checksum: cursor.u32()?,
+        });
+    }
+    Ok(Entry {
+        name,
+        body,
+        sections,
+    })
+}
+
+fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
+    match cursor.u8()? {
+        0 => Ok(ByteCoder::Stored),
+        1 => Ok(ByteCoder::Deflate),
+        number => Err(cursor.corrupt(format!("byte coder {number} is unknown"))),
+    }
+}
+
+fn read_shape(cursor: &mut Cursor, name: &str) -> Result<Vec<usize>, CodecError> {
+    let rank = cursor.length()?;
+    if rank > MAX_RANK {
+        return Err(cursor.corrupt(format!(
+            "{name}: rank {rank}; at most {MAX_RANK} is allowed"
+        )));
+    }
+    let shape = (0..rank)
+        .map(|_| cursor.length())
+        .collect::<Result<Vec<_>, _>>()?;
+    match element_count(&shape) {
+        // Byte counts of eight-byte elements must fit too.
+        Some(count) if count <= usize::MAX / 16 => Ok(shape),
+        _ => Err(cursor.corrupt(format!("{name}: shape {shape:?} has too many elements"))),
+    }
+}

@@ -1,0 +1,169 @@
+//! Artifact to bytes.
+
+use rayon::prelude::*;
+
+use super::directory::{self, BLOCK_CODES, Body, Entry, Section};
+use super::{HEADER_BYTES, bytes, header};
+use crate::artifact::{Artifact, Tensor};
+use crate::error::CodecError;
+use crate::quantized::QuantizedTensor;
+use crate::rans::{self, FrequencyTable};
+use crate::size::SizeSplit;
+
+/// An entry with the bytes of its sections.
+struct EncodedEntry {
+    name: String,
+    body: Body,
+    sections: Vec<Vec<u8>>,
+    split: SizeSplit,
+}
+
+/// Bytes of one file. The same content gives the same bytes, whatever the number of threads.
+///
+/// # Errors
+///
+/// [`CodecError::InvalidArgument`] when a name is empty or too long, or a tensor contradicts its shape.
+pub fn encode(artifact: &Artifact) -> Result<Vec<u8>, CodecError> {
+    let entries = encode_entries(artifact)?;
+    let mut after_header = write_directory(&entries);
+    let directory_bytes = after_header.len();
+    for section in entries.iter().flat_map(|entry| &entry.sections) {
+        after_header.extend_from_slice(section);
+    }
+    let mut file = header::write(directory_bytes, &after_header);
+    file.append(&mut after_header);
+    Ok(file)
+}
+
+/// Exact size of the file that [`encode`] makes, by purpose.
+///
+/// # Errors
+///
+/// Those of [`encode`].
+pub fn encoded_size(artifact: &Artifact) -> Result<SizeSplit, CodecError> {
+    let entries = encode_entries(artifact)?;
+    let mut split = SizeSplit {
+        directory: (HEADER_BYTES + write_directory(&entries).len()) as u64,
+        ..SizeSplit::default()
+    };
+    for entry in &entries {
+        split += entry.split;
+    }
+    Ok(split)
+}
+
+fn write_directory(entries: &[EncodedEntry]) -> Vec<u8> {
+    let section = |bytes: &Vec<u8>| Section {
+        length: bytes.len() as u64,
+        checksum: crc32fast::hash(bytes),
+    };
+    let entries: Vec<Entry> = entries
+        .iter()
+        .map(|entry| Entry {
+            name: entry.name.clone(),
+            body: entry.body.clone(),
+            sections: entry.sections.iter().map(section).collect(),
+        })
+        .collect();
+    directory::write(&entries)
+}
+
+fn encode_entries(artifact: &Artifact) -> Result<Vec<EncodedEntry>, CodecError> {
+    let metadata: Vec<_> = artifact.metadata.iter().collect();
+    let tensors: Vec<_> = artifact.tensors.iter().collect();
+    let metadata = metadata
+        .into_par_iter()
+        .map(|(key, value)| encode_metadata(key, value));
+    let tensors = tensors
+        .into_par_iter()
+        .map(|(name, tensor)| encode_tensor(name, tensor));
+    metadata.chain(tensors).collect()
+}
+
+fn encode_metadata(key: &str, value: &[u8]) -> Result<EncodedEntry, CodecError> {
+    directory::validate(key, &[])?;
+    let (coder, stored) = bytes::compress(value);
+    let split = SizeSplit {
+        uncoded: stored.len() as u64,
+        ..SizeSplit::default()
+    };
+    let body = Body::Metadata {
+        length: value.len() as u64,
+        coder,
+    };
+    Ok(EncodedEntry {
+        name: key.to_owned(),
+        body,
+        sections: vec![stored],
+        split,
+    })
+}
+
+fn encode_tensor(name: &str, tensor: &Tensor) -> Result<EncodedEntry, CodecError> {
+    directory::validate(name, tensor.shape())?;
+    match tensor {
+        Tensor::Quantized(tensor) => encode_quantized(name, tensor),
+        Tensor::Raw(tensor) => {
+            tensor.validate(name)?;
+            let (coder, stored) =
+                bytes::compress(&bytes::to_planes(&tensor.bytes, tensor.dtype.bytes()));
+            let split = SizeSplit {
+                uncoded: stored.len() as u64,
+                ..SizeSplit::default()
+            };
+            let body = Body::Raw {
+                shape: tensor.shape.clone(),
+                dtype: tensor.dtype,
+                coder,
+            };
+            Ok(EncodedEntry {
+                name: name.to_owned(),
+                body,
+                sections: vec![stored],
+                split,
+            })
+        }
+    }
+}
+
+fn encode_quantized(name: &str, tensor: &QuantizedTensor) -> Result<EncodedEntry, CodecError> {
+    tensor.validate(name)?;
+    let mut split = SizeSplit::default();
+    let table = FrequencyTable::from_codes(&tensor.codes);
+    let mut side = Vec::new();
+    table.write(&mut side);
+    split.tables = side.len() as u64;
+    for scale in tensor
+        .row_scales
+        .iter()
+        .chain(&tensor.column_scales)
+        .flatten()
+    {
+        side.extend(scale.to_le_bytes());
+    }
+    split.scales = side.len() as u64 - split.tables;
+    let mut sections = vec![side];
+    sections.par_extend(
+        tensor
+            .codes
+            .par_chunks(BLOCK_CODES)
+            .map(|codes| rans::encode(codes, &table)),
+    );
+    split.payload = sections[1..]
+        .iter()
+        .map(|section| section.len() as u64)
+        .sum();
+    let body = Body::Quantized {
+        shape: tensor.shape.clone(),
+        step: tensor.step,
+        reconstruction: tensor.reconstruction,
+        row_scales: tensor.row_scales.is_some(),
+        column_scales: tensor.column_scales.is_some(),
+    };
+    Ok(EncodedEntry {
+        name: name.to_owned(),
+        body,
+        sections,
+        split,
+    })
+}

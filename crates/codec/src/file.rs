@@ -1,0 +1,149 @@
+//! Files: read with a limit, written whole or not at all.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::container::{Limits, decode, encode};
+use crate::{Artifact, CodecError};
+
+/// What to do when the file to write exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Leave it and return [`CodecError::Exists`].
+    Refuse,
+    /// Replace it in one step, once the new file is complete.
+    Replace,
+}
+
+/// Writes an artifact: to a temporary file in the same folder, flushed to the disk, then renamed. A
+/// failure on the way leaves nothing behind. Returns the file size in bytes.
+///
+/// # Errors
+///
+/// [`CodecError::Exists`], [`CodecError::Io`], and those of [`encode`].
+pub fn write_file(
+    path: &Path,
+    artifact: &Artifact,
+    overwrite: Overwrite,
+) -> Result<u64, CodecError> {
+    if overwrite == Overwrite::Refuse && path.symlink_metadata().is_ok() {
+        return Err(CodecError::Exists {
+            path: path.to_owned(),
+        });
+    }
+    write_atomically(path, &encode(artifact)?, overwrite)
+}
+
+pub(crate) fn write_atomically(
+    path: &Path,
+    bytes: &[u8],
+    overwrite: Overwrite,
+) -> Result<u64, CodecError> {
+    let failed = |source| CodecError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".")
+        .suffix(".bsl.tmp")
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    temporary.write_all(bytes).map_err(failed)?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    let persisted = match overwrite {
+        Overwrite::Refuse => temporary.persist_noclobber(path),
+        Overwrite::Replace => temporary.persist(path),
+    };
+    match persisted {
+        Ok(_) => {}
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(CodecError::Exists {
+                path: path.to_owned(),
+            });
+        }
+        Err(error) => return Err(failed(error.error)),
+    }
+    // The rename itself must survive a crash; file systems that cannot sync a folder do not need it.
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+    Ok(bytes.len() as u64)
+}
+
+/// Reads an artifact. A file larger than the memory limit is refused before it is read.
+///
+/// # Errors
+///
+/// [`CodecError::Io`], and those of [`decode`].
+pub fn read_file(path: &Path, limits: &Limits) -> Result<Artifact, CodecError> {
+    decode(&read_bytes(path, limits)?, limits)
+}
+
+/// Reads the bytes of a file that is no larger than the memory limit.
+///
+/// # Errors
+///
+/// [`CodecError::Io`] and [`CodecError::LimitExceeded`].
+pub fn read_bytes(path: &Path, limits: &Limits) -> Result<Vec<u8>, CodecError> {
+    let failed = |source| CodecError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    // The limit holds while reading, whatever the file system says the length is.
+    file.take(limits.max_memory.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > limits.max_memory {
+        return Err(CodecError::LimitExceeded {
+            place: path.display().to_string(),
+            needed: bytes.len() as u64,
+            limit: limits.max_memory,
+        });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_existing_file_is_refused_and_nothing_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.bsl");
+        let artifact = Artifact::default();
+        write_file(&path, &artifact, Overwrite::Refuse).unwrap();
+        assert!(matches!(
+            write_file(&path, &artifact, Overwrite::Refuse),
+            Err(CodecError::Exists { .. })
+        ));
+        assert!(matches!(
+            write_atomically(&path, b"x", Overwrite::Refuse),
+            Err(CodecError::Exists { .. })
+        ));
+        write_file(&path, &artifact, Overwrite::Replace).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(read_file(&path, &Limits::default()).unwrap(), artifact);
+        let tight = Limits { max_memory: 10 };
+        assert!(matches!(
+            read_file(&path, &tight),
+            Err(CodecError::LimitExceeded { .. })
+        ));
+    }
+
+    #[test]
+    fn a_full_disk_leaves_nothing_behind() {
+        let missing = std::path::Path::new("/nonexistent-folder/model.bsl");
+        assert!(matches!(
+            write_file(missing, &Artifact::default(), Overwrite::Refuse),
+            Err(CodecError::Io { .. })
+        ));
+    }
+}
