@@ -95,7 +95,7 @@ impl ModelFile {
         };
         let config = folder.join("config.json");
         let text = std::fs::read_to_string(&config).map_err(|error| {
-            problem(format!("has no readable config.json ({error}); a folder needs model.safetensors, config.json and tokenizer.json, tokenizer.model or tokenizer.bytes"))
+            problem(format!("has no readable config.json ({error}); a folder needs model.safetensors, config.json and tokenizer.json or tokenizer.model"))
         })?;
         let config = serde_json::from_str(&text).map_err(|error| {
             problem(format!("config.json is not a model configuration: {error}"))
@@ -103,16 +103,9 @@ impl ModelFile {
         let tokenizer = ["json", "model"]
             .map(|extension| folder.join(format!("tokenizer.{extension}")))
             .into_iter()
-            .find(|path| path.exists());
-        let tokenizer = match tokenizer {
-            Some(path) => Tokenizer::open(&path)?,
-            None if folder.join("tokenizer.bytes").exists() => Tokenizer::bytes(),
-            None => {
-                return Err(problem(
-                    "has no tokenizer.json, tokenizer.model or tokenizer.bytes".to_owned(),
-                ));
-            }
-        };
+            .find(|path| path.exists())
+            .ok_or_else(|| problem("has no tokenizer.json or tokenizer.model".to_owned()))?;
+        let tokenizer = Tokenizer::open(&tokenizer)?;
         let weights = NamedWeights::read(&folder.join("model.safetensors"))?;
         Self {
             config,
@@ -219,7 +212,7 @@ mod tests {
         assert!(message().contains("config.json"), "{}", message());
         std::fs::write(at("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
         assert!(message().contains("no tokenizer.json"), "{}", message());
-        std::fs::write(at("tokenizer.bytes"), "").unwrap();
+        Tokenizer::bytes().save(&at("tokenizer.json")).unwrap();
         assert!(message().contains("model.safetensors"), "{}", message());
         weights.write(&at("model.safetensors")).unwrap();
         assert_eq!(ModelFile::open(folder.path()).unwrap().weights, weights);

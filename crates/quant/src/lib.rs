@@ -13,5 +13,5 @@ mod uniform;
 
 pub use budget::fit_to_bytes;
 pub use error::QuantError;
-pub use plan::{Plan, Weights, is_coded};
-pub use uniform::quantize;
+pub use plan::{Levels, Plan, Weights, is_coded};
+pub use uniform::{quantize, quantize_to_centroids};

@@ -6,7 +6,7 @@ use backslash_codec::{Artifact, RawTensor, Tensor};
 use backslash_rate::Moments;
 use rayon::prelude::*;
 
-use crate::{QuantError, quantize};
+use crate::{QuantError, quantize, quantize_to_centroids};
 
 /// Fewest elements of a matrix that is worth a probability table of its own.
 const LEAST_CODED_ELEMENTS: usize = 4096;
@@ -27,7 +27,17 @@ pub fn is_coded(shape: &[usize]) -> bool {
     shape.len() >= 2 && shape.iter().product::<usize>() >= LEAST_CODED_ELEMENTS
 }
 
-/// The step of every coded tensor, by name.
+/// What a code is read back as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Levels {
+    /// Multiples of the step: for weights whose training has seen exactly these.
+    #[default]
+    Grid,
+    /// Near the mean of the weights in each cell: for weights trained without the quantiser.
+    Centroids,
+}
+
+/// The step of every coded tensor, by name, and what codes are read back as.
 ///
 /// ```
 /// use backslash_quant::{Plan, Weights};
@@ -40,9 +50,19 @@ pub fn is_coded(shape: &[usize]) -> bool {
 pub struct Plan {
     /// Step Δ by tensor name.
     pub steps: BTreeMap<String, f32>,
+    /// What codes are read back as.
+    pub levels: Levels,
 }
 
 impl Plan {
+    /// The steps that a training with rounding has learned, with the levels it has seen.
+    pub fn learned(steps: BTreeMap<String, f32>) -> Self {
+        Self {
+            steps,
+            levels: Levels::Grid,
+        }
+    }
+
     /// One step for all tensors.
     pub fn equal(weights: &[Weights<'_>], step: f32) -> Self {
         Self::of(weights, |_| step)
@@ -57,23 +77,39 @@ impl Plan {
         })
     }
 
+    /// The step of a tensor is `factor` times the square root of its root mean square: between
+    /// [`Plan::equal`] and [`Plan::relative`].
+    pub fn between(weights: &[Weights<'_>], factor: f32) -> Self {
+        Self::of(weights, |tensor| {
+            let rms = Moments::of(tensor.data).root_mean_square() as f32;
+            if rms.is_normal() {
+                factor * rms.sqrt()
+            } else {
+                1.0
+            }
+        })
+    }
+
     /// The same plan with every step multiplied by `factor`.
     pub fn scaled(&self, factor: f32) -> Self {
+        let steps = self
+            .steps
+            .iter()
+            .map(|(name, step)| (name.clone(), factor * step));
         Self {
-            steps: self
-                .steps
-                .iter()
-                .map(|(name, step)| (name.clone(), factor * step))
-                .collect(),
+            steps: steps.collect(),
+            levels: self.levels,
         }
     }
 
     fn of(weights: &[Weights<'_>], step: impl Fn(&Weights<'_>) -> f32) -> Self {
         let coded = weights.iter().filter(|tensor| is_coded(tensor.shape));
+        let steps = coded
+            .map(|tensor| (tensor.name.to_owned(), step(tensor)))
+            .collect();
         Self {
-            steps: coded
-                .map(|tensor| (tensor.name.to_owned(), step(tensor)))
-                .collect(),
+            steps,
+            levels: Levels::Centroids,
         }
     }
 
@@ -102,6 +138,10 @@ impl Plan {
             let step = *self.steps.get(name).ok_or_else(|| QuantError::NoStep {
                 name: name.to_owned(),
             })?;
+            let quantize = match self.levels {
+                Levels::Grid => quantize,
+                Levels::Centroids => quantize_to_centroids,
+            };
             return Ok(Tensor::Quantized(quantize(name, shape, data, step)?));
         }
         if let Some(index) = data.iter().position(|value| !value.is_finite()) {

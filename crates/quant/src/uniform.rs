@@ -7,11 +7,7 @@ use crate::QuantError;
 /// Largest magnitude of a code: every code is exact in `f32`.
 const MAX_CODE: f32 = 16_777_216.0;
 
-/// Codes q = round(w/Δ), ties to even, with the reconstruction that loses least.
-///
-/// A non-zero code is read back as sign(q)·(|q| − θ)·Δ. θ is the mean of |q| − |w|/Δ over the weights whose code
-/// is not zero, which minimises the squared error; it is positive where the density falls within a cell.
-/// It costs one byte per tensor and nothing at decoding.
+/// Codes q = round(w/Δ), ties to even, read back as q·Δ: the quantiser that training with rounding has seen.
 ///
 /// ```
 /// let tensor = backslash_quant::quantize("w", &[2, 2], &[0.9, -2.2, 0.1, 1.1], 1.0)?;
@@ -29,18 +25,38 @@ pub fn quantize(
 ) -> Result<QuantizedTensor, QuantError> {
     check(name, weights, step)?;
     let codes_per_unit = 1.0 / step;
-    let codes: Vec<i32> = weights
+    let codes = weights
         .iter()
         .map(|weight| (weight * codes_per_unit).round_ties_even() as i32)
         .collect();
     Ok(QuantizedTensor {
         shape: shape.to_vec(),
-        reconstruction: best_shrink(&codes, weights, codes_per_unit),
+        reconstruction: Reconstruction::Uniform,
         codes,
         step,
         row_scales: None,
         column_scales: None,
     })
+}
+
+/// The same codes as [`quantize`], with the reconstruction that loses least: for weights that were trained
+/// without knowing of the quantiser.
+///
+/// A non-zero code is read back as sign(q)·(|q| − θ)·Δ. θ is the mean of |q| − |w|/Δ over the weights whose code
+/// is not zero, which minimises the squared error; it is positive where the density falls within a cell.
+/// It costs one byte per tensor and nothing at decoding.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn quantize_to_centroids(
+    name: &str,
+    shape: &[usize],
+    weights: &[f32],
+    step: f32,
+) -> Result<QuantizedTensor, QuantError> {
+    let mut tensor = quantize(name, shape, weights, step)?;
+    tensor.reconstruction = best_shrink(&tensor.codes, weights, 1.0 / step);
+    Ok(tensor)
 }
 
 fn check(name: &str, weights: &[f32], step: f32) -> Result<(), QuantError> {
@@ -111,7 +127,7 @@ mod tests {
     fn rate_and_distortion_of_a_gaussian_are_the_known_ones() {
         let weights = gaussian(400_000);
         for (step, bits, decibels) in [(2.42, 1.0, 4.6), (1.08, 2.0, 10.5), (0.52, 3.0, 16.5)] {
-            let tensor = quantize("w", &[weights.len()], &weights, step).unwrap();
+            let tensor = quantize_to_centroids("w", &[weights.len()], &weights, step).unwrap();
             let rate = backslash_rate::entropy_bits(&tensor.codes);
             let ratio = -10.0 * mean_square_error(&weights, &tensor).log10();
             assert!((rate - bits).abs() < 0.02, "{step}: {rate}");
@@ -122,7 +138,7 @@ mod tests {
     #[test]
     fn no_other_shrink_loses_less() {
         let weights = gaussian(50_000);
-        let best = quantize("w", &[weights.len()], &weights, 1.7).unwrap();
+        let best = quantize_to_centroids("w", &[weights.len()], &weights, 1.7).unwrap();
         let Reconstruction::Shrink(chosen) = best.reconstruction else {
             panic!("no shrink")
         };
@@ -136,7 +152,7 @@ mod tests {
     #[test]
     fn weights_on_the_grid_come_back_exactly() {
         let weights: Vec<f32> = (-20..20).map(|code| code as f32 * 0.25).collect();
-        let tensor = quantize("w", &[40], &weights, 0.25).unwrap();
+        let tensor = quantize_to_centroids("w", &[40], &weights, 0.25).unwrap();
         assert_eq!(tensor.reconstruction, Reconstruction::Uniform);
         assert_eq!(tensor.dequantize(), weights);
     }

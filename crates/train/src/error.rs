@@ -45,6 +45,14 @@ pub enum TrainError {
         /// Its value.
         value: f64,
     },
+    /// An evaluation on the way that could not be made.
+    #[error("step {step}: the evaluation failed: {reason}")]
+    Evaluation {
+        /// Steps taken so far.
+        step: u64,
+        /// Why.
+        reason: String,
+    },
     /// A run folder that is already in use.
     #[error("{path} holds a run already: pass --resume to continue it, or --force to start over")]
     RunExists {
