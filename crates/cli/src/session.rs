@@ -163,7 +163,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .parse()
         .map_err(|_| "expected a number such as 600kB".to_owned())?;
     let bytes = number * unit;
-    if bytes >= 1.0 && bytes < 1e15 {
+    if (1.0..1e15).contains(&bytes) {
         Ok(bytes as u64)
     } else {
         Err("must be at least 1 byte".to_owned())

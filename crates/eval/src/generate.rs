@@ -46,7 +46,7 @@ pub fn generate(
         let seen = &tokens[tokens.len().saturating_sub(context)..];
         let logits = network
             .logits(seen, seen.len())
-            .slice([seen.len() - 1..seen.len()]);
+            .slice_dim(0, seen.len() - 1..seen.len());
         let logits = logits.into_data();
         let logits = logits.as_slice::<f32>().expect("logits are f32");
         let token = draw(&logits[..vocabulary], sampling, &mut random);

@@ -18,6 +18,18 @@ use crate::trainer::Trainer;
 /// Checkpoints kept in a folder, newest first.
 const KEPT: usize = 2;
 
+/// How the name of a checkpoint begins while it is written.
+const UNFINISHED: &str = ".step-";
+
+/// Removes what a killed run left half-written.
+pub(crate) fn remove_unfinished(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = std::fs::remove_file(entry.path()); // it is never read, so it does no harm
+        }
+    }
+}
+
 /// Writes the state to `folder/step-NNNNNNNN.safetensors` and removes all but the newest checkpoints.
 pub(crate) fn save(trainer: &Trainer, data_hash: &str, folder: &Path) -> Result<(), TrainError> {
     let path = folder.join(format!("step-{:08}.safetensors", trainer.step));
@@ -25,7 +37,11 @@ pub(crate) fn save(trainer: &Trainer, data_hash: &str, folder: &Path) -> Result<
         path: path.clone(),
         source,
     };
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .suffix(".tmp")
+        .tempfile_in(folder)
+        .map_err(io)?;
     file.write_all(&serialize(trainer, data_hash)).map_err(io)?;
     file.as_file().sync_all().map_err(io)?;
     file.persist(&path).map_err(|error| io(error.error))?;

@@ -60,7 +60,7 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// Nothing to resume.
-    #[error("{path} has no checkpoint to resume from: start the run without --resume")]
+    #[error("{path} holds no run to resume: start one without --resume")]
     NoCheckpoint {
         /// The folder.
         path: PathBuf,

@@ -29,7 +29,7 @@ pub enum Start {
     Fresh,
     /// In any folder; a run in it is removed.
     Replace,
-    /// From the newest checkpoint.
+    /// From the newest checkpoint, or from the start where there is none yet.
     Resume,
 }
 
@@ -49,8 +49,8 @@ impl Run {
     /// Opens a run in a folder, for the given training tokens.
     ///
     /// # Errors
-    /// If the folder holds a run and `start` is [`Start::Fresh`]; if it has no usable checkpoint and
-    /// `start` is [`Start::Resume`]; if it cannot be written.
+    /// If the folder holds a run and `start` is [`Start::Fresh`]; if it holds none, or its checkpoint was made
+    /// with another configuration or other data, and `start` is [`Start::Resume`]; if it cannot be written.
     pub fn open(
         folder: &Path,
         config: &RunConfig,
@@ -83,11 +83,16 @@ impl Run {
                 std::fs::write(&path, config.to_toml()).map_err(io(&path))?;
             }
             Start::Resume => {
-                let newest = checkpoint::list(&checkpoints).into_iter().next();
-                let newest = newest.ok_or_else(|| TrainError::NoCheckpoint {
-                    path: folder.to_owned(),
-                })?;
-                checkpoint::load(&mut trainer, &data_hash, &newest)?;
+                if !folder.join("config.toml").exists() {
+                    return Err(TrainError::NoCheckpoint {
+                        path: folder.to_owned(),
+                    });
+                }
+                checkpoint::remove_unfinished(&checkpoints);
+                // A run killed before its first checkpoint has lost nothing by starting again.
+                if let Some(newest) = checkpoint::list(&checkpoints).first() {
+                    checkpoint::load(&mut trainer, &data_hash, newest)?;
+                }
             }
         }
         let metrics = Metrics::open(&folder.join("metrics.jsonl"), trainer.steps_taken())?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use backslash_codec::{encode, encoded_size};
+use backslash_codec::encoded_size;
 use backslash_eval::{ModelFile, table, views};
 use backslash_model::NamedWeights;
 use backslash_quant::{Plan, fit_to_bytes};
@@ -40,7 +40,6 @@ pub fn run(arguments: Compress) -> Result<()> {
     };
     let artifact = plan.artifact(&views, &metadata)?;
     let split = encoded_size(&artifact)?;
-    debug_assert_eq!(encode(&artifact)?.len() as u64, split.total());
     let bytes = backslash_codec::write_file(&arguments.output, &artifact, overwrite)?;
     let bits_per_weight = 8.0 * bytes as f64 / weights.parameters().max(1) as f64;
     if arguments.json {

@@ -117,7 +117,7 @@ impl Transformer {
                 && let Some(output) = stored.pop()
             {
                 let at = index - skips;
-                x = x + weights.clone().slice([at..at + 1]) * output;
+                x = x + weights.clone().slice_dim(0, at..at + 1) * output;
             }
             x = block.forward(x, Some(start.clone()), rotary);
             if index < skips {

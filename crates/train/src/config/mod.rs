@@ -305,4 +305,17 @@ mod tests {
             assert!(message.starts_with(key), "{message}");
         }
     }
+
+    #[test]
+    fn every_file_in_configs_is_valid_and_the_golf_file_is_the_preset() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let mut found = 0;
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            parse_file(&entry.unwrap().path(), &[]).unwrap();
+            found += 1;
+        }
+        assert!(found >= 3);
+        let golf = parse_file(&folder.join("golf.toml"), &[]).unwrap();
+        assert_eq!(golf.model, ModelConfig::golf());
+    }
 }
