@@ -180,7 +180,7 @@ pub(super) fn bytes_only() -> Result<Vec<u8>> {
     to_json(model.map_err(Error::tokenizer("bytes"))?, false)
 }
 
-fn to_json(model: BPE, use_regex: bool) -> Result<Vec<u8>> {
+pub(super) fn to_json(model: BPE, use_regex: bool) -> Result<Vec<u8>> {
     type Pipeline = TokenizerImpl<
         BPE,
         NormalizerWrapper,

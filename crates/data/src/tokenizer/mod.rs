@@ -5,6 +5,7 @@
 //! table of pieces for all kinds, which is also what bytes are counted with.
 
 mod byte_level;
+mod merges;
 mod sentencepiece;
 #[cfg(test)]
 mod tests;
@@ -78,6 +79,7 @@ enum Kind {
 const TAG_BYTES: u8 = 0;
 const TAG_BYTE_LEVEL: u8 = 1;
 const TAG_SENTENCE_PIECE: u8 = 2;
+const TAG_MERGES: u8 = 3;
 
 impl Tokenizer {
     /// The vocabulary of the 256 bytes: id = byte.
@@ -151,11 +153,15 @@ impl Tokenizer {
         }
     }
 
-    /// The tokenizer as bytes that a model file can carry: one byte for its kind, then its file.
+    /// The tokenizer as bytes that a model file can carry: one byte for its kind, then its file, or the merges alone
+    /// where they say it all.
     pub fn to_bytes(&self) -> Vec<u8> {
         match &self.kind {
             Kind::Bytes => vec![TAG_BYTES],
-            Kind::ByteLevel(encoder) => [&[TAG_BYTE_LEVEL], encoder.content()].concat(),
+            Kind::ByteLevel(encoder) => match merges::of_json(encoder.content()) {
+                Some(merges) => [&[TAG_MERGES], &merges[..]].concat(),
+                None => [&[TAG_BYTE_LEVEL], encoder.content()].concat(),
+            },
             Kind::SentencePiece(encoder) => [&[TAG_SENTENCE_PIECE], encoder.content()].concat(),
         }
     }
@@ -171,8 +177,9 @@ impl Tokenizer {
             [TAG_BYTES] => Ok(Self::bytes()),
             [TAG_BYTE_LEVEL, content @ ..] => Self::byte_level(name, content),
             [TAG_SENTENCE_PIECE, content @ ..] => Self::sentence_piece(name, content),
+            [TAG_MERGES, merges @ ..] => Self::byte_level(name, &merges::to_content(name, merges)?),
             _ => Err(Error::tokenizer(name)(
-                "its kind is not one of 0 (bytes), 1 (byte-level BPE), 2 (SentencePiece)",
+                "its kind is not one of 0 (bytes), 1 (byte-level BPE), 2 (SentencePiece), 3 (merges)",
             )),
         }
     }
