@@ -46,7 +46,7 @@ impl Block {
         let x = match (&self.resid_mix, start) {
             (Some(mix), Some(start)) => {
                 let mix = mix.val();
-                mix.clone().slice([0..1]) * x + mix.slice([1..2]) * start
+                mix.clone().slice_dim(0, 0..1) * x + mix.slice_dim(0, 1..2) * start
             }
             _ => x,
         };

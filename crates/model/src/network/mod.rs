@@ -6,6 +6,7 @@
 
 mod attention;
 mod block;
+mod fused;
 mod linear;
 mod mlp;
 mod operations;
@@ -16,6 +17,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use self::block::Block;
 use self::linear::{Linear, parameter};
+pub use self::operations::use_composed_operations;
 use self::rotary::Rotary;
 use crate::{Architecture, ModelConfig};
 
@@ -117,7 +119,7 @@ impl Transformer {
                 && let Some(output) = stored.pop()
             {
                 let at = index - skips;
-                x = x + weights.clone().slice([at..at + 1]) * output;
+                x = x + weights.clone().slice_dim(0, at..at + 1) * output;
             }
             x = block.forward(x, Some(start.clone()), rotary);
             if index < skips {

@@ -3,23 +3,23 @@
 use burn::tensor::{Int, Tensor, activation};
 
 /// x / √(mean(x²) + ε) over the last dimension, without gain; ε is the machine epsilon of `f32`.
-pub(super) fn rms_norm<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub(in crate::network) fn rms_norm<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let mean_square = x.clone().square().mean_dim(D - 1);
     x / (mean_square + f64::from(f32::EPSILON)).sqrt()
 }
 
 /// max(x, 0)².
-pub(super) fn relu_squared(x: Tensor<2>) -> Tensor<2> {
+pub(in crate::network) fn relu_squared(x: Tensor<2>) -> Tensor<2> {
     activation::relu(x).square()
 }
 
 /// cap · tanh(x / cap).
-pub(super) fn soft_cap(x: Tensor<2>, cap: f32) -> Tensor<2> {
+pub(in crate::network) fn soft_cap(x: Tensor<2>, cap: f32) -> Tensor<2> {
     (x / cap).tanh() * cap
 }
 
 /// −ln softmax(logits)\[target\] for each row of `[n, vocabulary]`.
-pub(super) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+pub(in crate::network) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let count = targets.dims()[0];
     let log_probabilities = activation::log_softmax(logits, 1);
     log_probabilities
@@ -32,7 +32,7 @@ pub(super) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tenso
 ///
 /// Queries are `[rows, tokens, heads, d]`, keys and values `[rows, tokens, kv_heads, d]`, the result is
 /// shaped as the queries. Query head h reads key and value head h / (heads / kv_heads).
-pub(super) fn causal_attention(
+pub(in crate::network) fn causal_attention(
     queries: Tensor<4>,
     keys: Tensor<4>,
     values: Tensor<4>,
