@@ -13,6 +13,14 @@ mod attention;
 mod buffer;
 #[cfg(test)]
 mod check;
+mod cross_entropy;
+mod heads;
+mod norm;
+mod relu;
 mod simd;
 
 pub(super) use attention::CausalAttention;
+pub(super) use cross_entropy::{CrossEntropies, MeanCrossEntropy};
+pub(super) use heads::PrepareHeads;
+pub(super) use norm::RmsNorm;
+pub(super) use relu::ReluSquared;

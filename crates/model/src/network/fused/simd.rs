@@ -17,13 +17,13 @@ pub(super) const TILE: usize = 32;
 /// The body is `kernel::<FMA, ROWS, COLUMNS>(arguments)`: whether a·b + c is one instruction, and the
 /// shape of the matrix tile that fills the registers.
 macro_rules! vectorised {
-    ($(#[$attribute:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $kernel:ident) => {
+    ($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $kernel:ident) => {
         $(#[$attribute])*
         #[multiversion::multiversion(targets(
             "x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma",
             "x86_64+avx2+fma"
         ))]
-        pub(super) fn $name($($argument: $type),*) {
+        $visibility fn $name($($argument: $type),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 const TARGET: multiversion::target::Target = multiversion::target::selected_target!();
@@ -74,6 +74,23 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     }
     let power = shifted.to_bits().wrapping_add(127) << 23;
     sum * f32::from_bits(power)
+}
+
+/// tanh x within 4 units in the last place.
+#[inline(always)]
+pub(super) fn tanh<const FMA: bool>(x: f32) -> f32 {
+    let square = x * x;
+    let mut series = 62.0 / 2835.0;
+    for coefficient in [-17.0 / 315.0, 2.0 / 15.0, -1.0 / 3.0, 1.0] {
+        series = multiply_add::<FMA>(series, square, coefficient);
+    }
+    let e = exp::<FMA>(-2.0 * x.abs());
+    let saturating = ((1.0 - e) / (1.0 + e)).copysign(x);
+    if square < 0.04 {
+        series * x
+    } else {
+        saturating
+    }
 }
 
 /// Σ f(a, b) over two slices of one length, in a fixed order.

@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::backend::Dispatch;
 use burn::tensor::{Device, Tensor};
 
-pub(super) use self::composed::{cross_entropy, relu_squared, rms_norm, soft_cap};
-use super::fused::CausalAttention;
+pub(super) use self::composed::soft_cap;
+use super::fused::{
+    CausalAttention, CrossEntropies, MeanCrossEntropy, PrepareHeads, ReluSquared, RmsNorm,
+};
+use super::rotary::Rotary;
 
 static COMPOSED_ONLY: AtomicBool = AtomicBool::new(false);
 
@@ -25,6 +28,77 @@ pub fn use_composed_operations(composed: bool) {
 /// Whether the fused operations run on a device.
 fn fused(device: &Device) -> bool {
     !COMPOSED_ONLY.load(Ordering::Relaxed) && *device == Device::flex()
+}
+
+/// x / √(mean(x²) + ε) over the last dimension, without gain; ε is the machine epsilon of `f32`.
+pub(super) fn rms_norm<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !fused(&x.device()) {
+        return composed::rms_norm(x);
+    }
+    Tensor::from_dispatch(Dispatch::rms_norm(x.into_dispatch()))
+}
+
+/// max(x, 0)².
+pub(super) fn relu_squared(x: Tensor<2>) -> Tensor<2> {
+    if !fused(&x.device()) {
+        return composed::relu_squared(x);
+    }
+    Tensor::from_dispatch(Dispatch::relu_squared(x.into_dispatch()))
+}
+
+/// RMS-normalises each head of `[rows, tokens, heads, d]`, turns it by its position, and scales it by the
+/// gain of its head.
+pub(super) fn prepare_heads(x: Tensor<4>, gain: Option<Tensor<1>>, rotary: &Rotary) -> Tensor<4> {
+    let device = x.device();
+    if !fused(&device) {
+        return composed::prepare_heads(x, gain, rotary);
+    }
+    let gain = gain.unwrap_or_else(|| Tensor::ones([x.dims()[2]], &device));
+    Tensor::from_dispatch(Dispatch::prepare_heads(
+        x.into_dispatch(),
+        gain.into_dispatch(),
+        rotary.cosines.clone().into_dispatch(),
+        rotary.sines.clone().into_dispatch(),
+    ))
+}
+
+/// Mean of −ln softmax(logits)\[target\] over the rows of `hidden`, `[n, width]`, with the soft-capped
+/// logits cap · tanh(hidden · embeddingᵀ / cap).
+pub(super) fn tied_loss(
+    hidden: Tensor<2>,
+    embedding: Tensor<2>,
+    targets: &[u16],
+    cap: f32,
+) -> Tensor<1> {
+    if !fused(&hidden.device()) {
+        return composed::tied_loss(hidden, embedding, targets, cap);
+    }
+    Tensor::from_dispatch(Dispatch::mean_cross_entropy(
+        hidden.into_dispatch(),
+        embedding.into_dispatch(),
+        targets.to_vec(),
+        cap,
+    ))
+}
+
+/// The terms of [`tied_loss`], one per row.
+pub(super) fn tied_losses(
+    hidden: Tensor<2>,
+    embedding: Tensor<2>,
+    targets: &[u16],
+    cap: f32,
+) -> Tensor<1> {
+    let device = hidden.device();
+    // The fused version has no gradient: training asks for the mean.
+    if !fused(&device) || device.is_autodiff() {
+        return composed::tied_losses(hidden, embedding, targets, cap);
+    }
+    Tensor::from_dispatch(Dispatch::cross_entropies(
+        hidden.into_dispatch(),
+        embedding.into_dispatch(),
+        targets.to_vec(),
+        cap,
+    ))
 }
 
 /// Causal softmax attention with scores divided by √d.

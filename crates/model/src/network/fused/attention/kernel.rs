@@ -175,7 +175,7 @@ fn block_rows<const M: usize>(start: usize, shape: Shape) -> usize {
 
 vectorised! {
     /// O = softmax(Q·Kᵀ/√d)·V and, per query head and token, ln Σ exp of the scores.
-    fn forward(
+    pub(super) fn forward(
         queries: Head,
         keys: Head,
         values: Head,
@@ -289,7 +289,7 @@ vectorised! {
     ///
     /// With P the weights and G the gradient of the output: dV = Pᵀ·G, dS = P⊙(G·Vᵀ − rowsum(G⊙O)),
     /// dQ = dS·K/√d, dK = dSᵀ·Q/√d.
-    fn backward(saved: Saved, written: &mut Written, shape: Shape, scratch: &mut Scratch) = backward_kernel
+    pub(super) fn backward(saved: Saved, written: &mut Written, shape: Shape, scratch: &mut Scratch) = backward_kernel
 }
 
 #[inline(always)]
