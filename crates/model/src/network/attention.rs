@@ -50,11 +50,9 @@ impl Attention {
         let keys = split(self.c_k.forward(x.clone()), self.kv_heads);
         let values = split(self.c_v.forward(x), self.kv_heads);
 
-        let mut queries = rotary.turn(operations::rms_norm(queries));
-        if let Some(gain) = &self.q_gain {
-            queries = queries * gain.val().reshape([1, 1, self.heads, 1]);
-        }
-        let keys = rotary.turn(operations::rms_norm(keys));
+        let gain = self.q_gain.as_ref().map(Param::val);
+        let queries = operations::prepare_heads(queries, gain, rotary);
+        let keys = operations::prepare_heads(keys, None, rotary);
         let attended = operations::causal_attention(queries, keys, values);
         self.proj.forward(attended.reshape([positions, width]))
     }

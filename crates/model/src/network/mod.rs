@@ -6,6 +6,7 @@
 
 mod attention;
 mod block;
+mod fused;
 mod linear;
 mod mlp;
 mod operations;
@@ -16,6 +17,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use self::block::Block;
 use self::linear::{Linear, parameter};
+pub use self::operations::use_composed_operations;
 use self::rotary::Rotary;
 use crate::{Architecture, ModelConfig};
 
@@ -72,10 +74,8 @@ impl Transformer {
     /// # Panics
     /// As [`Transformer::logits`]; and if there is not one target per token.
     pub fn losses(&self, tokens: &[u16], targets: &[u16], row: usize) -> Tensor<1> {
-        assert_eq!(tokens.len(), targets.len());
-        let logits = self.logits(tokens, row);
-        let targets = self.indices(targets);
-        operations::cross_entropy(logits, targets)
+        let (hidden, embedding) = self.before_losses(tokens, targets, row);
+        operations::tied_losses(hidden, embedding, targets, self.config.logit_cap)
     }
 
     /// Mean cross-entropy in nats per token: the training loss.
@@ -83,7 +83,15 @@ impl Transformer {
     /// # Panics
     /// As [`Transformer::losses`].
     pub fn loss(&self, tokens: &[u16], targets: &[u16], row: usize) -> Tensor<1> {
-        self.losses(tokens, targets, row).mean()
+        let (hidden, embedding) = self.before_losses(tokens, targets, row);
+        operations::tied_loss(hidden, embedding, targets, self.config.logit_cap)
+    }
+
+    /// The final hidden states and the matrix that makes logits of them, once the targets are checked.
+    fn before_losses(&self, tokens: &[u16], targets: &[u16], row: usize) -> (Tensor<2>, Tensor<2>) {
+        assert_eq!(tokens.len(), targets.len(), "one target per token");
+        self.assert_known(targets);
+        (self.hidden(tokens, row), self.tok_emb.weight.val())
     }
 
     /// The final hidden states after their norm, `[tokens.len(), width]`.
@@ -128,14 +136,18 @@ impl Transformer {
     }
 
     fn indices(&self, tokens: &[u16]) -> Tensor<1, Int> {
+        self.assert_known(tokens);
+        let values: Vec<i32> = tokens.iter().map(|token| i32::from(*token)).collect();
+        let device = self.tok_emb.weight.device();
+        Tensor::from_data(TensorData::new(values, [tokens.len()]), &device)
+    }
+
+    fn assert_known(&self, tokens: &[u16]) {
         let largest = tokens.iter().copied().max().unwrap_or(0);
         assert!(
             usize::from(largest) < self.config.vocabulary_size,
             "token {largest} is outside"
         );
-        let values: Vec<i32> = tokens.iter().map(|token| i32::from(*token)).collect();
-        let device = self.tok_emb.weight.device();
-        Tensor::from_data(TensorData::new(values, [tokens.len()]), &device)
     }
 }
 

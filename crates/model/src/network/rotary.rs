@@ -13,9 +13,9 @@ pub(super) struct Rotary {
     /// Tokens of a row.
     pub(super) tokens: usize,
     /// `[1, tokens, 1, d/2]`.
-    cosines: Tensor<4>,
+    pub(super) cosines: Tensor<4>,
     /// `[1, tokens, 1, d/2]`.
-    sines: Tensor<4>,
+    pub(super) sines: Tensor<4>,
 }
 
 impl Rotary {
