@@ -23,7 +23,7 @@ pub const RATED: &str = "rate-trained";
 /// Steps of the plain model's curve, over the root mean square of each tensor.
 const RELATIVE_STEPS: [f32; 6] = [0.25, 0.4, 0.6, 0.85, 1.2, 1.6];
 /// Factors on the learned steps for the rate-trained model's curve.
-const LEARNED_FACTORS: [f32; 5] = [0.5, 0.7, 1.0, 1.4, 2.0];
+const LEARNED_FACTORS: [f32; 5] = [0.5, 0.7, 1.0, 1.15, 1.3];
 /// Evaluations in the search for the largest step that is no worse than int8 rows.
 const SEARCH_EVALUATIONS: u32 = 6;
 
