@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Settings: `vocabulary`, `width`, `layers`, `heads`, `kv_heads`, `mlp_ratio`, `tokens` (of a row), `rows`,
-//! `steps` (of each kind). The first word may be `golf`. Printed is the fastest step of each kind, and the
+//! `steps` (of each kind), `composed` (0 leaves those steps out). The first word may be `golf`. Printed is the fastest step of each kind, and the
 //! rate a plain matrix product of the same device reaches, with the tokens per second that a step would
 //! make at that rate: a floor for its time. `RAYON_NUM_THREADS` sets the threads.
 
@@ -26,6 +26,7 @@ struct Settings {
     rows: usize,
     tokens: usize,
     steps: usize,
+    composed: usize,
 }
 
 fn settings() -> Settings {
@@ -50,6 +51,7 @@ fn settings() -> Settings {
         rows: if golf { 1 } else { 12 },
         tokens,
         steps: 8,
+        composed: 1,
     };
     for argument in arguments.iter().skip(usize::from(golf)) {
         let (key, value) = argument.split_once('=').expect("settings are key=value");
@@ -65,6 +67,7 @@ fn settings() -> Settings {
             "tokens" => &mut settings.tokens,
             "rows" => &mut settings.rows,
             "steps" => &mut settings.steps,
+            "composed" => &mut settings.composed,
             _ => panic!("unknown setting {key}"),
         } = value;
     }
@@ -85,6 +88,7 @@ fn main() {
         rows,
         tokens: row,
         steps,
+        composed: with_composed,
     } = &settings;
     let weights = initial_weights(config, 1).expect("the settings make a network");
     let network = Transformer::from_weights(config, &weights, &device().autodiff())
@@ -102,6 +106,9 @@ fn main() {
     });
     for _ in 0..*steps {
         for (composed, best) in [true, false].into_iter().zip(&mut best) {
+            if composed && *with_composed == 0 {
+                continue;
+            }
             use_composed_operations(composed);
             let start = Instant::now();
             let loss = network.loss(&tokens, &targets, *row);
@@ -122,6 +129,9 @@ fn main() {
     );
     println!("operations  forward ms  backward ms  tokens/s  loss");
     for (name, best) in ["composed", "fused"].iter().zip(&best) {
+        if best.forward == Duration::MAX {
+            continue;
+        }
         let seconds = (best.forward + best.backward).as_secs_f64();
         println!(
             "{name:10}  {:10.1}  {:11.1}  {:8.0}  {:.6}",
