@@ -198,7 +198,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
+pub(super) fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
     queries: Head<'_>,
     keys: Head<'_>,
     values: Head<'_>,
@@ -304,7 +304,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
+pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
     saved: Saved<'_>,
     written: &mut Written<'_>,
     shape: Shape,
