@@ -48,7 +48,7 @@ pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// eˣ within 2 units in the last place; x is clamped to ±87, where `f32` is still a normal number.
+/// eˣ with a relative error below 3·10⁻⁷; x is clamped to ±87, where `f32` is still a normal number.
 ///
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2, eʳ by its Taylor polynomial of degree 7, 2ⁿ by its exponent bits.
 #[inline(always)]
@@ -76,7 +76,7 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     sum * f32::from_bits(power)
 }
 
-/// tanh x within 4 units in the last place.
+/// tanh x with a relative error below 4·10⁻⁷.
 #[inline(always)]
 pub(super) fn tanh<const FMA: bool>(x: f32) -> f32 {
     let square = x * x;
@@ -294,5 +294,81 @@ fn store<const M: usize, const N: usize, const ADD: bool>(
         for j in 0..N {
             out[j] = if ADD { out[j] + sums[j] } else { sums[j] };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::fused::check::random;
+
+    /// The product of every version, whatever this processor runs.
+    fn check_multiply<const FMA: bool, const M: usize, const N: usize>() {
+        let (rows, columns, depth) = (16, 48, 37);
+        let (a, b) = (random(rows * depth, 1), random(depth * columns, 2));
+        let mut across = vec![0.0; a.len()];
+        for i in 0..rows {
+            for k in 0..depth {
+                across[k * rows + i] = a[i * depth + k];
+            }
+        }
+        for left in [Left::Rows(&a, depth), Left::Columns(&across, rows)] {
+            let mut out = vec![1.0; rows * columns];
+            // The terms of a tile start and end where the tile says.
+            multiply::<FMA, M, N, true>(
+                left,
+                (&b, columns),
+                (&mut out, columns),
+                (rows, columns),
+                |i, _| i..i + 20,
+            );
+            for i in 0..rows {
+                for j in 0..columns {
+                    let first = i / M * M;
+                    let sum: f32 = (first..first + 20)
+                        .map(|k| a[i * depth + k] * b[k * columns + j])
+                        .sum();
+                    assert!((out[i * columns + j] - 1.0 - sum).abs() < 1e-4);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_tiles_of_all_versions_multiply() {
+        check_multiply::<true, 8, 32>();
+        check_multiply::<true, 4, 16>();
+        check_multiply::<false, 4, 8>();
+    }
+
+    #[test]
+    fn exp_and_tanh_are_accurate() {
+        for i in -80_000..80_000 {
+            let x = i as f32 * 1e-3;
+            let exact = f64::from(x).exp();
+            assert!(
+                (f64::from(exp::<true>(x)) / exact - 1.0).abs() < 3e-7,
+                "{x}"
+            );
+            assert!(
+                (f64::from(exp::<false>(x)) / exact - 1.0).abs() < 3e-7,
+                "{x}"
+            );
+            let exact = f64::from(x * 0.1).tanh();
+            let found = f64::from(tanh::<true>(x * 0.1));
+            assert!((found - exact).abs() <= 4e-7 * exact.abs(), "{x}");
+        }
+        assert_eq!(exp::<true>(0.0), 1.0);
+        assert!(exp::<true>(f32::NEG_INFINITY) < 1e-37);
+        assert!(exp::<true>(f32::NAN).is_nan() && tanh::<true>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sums_take_every_value_once() {
+        for length in [0, 1, 15, 16, 17, 100] {
+            let ones = vec![1.0; length];
+            assert_eq!(dot::<true>(&ones, &ones), length as f32);
+        }
+        assert_eq!(largest(&[-3.0, -1.0, -2.0]), -1.0);
     }
 }

@@ -97,7 +97,18 @@ fn pack_across(out: &mut Vec<f32>, head: Head<'_>, shape: Shape) {
     let tokens = shape.padded_tokens();
     out.clear();
     out.resize(shape.padded_width() * tokens, 0.0);
-    for token in 0..shape.tokens {
+    // Whole groups of tokens fill whole cache lines of the transpose.
+    let whole = shape.tokens - shape.tokens % LANES;
+    for start in (0..whole).step_by(LANES) {
+        let group: [&[f32]; LANES] = std::array::from_fn(|i| head.token(start + i, shape.width));
+        for (channel, out) in out.chunks_exact_mut(tokens).take(shape.width).enumerate() {
+            let out = &mut out[start..start + LANES];
+            for i in 0..LANES {
+                out[i] = group[i][channel];
+            }
+        }
+    }
+    for token in whole..shape.tokens {
         for (channel, x) in head.token(token, shape.width).iter().enumerate() {
             out[channel * tokens + token] = *x;
         }
@@ -187,7 +198,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
+pub(super) fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
     queries: Head<'_>,
     keys: Head<'_>,
     values: Head<'_>,
@@ -293,7 +304,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
+pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
     saved: Saved<'_>,
     written: &mut Written<'_>,
     shape: Shape,

@@ -1,6 +1,7 @@
 use burn::tensor::Tensor;
 
-use crate::network::fused::check::{assert_close, run, with_threads};
+use super::kernel::{Head, Saved, Scratch, Shape, Written, backward_kernel, forward_kernel};
+use crate::network::fused::check::{assert_close, random, run, with_threads};
 use crate::network::operations::{causal_attention, composed};
 
 fn shapes([rows, tokens, heads, kv_heads, width]: [usize; 5]) -> [[usize; 4]; 3] {
@@ -77,4 +78,64 @@ fn the_number_of_threads_changes_no_bit() {
         })
     };
     assert_eq!(with_threads(1, attend), with_threads(2, attend));
+}
+
+/// Output and gradients of one unit by the version for one instruction set.
+fn unit<const FMA: bool, const M: usize, const N: usize>(shape: Shape) -> Vec<Vec<f32>> {
+    let length = shape.tokens * shape.group * shape.width;
+    let data: Vec<Vec<f32>> = (0..4).map(|seed| random(length, seed)).collect();
+    let queries = |data| Head {
+        data,
+        stride: shape.group * shape.width,
+    };
+    let shared = |data| Head {
+        data,
+        stride: shape.width,
+    };
+    let mut output = vec![0.0; length];
+    let mut log_sums = vec![0.0; shape.group * shape.tokens];
+    let mut scratch = Scratch::default();
+    forward_kernel::<FMA, M, N>(
+        queries(&data[0]),
+        shared(&data[1]),
+        shared(&data[2]),
+        &mut output.chunks_exact_mut(shape.width).collect(),
+        &mut log_sums,
+        shape,
+        &mut scratch,
+    );
+    let saved = Saved {
+        queries: queries(&data[0]),
+        keys: shared(&data[1]),
+        values: shared(&data[2]),
+        output: queries(&output),
+        output_gradient: queries(&data[3]),
+        log_sums: &log_sums,
+    };
+    let mut gradients = [length, length / shape.group, length / shape.group].map(|n| vec![0.0; n]);
+    let [q, k, v] = gradients
+        .each_mut()
+        .map(|x| x.chunks_exact_mut(shape.width).collect());
+    let mut written = Written {
+        queries: q,
+        keys: k,
+        values: v,
+    };
+    backward_kernel::<FMA, M, N>(saved, &mut written, shape, &mut scratch);
+    let [q, k, v] = gradients;
+    vec![output, log_sums, q, k, v]
+}
+
+#[test]
+fn the_versions_for_all_instruction_sets_agree() {
+    for tokens in [1, 13, 64, 150] {
+        let shape = Shape {
+            tokens,
+            group: 2,
+            width: 24,
+        };
+        let widest = unit::<true, 8, 32>(shape);
+        assert_close(&unit::<true, 4, 16>(shape), &widest, 2e-6, "AVX2");
+        assert_close(&unit::<false, 4, 8>(shape), &widest, 2e-6, "baseline");
+    }
 }
