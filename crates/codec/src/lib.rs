@@ -28,6 +28,8 @@ mod container;
 mod cursor;
 mod error;
 mod file;
+mod layout;
+mod mix;
 mod quantized;
 mod rans;
 mod raw;
@@ -35,7 +37,10 @@ mod shape;
 mod size;
 
 pub use artifact::{Artifact, Tensor};
-pub use container::{Inspection, Limits, TensorReport, decode, encode, encoded_size, inspect};
+pub use container::{
+    Effort, Inspection, Limits, TensorReport, decode, encode, encode_with, encoded_size,
+    encoded_size_with, inspect,
+};
 pub use error::CodecError;
 pub use file::{Overwrite, read_bytes, read_file, write_file};
 pub use quantized::{QuantizedTensor, Reconstruction};

@@ -94,10 +94,7 @@ impl QuantizedTensor {
         if columns == 0 {
             return weights;
         }
-        let rows = self
-            .codes
-            .chunks_exact(columns)
-            .zip(weights.chunks_exact_mut(columns));
+        let rows = self.codes.chunks_exact(columns).zip(weights.chunks_exact_mut(columns));
         for (row, (codes, weights)) in rows.enumerate() {
             for (weight, &code) in weights.iter_mut().zip(codes) {
                 *weight = self.reconstruction.value(code) * self.step;
@@ -176,10 +173,7 @@ mod tests {
             reconstruction: Reconstruction::Uniform,
         };
         let message = tensor.validate("layer.weight").unwrap_err().to_string();
-        assert!(
-            message.contains("layer.weight") && message.contains("row scales"),
-            "{message}"
-        );
+        assert!(message.contains("layer.weight") && message.contains("row scales"), "{message}");
     }
 
     #[test]

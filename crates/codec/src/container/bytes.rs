@@ -11,26 +11,20 @@ use crate::error::CodecError;
 
 /// Splits elements of `width` bytes into planes: all first bytes, then all second bytes, and so on.
 pub(super) fn to_planes(bytes: &[u8], width: usize) -> Vec<u8> {
-    (0..width)
-        .flat_map(|plane| bytes.iter().skip(plane).step_by(width).copied())
-        .collect()
+    (0..width).flat_map(|plane| bytes.iter().skip(plane).step_by(width).copied()).collect()
 }
 
 /// Inverse of [`to_planes`].
 pub(super) fn from_planes(planes: &[u8], width: usize) -> Vec<u8> {
     let count = planes.len() / width;
-    (0..planes.len())
-        .map(|index| planes[index % width * count + index / width])
-        .collect()
+    (0..planes.len()).map(|index| planes[index % width * count + index / width]).collect()
 }
 
 /// The smaller of the bytes themselves and their deflated form.
 pub(super) fn compress(bytes: &[u8]) -> (ByteCoder, Vec<u8>) {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    let deflated = encoder
-        .write_all(bytes)
-        .and_then(|()| encoder.finish())
-        .expect("a vector takes any bytes");
+    let deflated =
+        encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("a vector takes any bytes");
     if deflated.len() < bytes.len() {
         (ByteCoder::Deflate, deflated)
     } else {

@@ -2,12 +2,11 @@
 
 use crate::cursor::{Cursor, write_varint};
 use crate::error::CodecError;
+use crate::layout::Layout;
 use crate::quantized::Reconstruction;
 use crate::raw::FloatType;
 use crate::shape::element_count;
 
-/// Codes per independent block; the last block of a tensor may be shorter.
-pub(crate) const BLOCK_CODES: usize = 1 << 20;
 /// Longest name of a tensor or metadata key, in bytes.
 const MAX_NAME: usize = 1024;
 /// Most dimensions of a tensor.
@@ -36,11 +35,19 @@ pub(super) enum Body {
     },
     Quantized {
         shape: Vec<usize>,
+        coder: CodeCoder,
         step: f32,
         reconstruction: Reconstruction,
         row_scales: bool,
         column_scales: bool,
     },
+}
+
+/// How the codes of a tensor are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CodeCoder {
+    Rans,
+    Mix,
 }
 
 /// How a run of bytes is coded.
@@ -63,9 +70,7 @@ impl Body {
         match self {
             Self::Metadata { .. } | Self::Raw { .. } => 1,
             Self::Quantized { shape, .. } => {
-                1 + element_count(shape)
-                    .expect("checked when read")
-                    .div_ceil(BLOCK_CODES)
+                1 + Layout::new(shape).blocks()
             }
         }
     }
@@ -77,20 +82,12 @@ impl Body {
             Self::Raw { shape, dtype, .. } => (element_count(shape).expect("checked when read")
                 as u64)
                 .saturating_mul(dtype.bytes() as u64),
-            Self::Quantized {
-                shape,
-                row_scales,
-                column_scales,
-                ..
-            } => {
+            Self::Quantized { shape, row_scales, column_scales, .. } => {
                 let (rows, columns) = crate::shape::matrix_shape(shape);
                 let count = element_count(shape).expect("checked when read") as u64;
                 let rows = if *row_scales { rows as u64 } else { 0 };
                 let columns = if *column_scales { columns as u64 } else { 0 };
-                count
-                    .saturating_add(rows)
-                    .saturating_add(columns)
-                    .saturating_mul(4)
+                count.saturating_add(rows).saturating_add(columns).saturating_mul(4)
             }
         }
     }
@@ -107,21 +104,11 @@ pub(super) fn write(entries: &[Entry]) -> Vec<u8> {
                 out.extend([0, *coder as u8]);
                 write_varint(&mut out, *length);
             }
-            Body::Raw {
-                shape,
-                dtype,
-                coder,
-            } => {
+            Body::Raw { shape, dtype, coder } => {
                 out.extend([1, *coder as u8, *dtype as u8]);
                 write_shape(&mut out, shape);
             }
-            Body::Quantized {
-                shape,
-                step,
-                reconstruction,
-                row_scales,
-                column_scales,
-            } => {
+            Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales } => {
                 let shrink = match reconstruction {
                     Reconstruction::Uniform => None,
                     Reconstruction::Shrink(n) => Some(*n),
@@ -129,7 +116,7 @@ pub(super) fn write(entries: &[Entry]) -> Vec<u8> {
                 let flags = u8::from(*row_scales)
                     | u8::from(*column_scales) << 1
                     | u8::from(shrink.is_some()) << 2;
-                out.extend([2, flags]);
+                out.extend([2, flags, *coder as u8]);
                 out.extend(shrink);
                 out.extend(step.to_le_bytes());
                 write_shape(&mut out, shape);
@@ -153,10 +140,7 @@ fn write_shape(out: &mut Vec<u8>, shape: &[usize]) {
 /// Checks what the directory can hold.
 pub(super) fn validate(name: &str, shape: &[usize]) -> Result<(), CodecError> {
     if name.is_empty() || name.len() > MAX_NAME {
-        let problem = format!(
-            "a name of {} bytes; 1 to {MAX_NAME} are allowed",
-            name.len()
-        );
+        let problem = format!("a name of {} bytes; 1 to {MAX_NAME} are allowed", name.len());
         return Err(CodecError::invalid(name, problem));
     }
     if shape.len() > MAX_RANK {
@@ -173,9 +157,7 @@ pub(super) fn read(bytes: &[u8], section_bytes: u64) -> Result<Vec<Entry>, Codec
     let mut cursor = Cursor::new(bytes, "directory");
     let count = cursor.varint()?;
     if count > MAX_ENTRIES {
-        return Err(cursor.corrupt(format!(
-            "{count} entries; at most {MAX_ENTRIES} are allowed"
-        )));
+        return Err(cursor.corrupt(format!("{count} entries; at most {MAX_ENTRIES} are allowed")));
     }
     let mut entries: Vec<Entry> = Vec::new();
     let mut covered = 0_u64;
@@ -219,34 +201,32 @@ impl Body {
 fn read_entry(cursor: &mut Cursor) -> Result<Entry, CodecError> {
     let length = cursor.length()?;
     if length == 0 || length > MAX_NAME {
-        return Err(cursor.corrupt(format!(
-            "a name of {length} bytes; 1 to {MAX_NAME} are allowed"
-        )));
+        return Err(
+            cursor.corrupt(format!("a name of {length} bytes; 1 to {MAX_NAME} are allowed"))
+        );
     }
     let name = std::str::from_utf8(cursor.take(length)?)
         .map_err(|_| cursor.corrupt("a name is not UTF-8"))?
         .to_owned();
     let body = match cursor.u8()? {
-        0 => Body::Metadata {
-            coder: read_coder(cursor)?,
-            length: cursor.varint()?,
-        },
+        0 => Body::Metadata { coder: read_coder(cursor)?, length: cursor.varint()? },
         1 => {
             let coder = read_coder(cursor)?;
             let number = cursor.u8()?;
             let dtype = FloatType::from_wire(number)
                 .ok_or_else(|| cursor.corrupt(format!("{name}: type {number} is unknown")))?;
-            Body::Raw {
-                coder,
-                dtype,
-                shape: read_shape(cursor, &name)?,
-            }
+            Body::Raw { coder, dtype, shape: read_shape(cursor, &name)? }
         }
         2 => {
             let flags = cursor.u8()?;
             if flags > 7 {
                 return Err(cursor.corrupt(format!("{name}: flags {flags} are unknown")));
             }
+            let coder = match cursor.u8()? {
+                0 => CodeCoder::Rans,
+                1 => CodeCoder::Mix,
+                number => return Err(cursor.corrupt(format!("{name}: coder {number} is unknown"))),
+            };
             let reconstruction = match flags & 4 {
                 0 => Reconstruction::Uniform,
                 _ => Reconstruction::Shrink(cursor.u8()?),
@@ -255,6 +235,7 @@ fn read_entry(cursor: &mut Cursor) -> Result<Entry, CodecError> {
             let (row_scales, column_scales) = (flags & 1 != 0, flags & 2 != 0);
             Body::Quantized {
                 shape: read_shape(cursor, &name)?,
+                coder,
                 step,
                 reconstruction,
                 row_scales,
@@ -266,16 +247,9 @@ fn read_entry(cursor: &mut Cursor) -> Result<Entry, CodecError> {
     let mut sections = Vec::new();
     for _ in 0..body.section_count() {
         // Grows with the bytes that are there, never with what they declare.
-        sections.push(Section {
-            length: cursor.varint()?,
-            checksum: cursor.u32()?,
-        });
+        sections.push(Section { length: cursor.varint()?, checksum: cursor.u32()? });
     }
-    Ok(Entry {
-        name,
-        body,
-        sections,
-    })
+    Ok(Entry { name, body, sections })
 }
 
 fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
@@ -289,13 +263,9 @@ fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
 fn read_shape(cursor: &mut Cursor, name: &str) -> Result<Vec<usize>, CodecError> {
     let rank = cursor.length()?;
     if rank > MAX_RANK {
-        return Err(cursor.corrupt(format!(
-            "{name}: rank {rank}; at most {MAX_RANK} is allowed"
-        )));
+        return Err(cursor.corrupt(format!("{name}: rank {rank}; at most {MAX_RANK} is allowed")));
     }
-    let shape = (0..rank)
-        .map(|_| cursor.length())
-        .collect::<Result<Vec<_>, _>>()?;
+    let shape = (0..rank).map(|_| cursor.length()).collect::<Result<Vec<_>, _>>()?;
     match element_count(&shape) {
         // Byte counts of eight-byte elements must fit too.
         Some(count) if count <= usize::MAX / 16 => Ok(shape),

@@ -37,11 +37,7 @@ fn directory_checksum(prefix: &[u8], directory: &[u8]) -> u32 {
 }
 
 fn content_hash(prefix: &[u8], rest: &[u8]) -> [u8; 32] {
-    *blake3::Hasher::new()
-        .update(prefix)
-        .update(rest)
-        .finalize()
-        .as_bytes()
+    *blake3::Hasher::new().update(prefix).update(rest).finalize().as_bytes()
 }
 
 /// The header for a directory followed by sections, given as one slice.
@@ -63,11 +59,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Header, &[u8], &[u8]), CodecError> {
     }
     let (major, minor) = (cursor.u16()?, cursor.u16()?);
     if major != MAJOR {
-        return Err(CodecError::UnsupportedVersion {
-            major,
-            minor,
-            supported: MAJOR,
-        });
+        return Err(CodecError::UnsupportedVersion { major, minor, supported: MAJOR });
     }
     if cursor.take(8)?.iter().any(|&byte| byte != 0) {
         return Err(cursor.corrupt("reserved bytes are not zero"));
@@ -80,20 +72,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Header, &[u8], &[u8]), CodecError> {
         Err(_) => return Err(cursor.corrupt("the directory exceeds the address space")),
     };
     if directory_checksum(&bytes[..28], directory) != checksum {
-        return Err(CodecError::corrupt(
-            "directory",
-            "the checksum does not match",
-        ));
+        return Err(CodecError::corrupt("directory", "the checksum does not match"));
     }
     let sections = cursor.take(cursor.remaining())?;
-    Ok((
-        Header {
-            directory_bytes,
-            content_hash,
-        },
-        directory,
-        sections,
-    ))
+    Ok((Header { directory_bytes, content_hash }, directory, sections))
 }
 
 /// Compares the content hash with the bytes of the whole file.
@@ -101,8 +83,5 @@ pub(super) fn verify_content(header: &Header, bytes: &[u8]) -> Result<(), CodecE
     if content_hash(&bytes[..28], &bytes[HEADER_BYTES..]) == header.content_hash {
         return Ok(());
     }
-    Err(CodecError::corrupt(
-        "file",
-        "the content hash does not match",
-    ))
+    Err(CodecError::corrupt("file", "the content hash does not match"))
 }

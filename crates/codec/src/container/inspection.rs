@@ -1,10 +1,12 @@
 //! Where the bytes of a file go, without decoding its codes.
 
 use super::HEADER_BYTES;
-use super::directory::Body;
+use super::directory::{Body, CodeCoder};
 use super::reader::open;
 use crate::cursor::Cursor;
 use crate::error::CodecError;
+use crate::layout::Layout;
+use crate::mix;
 use crate::rans::FrequencyTable;
 use crate::shape::element_count;
 use crate::size::SizeSplit;
@@ -50,10 +52,7 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
     let mut inspection = Inspection {
         metadata: Vec::new(),
         tensors: Vec::new(),
-        split: SizeSplit {
-            directory,
-            ..SizeSplit::default()
-        },
+        split: SizeSplit { directory, ..SizeSplit::default() },
     };
     for (entry, sections) in &open.entries {
         let stored: u64 = sections.iter().map(|section| section.len() as u64).sum();
@@ -62,27 +61,28 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
             Body::Metadata { length, .. } => {
                 split.uncoded = stored;
                 inspection.split += split;
-                inspection
-                    .metadata
-                    .push((entry.name.clone(), stored, *length));
+                inspection.metadata.push((entry.name.clone(), stored, *length));
                 continue;
             }
             Body::Raw { shape, coder, .. } => {
                 split.uncoded = stored;
                 (shape, format!("{coder:?}").to_lowercase(), None, None)
             }
-            Body::Quantized { shape, step, .. } => {
+            Body::Quantized { shape, coder, step, .. } => {
                 let mut side = Cursor::new(sections[0], &entry.name);
-                let table = FrequencyTable::read(&mut side)?;
+                let (coder, entropy) = match coder {
+                    CodeCoder::Rans => {
+                        ("rans", Some(entropy_bits(&FrequencyTable::read(&mut side)?)))
+                    }
+                    CodeCoder::Mix => {
+                        mix::Parameters::read(&mut side, Layout::new(shape))?;
+                        ("mix", None)
+                    }
+                };
                 split.scales = side.remaining() as u64;
                 split.tables = sections[0].len() as u64 - split.scales;
                 split.payload = stored - sections[0].len() as u64;
-                (
-                    shape,
-                    "rans".to_owned(),
-                    Some(*step),
-                    Some(entropy_bits(&table)),
-                )
+                (shape, coder.to_owned(), Some(*step), entropy)
             }
         };
         let weights = element_count(shape).expect("checked when read").max(1) as f64;
@@ -101,12 +101,6 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
 }
 
 fn entropy_bits(table: &FrequencyTable) -> f64 {
-    let probabilities = table
-        .frequencies
-        .iter()
-        .map(|&frequency| f64::from(frequency) / 4096.0);
-    probabilities
-        .filter(|&p| p > 0.0)
-        .map(|p| -p * p.log2())
-        .sum()
+    let probabilities = table.frequencies.iter().map(|&frequency| f64::from(frequency) / 4096.0);
+    probabilities.filter(|&p| p > 0.0).map(|p| -p * p.log2()).sum()
 }

@@ -1,14 +1,16 @@
 //! The `.bsl` file: header, directory, sections. See `docs/format.md`.
 
 mod bytes;
+mod codes;
 mod directory;
 mod header;
 mod inspection;
 mod reader;
 mod writer;
 
+pub use codes::Effort;
 pub use inspection::{Inspection, TensorReport, inspect};
 pub use reader::{Limits, decode};
-pub use writer::{encode, encoded_size};
+pub use writer::{encode, encode_with, encoded_size, encoded_size_with};
 
 const HEADER_BYTES: usize = 64;

@@ -3,15 +3,16 @@
 use rayon::prelude::*;
 
 use super::bytes;
-use super::directory::{self, BLOCK_CODES, Body, Entry};
+use super::codes;
+use super::directory::{self, Body, Entry};
 use super::header::{self, Header};
 use crate::artifact::{Artifact, Tensor};
 use crate::cursor::Cursor;
 use crate::error::CodecError;
+use crate::layout::Layout;
 use crate::quantized::QuantizedTensor;
-use crate::rans::{self, FrequencyTable};
 use crate::raw::RawTensor;
-use crate::shape::{element_count, matrix_shape};
+use crate::shape::matrix_shape;
 
 /// What decoding may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +24,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 16 GiB.
     fn default() -> Self {
-        Self {
-            max_memory: 16 << 30,
-        }
+        Self { max_memory: 16 << 30 }
     }
 }
 
@@ -71,9 +70,10 @@ pub(super) fn open(file: &[u8]) -> Result<OpenFile<'_>, CodecError> {
 /// [`CodecError::UnsupportedVersion`]; content larger than allowed is [`CodecError::LimitExceeded`].
 pub fn decode(file: &[u8], limits: &Limits) -> Result<Artifact, CodecError> {
     let open = open(file)?;
-    let needed = open.entries.iter().fold(0_u64, |sum, (entry, _)| {
-        sum.saturating_add(entry.body.decoded_bytes())
-    });
+    let needed = open
+        .entries
+        .iter()
+        .fold(0_u64, |sum, (entry, _)| sum.saturating_add(entry.body.decoded_bytes()));
     if needed > limits.max_memory {
         return Err(CodecError::LimitExceeded {
             place: "file".into(),
@@ -82,16 +82,9 @@ pub fn decode(file: &[u8], limits: &Limits) -> Result<Artifact, CodecError> {
         });
     }
     header::verify_content(&open.header, file)?;
-    let decoded = open
-        .entries
-        .par_iter()
-        .map(|(entry, sections)| decode_entry(entry, sections));
+    let decoded = open.entries.par_iter().map(|(entry, sections)| decode_entry(entry, sections));
     let mut artifact = Artifact::default();
-    for ((entry, _), content) in open
-        .entries
-        .iter()
-        .zip(decoded.collect::<Result<Vec<_>, _>>()?)
-    {
+    for ((entry, _), content) in open.entries.iter().zip(decoded.collect::<Result<Vec<_>, _>>()?) {
         match content {
             Content::Metadata(value) => drop(artifact.metadata.insert(entry.name.clone(), value)),
             Content::Tensor(tensor) => drop(artifact.tensors.insert(entry.name.clone(), tensor)),
@@ -117,17 +110,10 @@ fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError
     }
     let length = entry.body.decoded_bytes();
     match &entry.body {
-        Body::Metadata { coder, .. } => Ok(Content::Metadata(bytes::decompress(
-            *coder,
-            sections[0],
-            length,
-            name,
-        )?)),
-        Body::Raw {
-            shape,
-            dtype,
-            coder,
-        } => {
+        Body::Metadata { coder, .. } => {
+            Ok(Content::Metadata(bytes::decompress(*coder, sections[0], length, name)?))
+        }
+        Body::Raw { shape, dtype, coder } => {
             let planes = bytes::decompress(*coder, sections[0], length, name)?;
             let bytes = bytes::from_planes(&planes, dtype.bytes());
             Ok(Content::Tensor(Tensor::Raw(RawTensor {
@@ -136,26 +122,14 @@ fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError
                 bytes,
             })))
         }
-        Body::Quantized {
-            shape,
-            step,
-            reconstruction,
-            row_scales,
-            column_scales,
-        } => {
+        Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales } => {
             let (rows, columns) = matrix_shape(shape);
             let mut side = Cursor::new(sections[0], name);
-            let table = FrequencyTable::read(&mut side)?;
-            let row_scales = row_scales
-                .then(|| read_scales(&mut side, rows))
-                .transpose()?;
-            let column_scales = column_scales
-                .then(|| read_scales(&mut side, columns))
-                .transpose()?;
+            let codes = codes::decode(*coder, Layout::new(shape), &mut side, &sections[1..], name)?;
+            let row_scales = row_scales.then(|| read_scales(&mut side, rows)).transpose()?;
+            let column_scales =
+                column_scales.then(|| read_scales(&mut side, columns)).transpose()?;
             side.finish()?;
-            let mut codes = vec![0; element_count(shape).expect("checked when read")];
-            let blocks = codes.par_chunks_mut(BLOCK_CODES).zip(&sections[1..]);
-            blocks.try_for_each(|(codes, section)| rans::decode(section, &table, codes, name))?;
             Ok(Content::Tensor(Tensor::Quantized(QuantizedTensor {
                 shape: shape.clone(),
                 codes,

@@ -38,10 +38,7 @@ pub(crate) fn encode(codes: &[i32], table: &FrequencyTable) -> Vec<u8> {
     for word in words.iter().rev() {
         out.extend_from_slice(&word.to_le_bytes());
     }
-    for &code in codes
-        .iter()
-        .filter(|&&code| table.symbol(code) == table.escape())
-    {
+    for &code in codes.iter().filter(|&&code| table.symbol(code) == table.escape()) {
         write_varint(&mut out, u64::from(zigzag(code)));
     }
     out
@@ -67,9 +64,8 @@ pub(crate) fn decode(
             return Err(cursor.corrupt("a lane state lies below 2^16"));
         }
     }
-    let word_bytes = words
-        .checked_mul(2)
-        .ok_or_else(|| cursor.corrupt("the number of words overflows"))?;
+    let word_bytes =
+        words.checked_mul(2).ok_or_else(|| cursor.corrupt("the number of words overflows"))?;
     let mut words = cursor.take(word_bytes)?.chunks_exact(2);
     let slots = slots(table);
     let escape = table.escape();
@@ -78,9 +74,8 @@ pub(crate) fn decode(
         let (symbol, frequency, offset) = slots[*state as usize % SLOTS];
         *state = u32::from(frequency) * (*state >> PRECISION) + u32::from(offset);
         if *state < LOWER_BOUND {
-            let word = words
-                .next()
-                .ok_or_else(|| cursor.corrupt("the words end before the codes do"))?;
+            let word =
+                words.next().ok_or_else(|| cursor.corrupt("the words end before the codes do"))?;
             *state = *state << 16 | u32::from(u16::from_le_bytes([word[0], word[1]]));
         }
         *code = if usize::from(symbol) == escape {

@@ -24,10 +24,7 @@ impl FrequencyTable {
         let escaped = codes.len() as u64 - counts.iter().sum::<u64>();
         let mut counts = counts;
         counts.push(escaped);
-        Self {
-            low,
-            frequencies: normalise(&counts),
-        }
+        Self { low, frequencies: normalise(&counts) }
     }
 
     pub(crate) fn escape(&self) -> usize {
@@ -56,9 +53,8 @@ impl FrequencyTable {
             .map_err(|_| cursor.corrupt("the lowest value exceeds 32 bits"))?;
         let values = cursor.length()?;
         if values > MAX_VALUES {
-            return Err(cursor.corrupt(format!(
-                "a table of {values} values; at most {MAX_VALUES} are allowed"
-            )));
+            return Err(cursor
+                .corrupt(format!("a table of {values} values; at most {MAX_VALUES} are allowed")));
         }
         let low = unzigzag(low);
         if low.checked_add(values as i32).is_none() {
@@ -89,9 +85,7 @@ fn histogram(codes: &[i32]) -> (i32, Vec<u64>) {
     for &code in codes {
         *counts.entry(code).or_insert(0_u64) += 1;
     }
-    let Some((&mode, _)) = counts
-        .iter()
-        .max_by_key(|entry| (entry.1, std::cmp::Reverse(entry.0)))
+    let Some((&mode, _)) = counts.iter().max_by_key(|entry| (entry.1, std::cmp::Reverse(entry.0)))
     else {
         return (0, Vec::new());
     };
@@ -99,19 +93,11 @@ fn histogram(codes: &[i32]) -> (i32, Vec<u64>) {
     let threshold = codes.len() as u64 / u64::from(2 * TOTAL);
     let half = (MAX_VALUES / 2) as i32;
     let window = mode.saturating_sub(half)..=mode.saturating_add(half);
-    let frequent: Vec<i32> = counts
-        .range(window)
-        .filter(|entry| *entry.1 > threshold)
-        .map(|entry| *entry.0)
-        .collect();
+    let frequent: Vec<i32> =
+        counts.range(window).filter(|entry| *entry.1 > threshold).map(|entry| *entry.0).collect();
     let low = frequent.first().copied().unwrap_or(mode);
     let high = frequent.last().copied().unwrap_or(mode).min(i32::MAX - 1);
-    (
-        low,
-        (low..=high)
-            .map(|value| counts.get(&value).copied().unwrap_or(0))
-            .collect(),
-    )
+    (low, (low..=high).map(|value| counts.get(&value).copied().unwrap_or(0)).collect())
 }
 
 /// Rounds counts to frequencies that sum to 2^12, at least one for each value that occurs; the units
@@ -127,10 +113,7 @@ fn normalise(counts: &[u64]) -> Vec<u16> {
         let share = u128::from(count) * u128::from(TOTAL) / u128::from(total);
         *frequency = (share as u16).max(u16::from(count > 0));
     }
-    let mut sum: i64 = frequencies
-        .iter()
-        .map(|&frequency| i64::from(frequency))
-        .sum();
+    let mut sum: i64 = frequencies.iter().map(|&frequency| i64::from(frequency)).sum();
     while sum != i64::from(TOTAL) {
         let step = if sum < i64::from(TOTAL) { 1 } else { -1 };
         // Compares count/(frequency + ½ step): the change in bits of one unit, to first order, in integers.
@@ -167,10 +150,7 @@ mod tests {
             vec![u64::MAX / 8, 3, 5],
         ] {
             let frequencies = normalise(&counts);
-            assert_eq!(
-                frequencies.iter().map(|&f| u32::from(f)).sum::<u32>(),
-                TOTAL
-            );
+            assert_eq!(frequencies.iter().map(|&f| u32::from(f)).sum::<u32>(), TOTAL);
             for (&count, &frequency) in counts.iter().zip(&frequencies) {
                 assert_eq!(count > 0, frequency > 0);
             }
@@ -183,10 +163,7 @@ mod tests {
         let mut table = FrequencyTable::from_codes(&[0, 0, 1, -1, 5]);
         let mut bytes = Vec::new();
         table.write(&mut bytes);
-        assert_eq!(
-            FrequencyTable::read(&mut Cursor::new(&bytes, "t")).unwrap(),
-            table
-        );
+        assert_eq!(FrequencyTable::read(&mut Cursor::new(&bytes, "t")).unwrap(), table);
         table.frequencies[0] += 1;
         bytes.clear();
         table.write(&mut bytes);

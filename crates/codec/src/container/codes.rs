@@ -1,0 +1,99 @@
+//! The codes of one tensor: which coder is smallest, its tables, its blocks.
+
+use rayon::prelude::*;
+
+use super::directory::CodeCoder;
+use crate::cursor::Cursor;
+use crate::error::CodecError;
+use crate::layout::Layout;
+use crate::mix;
+use crate::quantized::QuantizedTensor;
+use crate::rans::{self, FrequencyTable};
+
+/// What the encoder may spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Effort {
+    /// The coder with the fewest bytes, per tensor.
+    #[default]
+    Smallest,
+    /// The fast coder for all codes.
+    Fast,
+}
+
+/// Codes of a tensor as bytes.
+pub(super) struct EncodedCodes {
+    pub(super) coder: CodeCoder,
+    pub(super) tables: Vec<u8>,
+    pub(super) blocks: Vec<Vec<u8>>,
+}
+
+impl EncodedCodes {
+    fn size(&self) -> usize {
+        self.tables.len() + self.blocks.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+pub(super) fn encode(tensor: &QuantizedTensor, effort: Effort) -> EncodedCodes {
+    let fast = encode_rans(tensor);
+    if effort == Effort::Fast {
+        return fast;
+    }
+    let small = encode_mix(tensor);
+    if small.size() < fast.size() { small } else { fast }
+}
+
+fn encode_rans(tensor: &QuantizedTensor) -> EncodedCodes {
+    let layout = Layout::new(&tensor.shape);
+    let table = FrequencyTable::from_codes(&tensor.codes);
+    let mut tables = Vec::new();
+    table.write(&mut tables);
+    let blocks = tensor
+        .codes
+        .par_chunks(layout.block_codes())
+        .map(|codes| rans::encode(codes, &table))
+        .collect();
+    EncodedCodes { coder: CodeCoder::Rans, tables, blocks }
+}
+
+fn encode_mix(tensor: &QuantizedTensor) -> EncodedCodes {
+    let layout = Layout::new(&tensor.shape);
+    let (parameters, blocks) = mix::Parameters::choose(&tensor.codes, layout);
+    let mut tables = Vec::new();
+    parameters.write(&mut tables);
+    EncodedCodes { coder: CodeCoder::Mix, tables, blocks }
+}
+
+/// Reads the tables of a coder and decodes the blocks that follow.
+pub(super) fn decode(
+    coder: CodeCoder,
+    layout: Layout,
+    tables: &mut Cursor,
+    blocks: &[&[u8]],
+    name: &str,
+) -> Result<Vec<i32>, CodecError> {
+    let mut codes = vec![0; layout.count];
+    let chunks = codes.par_chunks_mut(layout.block_codes()).zip(blocks).enumerate();
+    match coder {
+        CodeCoder::Rans => {
+            let table = FrequencyTable::read(tables)?;
+            chunks
+                .map(|(_, (codes, block))| rans::decode(block, &table, codes, name))
+                .collect::<Result<(), _>>()?;
+        }
+        CodeCoder::Mix => {
+            let parameters = mix::Parameters::read(tables, layout)?;
+            let decode = |(index, (codes, block)): (usize, (&mut [i32], &&[u8]))| {
+                mix::decode(
+                    block,
+                    codes,
+                    layout.columns,
+                    index * layout.rows_per_block(),
+                    &parameters,
+                    name,
+                )
+            };
+            chunks.map(decode).collect::<Result<(), _>>()?;
+        }
+    }
+    Ok(codes)
+}
