@@ -13,7 +13,7 @@ use crate::layout::Layout;
 /// Magnitudes from here on are spelled by an exponential Golomb code.
 const MAX_FLAGS: usize = 24;
 /// Sizes of the contexts, per decision.
-const SIZES: [usize; INPUTS] = [128, 64, 64, 1024, 512, 1024];
+const SIZES: [usize; INPUTS] = [128, 64, 64, 1024, 1024, 1024];
 const fn offsets() -> [usize; INPUTS] {
     let mut offsets = [0; INPUTS];
     let mut index = 1;
@@ -32,7 +32,7 @@ const LOW_KIND: usize = MAX_FLAGS;
 const SIGN_KIND: usize = MAX_FLAGS + 1;
 const KINDS: usize = MAX_FLAGS + 4;
 
-const RATES: Rates = Rates { counter_limit: 1023, mixer_shift: 9 };
+const RATES: Rates = Rates { counter_limit: 1023, mixer_shift: 10 };
 
 /// Encodes all blocks of a tensor.
 pub(super) fn encode_blocks(codes: &[i32], layout: Layout, parameters: &Parameters) -> Vec<Vec<u8>> {
@@ -95,6 +95,18 @@ fn run_avx2<C: BitCoder>(model: &mut Model, coder: &mut C, codes: &mut [i32], fi
     model.run(coder, codes, first_row);
 }
 
+/// What the sign of a residual is predicted from.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Sum of the residuals of the row so far, and their number.
+    row_sum: i32,
+    seen: u32,
+    /// Context of the column.
+    column: usize,
+    /// Sixteenths between the prediction and the code below it.
+    fraction: usize,
+}
+
 /// Running sums of one column.
 #[derive(Clone, Copy, Default)]
 struct Column {
@@ -104,6 +116,9 @@ struct Column {
     log: i32,
     /// Context of the sign, 0..32.
     sign: usize,
+    /// The column itself as a context, at most 1024 of them, and its sixteenth of the row.
+    place: u16,
+    group: u16,
 }
 
 struct Model<'a> {
@@ -122,7 +137,14 @@ impl<'a> Model<'a> {
         counters[LOW_KIND..].fill([Counter::new(32768, 1); CONTEXTS]);
         Self {
             parameters,
-            columns: vec![Column { sign: 16, ..Column::default() }; columns],
+            columns: (0..columns)
+                .map(|index| Column {
+                    sign: 16,
+                    place: (if columns > 1024 { index * 1024 / columns } else { index }) as u16,
+                    group: (index * 16 / columns) as u16,
+                    ..Column::default()
+                })
+                .collect(),
             counters,
             mixer: Mixer::new(KINDS),
             golomb: vec![Counter::new(32768, 0); 64],
@@ -134,11 +156,10 @@ impl<'a> Model<'a> {
         let tables = &**TABLES;
         let columns = self.columns.len();
         let mean_log = tables.log2(self.parameters.mean);
-        let mut above = vec![0_u8; columns + 2];
         let mut prediction = vec![0_i32; columns];
         for (row, codes) in codes.chunks_mut(columns).enumerate() {
             self.parameters.factors.predict(first_row + row, &mut prediction);
-            self.row(coder, tables, codes, &prediction, &mut above, mean_log);
+            self.row(coder, tables, codes, &prediction, mean_log);
             self.finish_row(tables, codes, &prediction, row as u32 + 1, mean_log);
         }
     }
@@ -150,62 +171,38 @@ impl<'a> Model<'a> {
         tables: &Tables,
         codes: &mut [i32],
         prediction: &[i32],
-        above: &mut [u8],
         mean_log: i32,
     ) {
-        let columns = codes.len();
         let low_bits = self.parameters.low_bits;
         let prior = self.parameters.row_prior;
         let mut magnitudes = u64::from(prior) * u64::from(self.parameters.mean);
         let mut signed = 0_i32;
-        // Clipped magnitudes of the last two codes.
-        let (mut left, mut left2) = (0_u32, 0_u32);
-        let mut above_left = 0_u32;
-        let group = (columns / 16).max(1);
         for (index, code) in codes.iter_mut().enumerate() {
             let column = self.columns[index];
-            let seen = index as u32 + prior;
-            let row_log = tables.log2(magnitudes.min(u64::from(u32::MAX)) as u32)
-                - tables.log2(seen)
-                - mean_log;
+            let seen = tables.log2(index as u32 + prior);
+            let row_log = tables.log2(magnitudes.min(u64::from(u32::MAX)) as u32) - seen - mean_log;
             let both = row_log + column.log;
-            let (up, up_right) = (u32::from(above[index]), u32::from(above[index + 1]));
-            let around = (2 * left + left2 + 2 * up + above_left + up_right).min(15);
-            let row_bin = ((row_log >> 4) + 16).clamp(0, 31) as usize;
-            let column_bin = ((column.log >> 4) + 16).clamp(0, 31) as usize;
+            // A bin of 2^shift/64 octaves, with the mean in the middle of `count` bins.
+            let bin = |log: i32, shift: u32, count: i32| ((log >> shift) + count / 2).clamp(0, count - 1) as usize;
             let contexts = [
-                OFFSETS[0] + ((both >> 2) + 64).clamp(0, 127) as usize,
-                OFFSETS[1] + ((row_log >> 3) + 32).clamp(0, 63) as usize,
-                OFFSETS[2] + ((column.log >> 3) + 32).clamp(0, 63) as usize,
-                OFFSETS[3] + row_bin * 32 + column_bin,
-                OFFSETS[4] + around as usize * 32 + ((both >> 4) + 16).clamp(0, 31) as usize,
-                OFFSETS[5]
-                    + (index / group).min(15) * 64
-                    + ((both >> 3) + 32).clamp(0, 63) as usize,
+                OFFSETS[0] + bin(both, 2, 128),
+                OFFSETS[1] + bin(row_log, 3, 64),
+                OFFSETS[2] + bin(column.log, 3, 64),
+                OFFSETS[3] + bin(row_log, 4, 32) * 32 + bin(column.log, 4, 32),
+                OFFSETS[4] + column.place as usize,
+                OFFSETS[5] + column.group as usize * 64 + bin(both, 3, 64),
             ];
-            let (expected, fraction) =
-                ((prediction[index] + 128) >> 8, (prediction[index] + 128) >> 4 & 15);
+            let (expected, fraction) = (round(prediction[index]), prediction[index].wrapping_add(128) >> 4 & 15);
             let residual = code.wrapping_sub(expected);
-            let magnitude =
-                self.magnitude(coder, tables, &contexts, residual.unsigned_abs(), low_bits);
-            let negative = magnitude > 0
-                && self.sign(
-                    coder,
-                    tables,
-                    residual < 0,
-                    magnitude,
-                    signed,
-                    index as u32,
-                    column,
-                    fraction as usize,
-                );
+            let magnitude = self.magnitude(coder, tables, &contexts, residual.unsigned_abs(), low_bits);
+            let negative = magnitude > 0 && {
+                let place = Place { row_sum: signed, seen: index as u32, column: column.sign, fraction: fraction as usize };
+                self.sign(coder, tables, residual < 0, magnitude, place)
+            };
             let residual = if negative { magnitude.wrapping_neg() } else { magnitude } as i32;
             *code = residual.wrapping_add(expected);
             magnitudes = magnitudes.saturating_add(u64::from(magnitude) << 4);
             signed = signed.saturating_add(residual);
-            above_left = up;
-            above[index] = (magnitude >> low_bits).min(3) as u8;
-            (left2, left) = (left, (magnitude >> low_bits).min(3));
         }
     }
 
@@ -223,7 +220,7 @@ impl<'a> Model<'a> {
         while decoded < MAX_FLAGS {
             let counters = &mut self.counters[decoded];
             let bit = u32::from(high > decoded as u32);
-            if self.mixer.code(coder, tables, RATES, decoded, counters, contexts, bit) == 0 {
+            if self.mixer.code(coder, tables, RATES, decoded.min(8), counters, contexts, bit) == 0 {
                 break;
             }
             decoded += 1;
@@ -281,32 +278,21 @@ impl<'a> Model<'a> {
 
     /// Whether the residual is negative.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn sign<C: BitCoder>(
-        &mut self,
-        coder: &mut C,
-        tables: &Tables,
-        negative: bool,
-        magnitude: u32,
-        row_sum: i32,
-        seen: u32,
-        column: Column,
-        fraction: usize,
-    ) -> bool {
+    fn sign<C: BitCoder>(&mut self, coder: &mut C, tables: &Tables, negative: bool, magnitude: u32, place: Place) -> bool {
         if !self.parameters.predict_signs {
             return coder.code(32768, u32::from(negative)) == 1;
         }
         let level = magnitude.min(3) as usize - 1;
         let row_mean =
-            i64::from(row_sum) * 128 / (i64::from(seen + 8) * i64::from(self.parameters.mean));
+            i64::from(place.row_sum) * 128 / (i64::from(place.seen + 8) * i64::from(self.parameters.mean));
         let row_bin = (row_mean + 16).clamp(0, 31) as usize;
         let contexts = [
-            OFFSETS[0] + fraction,
+            OFFSETS[0] + place.fraction,
             OFFSETS[1] + row_bin,
-            OFFSETS[2] + column.sign,
-            OFFSETS[3] + row_bin * 32 + column.sign,
-            OFFSETS[4] + column.sign * 16 + fraction,
-            OFFSETS[5] + (row_bin + column.sign) * 16 + fraction,
+            OFFSETS[2] + place.column,
+            OFFSETS[3] + row_bin * 32 + place.column,
+            OFFSETS[4] + place.column * 16 + place.fraction,
+            OFFSETS[5] + (row_bin + place.column) * 16 + place.fraction,
         ];
         let kind = SIGN_KIND + level;
         let counters = &mut self.counters[kind];

@@ -5,6 +5,8 @@ use crate::layout::Layout;
 
 /// Rounds of alternating least squares per component.
 const ROUNDS: usize = 12;
+/// Fits per component, each with the weights that the one before it implies.
+const REFITS: usize = 4;
 /// Smaller sides cannot pay for their factors.
 const MIN_SIDE: usize = 32;
 
@@ -16,7 +18,7 @@ struct Scales {
 
 /// The components whose estimated saving, n/2·log2(energy before/after) bits, exceeds what they cost.
 /// Each is the best rank-one fit to what the ones before it left, weighted by the inverse variances.
-pub(super) fn fit(codes: &[i32], layout: Layout) -> Factors {
+pub(super) fn fit(codes: &[i32], layout: Layout, fineness: f64) -> Factors {
     let (rows, columns) = (layout.rows(), layout.columns);
     let mut factors = Factors::default();
     if rows < MIN_SIDE || columns < MIN_SIDE || rows * columns != codes.len() {
@@ -24,12 +26,18 @@ pub(super) fn fit(codes: &[i32], layout: Layout) -> Factors {
     }
     let mut residual: Vec<f64> = codes.iter().map(|&code| f64::from(code)).collect();
     while factors.components.len() < MAX_RANK {
-        let scales = Scales::of(&residual, columns);
-        let Some((component, prediction)) = rank_one(&residual, &scales) else { break };
+        let mut scales = Scales::of(&residual, columns);
         let before = mean_log(&scales);
-        let mut after = residual.clone();
-        after.iter_mut().zip(&prediction).for_each(|(value, predicted)| *value -= predicted);
-        let saving = (before - mean_log(&Scales::of(&after, columns))) * codes.len() as f64;
+        let mut best = None;
+        // The right weights are the variances of what a component leaves, known only after a fit.
+        for _ in 0..REFITS {
+            let Some((component, prediction)) = rank_one(&residual, &scales, fineness) else { break };
+            let after: Vec<f64> = residual.iter().zip(&prediction).map(|(value, predicted)| value - predicted).collect();
+            scales = Scales::of(&after, columns);
+            best = Some((component, after));
+        }
+        let Some((component, after)) = best else { break };
+        let saving = (before - mean_log(&scales)) * codes.len() as f64;
         if saving <= cost_bits(&component) {
             break;
         }
@@ -48,13 +56,13 @@ impl Scales {
             for (row, values) in scales.rows.iter_mut().zip(residual.chunks_exact(columns)) {
                 let energy = values.iter().zip(&scales.columns).map(|(value, scale)| (value / scale) * (value / scale));
                 // The floor keeps an empty row from dominating.
-                *row = (energy.sum::<f64>() / columns as f64 + 0.01).sqrt();
+                *row = (energy.sum::<f64>() / columns as f64 + 0.0001).sqrt();
                 for (sum, value) in sums.iter_mut().zip(values) {
                     *sum += (value / *row) * (value / *row);
                 }
             }
             for (column, sum) in scales.columns.iter_mut().zip(sums) {
-                *column = (sum / rows as f64 + 0.01).sqrt();
+                *column = (sum / rows as f64 + 0.0001).sqrt();
             }
         }
         scales
@@ -68,7 +76,7 @@ fn mean_log(scales: &Scales) -> f64 {
 }
 
 /// The best outer product, quantised, and its prediction of the codes.
-fn rank_one(residual: &[f64], scales: &Scales) -> Option<(Component, Vec<f64>)> {
+fn rank_one(residual: &[f64], scales: &Scales, fineness: f64) -> Option<(Component, Vec<f64>)> {
     let (rows, columns) = (scales.rows.len(), scales.columns.len());
     let mut left = vec![0.0; rows];
     // A fixed start that is orthogonal to no likely direction.
@@ -99,7 +107,7 @@ fn rank_one(residual: &[f64], scales: &Scales) -> Option<(Component, Vec<f64>)> 
     // residual energy as one bit less of precision would save.
     let energy = left_rms * left_rms * right_rms * right_rms;
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let step = |count: usize| (12.0 / (count as f64 * energy)).sqrt().min(2.0);
+    let step = |count: usize| (fineness / (count as f64 * energy)).sqrt().min(2.0);
     let left_step = (step(columns) * left_rms * mean(&scales.rows)).max(peak(&left) / 127.0);
     let right_step = (step(rows) * right_rms * mean(&scales.columns)).max(peak(&right) / 127.0);
     let quantise = |values: &[f64], step: f64| -> Vec<i8> { values.iter().map(|value| (value / step).round() as i8).collect() };

@@ -37,12 +37,35 @@ impl Candidate {
         Self { parameters, blocks, size }
     }
 
-    /// Replaces the candidate by a smaller one.
-    fn challenge(&mut self, parameters: Parameters, codes: &[i32], layout: Layout) {
+    /// Halves, or doubles, one prior for as long as that saves bytes.
+    fn climb(&mut self, codes: &[i32], layout: Layout, prior: fn(&mut Parameters) -> &mut u32) {
+        for step in [|prior: u32| prior / 2, |prior: u32| prior * 2] {
+            let before = self.size;
+            loop {
+                let mut next = self.parameters.clone();
+                let value = step(*prior(&mut next));
+                if !(1..=1 << 15).contains(&value) {
+                    break;
+                }
+                *prior(&mut next) = value;
+                if !self.challenge(next, codes, layout) {
+                    break;
+                }
+            }
+            if self.size < before {
+                break;
+            }
+        }
+    }
+
+    /// Replaces the candidate by a smaller one, and tells whether it was.
+    fn challenge(&mut self, parameters: Parameters, codes: &[i32], layout: Layout) -> bool {
         let candidate = Self::new(parameters, codes, layout);
-        if candidate.size < self.size {
+        let smaller = candidate.size < self.size;
+        if smaller {
             *self = candidate;
         }
+        smaller
     }
 }
 
@@ -66,18 +89,20 @@ impl Parameters {
     /// The smallest of several candidates for these codes, with their blocks.
     pub(crate) fn choose(codes: &[i32], layout: Layout) -> (Self, Vec<Vec<u8>>) {
         let mut best = Candidate::new(Self::plain(codes), codes, layout);
-        let factors = super::fit::fit(codes, layout);
-        if !factors.components.is_empty() {
+        // Twelve would be the fineness that pays for uniform scales; uneven ones want finer factors.
+        for fineness in [12.0, 4.0, 2.0] {
+            let factors = super::fit::fit(codes, layout, fineness);
+            if factors.components.is_empty() {
+                break;
+            }
             let residual = factors.residual(codes, layout.columns);
             best.challenge(Self { factors, predict_signs: true, ..Self::plain(&residual) }, codes, layout);
         }
         if !best.parameters.predict_signs {
             best.challenge(Self { predict_signs: true, ..best.parameters.clone() }, codes, layout);
         }
-        for prior in [16, 64] {
-            best.challenge(Self { row_prior: prior, ..best.parameters.clone() }, codes, layout);
-            best.challenge(Self { column_prior: prior, ..best.parameters.clone() }, codes, layout);
-        }
+        best.climb(codes, layout, |parameters| &mut parameters.row_prior);
+        best.climb(codes, layout, |parameters| &mut parameters.column_prior);
         (best.parameters, best.blocks)
     }
 
