@@ -8,7 +8,7 @@ use crate::error::CodecError;
 use crate::layout::Layout;
 use crate::mix;
 use crate::quantized::QuantizedTensor;
-use crate::rans::{self, FrequencyTable};
+use crate::rans::{self, Classes};
 
 /// What the encoder may spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,13 +44,12 @@ pub(super) fn encode(tensor: &QuantizedTensor, effort: Effort) -> EncodedCodes {
 
 fn encode_rans(tensor: &QuantizedTensor) -> EncodedCodes {
     let layout = Layout::new(&tensor.shape);
-    let table = FrequencyTable::from_codes(&tensor.codes);
+    let classes = Classes::choose(&tensor.codes, layout);
     let mut tables = Vec::new();
-    table.write(&mut tables);
-    let blocks = tensor
-        .codes
-        .par_chunks(layout.block_codes())
-        .map(|codes| rans::encode(codes, &table))
+    classes.write(&mut tables);
+    let blocks = tensor.codes.par_chunks(layout.block_codes()).enumerate();
+    let blocks = blocks
+        .map(|(index, codes)| rans::encode(codes, layout.columns, index * layout.rows_per_block(), &classes))
         .collect();
     EncodedCodes { coder: CodeCoder::Rans, tables, blocks }
 }
@@ -75,10 +74,11 @@ pub(super) fn decode(
     let chunks = codes.par_chunks_mut(layout.block_codes()).zip(blocks).enumerate();
     match coder {
         CodeCoder::Rans => {
-            let table = FrequencyTable::read(tables)?;
-            chunks
-                .map(|(_, (codes, block))| rans::decode(block, &table, codes, name))
-                .collect::<Result<(), _>>()?;
+            let classes = Classes::read(tables, layout)?;
+            let decode = |(index, (codes, block)): (usize, (&mut [i32], &&[u8]))| {
+                rans::decode(block, codes, layout.columns, index * layout.rows_per_block(), &classes, name)
+            };
+            chunks.map(decode).collect::<Result<(), _>>()?;
         }
         CodeCoder::Mix => {
             let parameters = mix::Parameters::read(tables, layout)?;

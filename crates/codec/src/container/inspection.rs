@@ -7,7 +7,7 @@ use crate::cursor::Cursor;
 use crate::error::CodecError;
 use crate::layout::Layout;
 use crate::mix;
-use crate::rans::FrequencyTable;
+use crate::rans;
 use crate::shape::element_count;
 use crate::size::SizeSplit;
 
@@ -72,8 +72,10 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
                 let mut side = Cursor::new(sections[0], &entry.name);
                 let (coder, entropy) = match coder {
                     CodeCoder::Rans => {
-                        ("rans", Some(entropy_bits(&FrequencyTable::read(&mut side)?)))
+                        rans::Classes::read(&mut side, Layout::new(shape))?;
+                        ("rans", None)
                     }
+
                     CodeCoder::Mix => {
                         mix::Parameters::read(&mut side, Layout::new(shape))?;
                         ("mix", None)
@@ -100,7 +102,3 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
     Ok(inspection)
 }
 
-fn entropy_bits(table: &FrequencyTable) -> f64 {
-    let probabilities = table.frequencies.iter().map(|&frequency| f64::from(frequency) / 4096.0);
-    probabilities.filter(|&p| p > 0.0).map(|p| -p * p.log2()).sum()
-}
