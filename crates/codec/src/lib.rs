@@ -37,6 +37,8 @@ mod shape;
 mod size;
 
 pub use artifact::{Artifact, Tensor};
+#[doc(hidden)]
+pub use container::reseal;
 pub use container::{
     Effort, Inspection, Limits, TensorReport, decode, encode, encode_with, encoded_size,
     encoded_size_with, inspect,

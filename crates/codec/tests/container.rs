@@ -1,8 +1,8 @@
 //! The public face of the container: round trips, determinism, hostile bytes.
 
 use backslash_codec::{
-    Artifact, CodecError, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor, decode,
-    encode, encoded_size, inspect,
+    Artifact, CodecError, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor,
+    decode, encode, encode_with, encoded_size, encoded_size_with, inspect,
 };
 
 /// A deterministic sequence of small codes, peaked at zero.
@@ -99,4 +99,97 @@ fn kinds_of_damage_are_told_apart() {
     let mut other = bytes;
     other[0] = b'P';
     assert!(matches!(decode(&other, &Limits::default()), Err(CodecError::Corrupt { .. })));
+}
+
+#[test]
+fn fast_files_are_aligned_and_come_back() {
+    let artifact = artifact();
+    let bytes = encode_with(&artifact, Effort::Fast).unwrap();
+    assert_eq!(decode(&bytes, &Limits::default()).unwrap(), artifact);
+    assert_eq!(encoded_size_with(&artifact, Effort::Fast).unwrap().total(), bytes.len() as u64);
+    assert_eq!(inspect(&bytes).unwrap().split, encoded_size_with(&artifact, Effort::Fast).unwrap());
+    assert_eq!(bytes[12], 6);
+}
+
+#[test]
+fn huge_declared_shapes_are_refused_before_allocating() {
+    // A valid empty file whose directory is replaced by one that declares 2^60 codes.
+    for shape in [
+        &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f][..],
+        &[0x80, 0x80, 0x80, 0x80, 0x10],
+    ] {
+        let mut directory = vec![1, 0, 1, b'a', 2, 0, 0, 0, 0, 0, 0, 1];
+        directory.extend(shape);
+        directory.extend([0; 200]);
+        let file = with_directory(&directory);
+        let error = decode(&file, &Limits { max_memory: 1 << 20 }).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                CodecError::Corrupt { .. }
+                    | CodecError::LimitExceeded { .. }
+                    | CodecError::Truncated { .. }
+            ),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn wrong_directories_are_refused() {
+    let empty = |name: &[u8]| [&[0, name.len() as u8], name, &[0, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let file = |entries: &[Vec<u8>]| {
+        with_directory(&[vec![entries.len() as u8], entries.concat()].concat())
+    };
+    assert!(decode(&file(&[empty(b"a"), empty(b"b")]), &Limits::default()).is_ok());
+    for (entries, why) in [
+        (vec![empty(b"a"), empty(b"a")], "duplicate name"),
+        (vec![empty(b"b"), empty(b"a")], "out of order"),
+        (vec![empty(b"")], "empty name"),
+        (vec![empty(&[0xff])], "not UTF-8"),
+        (vec![vec![5, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0]], "shares more than there is"),
+        (vec![vec![0, 1, b'a', 9, 0, 0, 0, 0, 0, 0, 0]], "unknown kind"),
+        (vec![vec![0, 1, b'a', 0, 0, 0, 9, 0, 0, 0, 0]], "section beyond the end"),
+    ] {
+        assert!(decode(&file(&entries), &Limits::default()).is_err(), "{why}");
+    }
+}
+
+/// A file of this directory and no sections, with right checksums.
+fn with_directory(directory: &[u8]) -> Vec<u8> {
+    let mut file = b"\x89BSL\r\n\x1a\n\x01\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    file.extend((directory.len() as u64).to_le_bytes());
+    let checksum = crc32fast::hash(&[&file, directory].concat());
+    let hash = blake3::hash(&[&file, directory].concat());
+    file.extend(checksum.to_le_bytes());
+    file.extend(hash.as_bytes());
+    file.extend(directory);
+    file
+}
+
+/// Bytes changed behind right checksums must still be refused or decoded, quickly and without a panic.
+#[test]
+fn mutations_behind_right_checksums_are_safe() {
+    let mut state = 7_u64;
+    let mut random = move |bound: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % bound
+    };
+    for effort in [Effort::Smallest, Effort::Fast] {
+        let original = encode_with(&artifact(), effort).unwrap();
+        let directory_bytes = u64::from_le_bytes(original[20..28].try_into().unwrap()) as usize;
+        for _ in 0..400 {
+            let mut file = original.clone();
+            for _ in 0..1 + random(3) {
+                let position = 64 + random(file.len() - 64);
+                file[position] = [0, 1, 0x7f, 0x80, 0xff, random(256) as u8][random(6)];
+            }
+            if random(4) == 0 {
+                file.truncate(64 + random(file.len() - 64));
+            }
+            backslash_codec::reseal(&mut file, directory_bytes);
+            let _ = decode(&file, &Limits { max_memory: 1 << 22 });
+            let _ = inspect(&file);
+        }
+    }
 }

@@ -49,7 +49,9 @@ fn encode_rans(tensor: &QuantizedTensor) -> EncodedCodes {
     classes.write(&mut tables);
     let blocks = tensor.codes.par_chunks(layout.block_codes()).enumerate();
     let blocks = blocks
-        .map(|(index, codes)| rans::encode(codes, layout.columns, index * layout.rows_per_block(), &classes))
+        .map(|(index, codes)| {
+            rans::encode(codes, layout.columns, index * layout.rows_per_block(), &classes)
+        })
         .collect();
     EncodedCodes { coder: CodeCoder::Rans, tables, blocks }
 }
@@ -76,7 +78,14 @@ pub(super) fn decode(
         CodeCoder::Rans => {
             let classes = Classes::read(tables, layout)?;
             let decode = |(index, (codes, block)): (usize, (&mut [i32], &&[u8]))| {
-                rans::decode(block, codes, layout.columns, index * layout.rows_per_block(), &classes, name)
+                rans::decode(
+                    block,
+                    codes,
+                    layout.columns,
+                    index * layout.rows_per_block(),
+                    &classes,
+                    name,
+                )
             };
             chunks.map(decode).collect::<Result<(), _>>()?;
         }

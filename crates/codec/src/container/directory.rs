@@ -55,6 +55,7 @@ pub(super) enum CodeCoder {
 pub(super) enum ByteCoder {
     Stored,
     Deflate,
+    Mix,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -69,9 +70,7 @@ impl Body {
     pub(super) fn section_count(&self) -> usize {
         match self {
             Self::Metadata { .. } | Self::Raw { .. } => 1,
-            Self::Quantized { shape, .. } => {
-                1 + Layout::new(shape).blocks()
-            }
+            Self::Quantized { shape, .. } => 1 + Layout::new(shape).blocks(),
         }
     }
 
@@ -96,9 +95,14 @@ impl Body {
 pub(super) fn write(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
     write_varint(&mut out, entries.len() as u64);
+    let mut previous: &[u8] = &[];
     for entry in entries {
-        write_varint(&mut out, entry.name.len() as u64);
-        out.extend(entry.name.as_bytes());
+        let name = entry.name.as_bytes();
+        let shared = name.iter().zip(previous).take_while(|pair| pair.0 == pair.1).count();
+        write_varint(&mut out, shared as u64);
+        write_varint(&mut out, (name.len() - shared) as u64);
+        out.extend(&name[shared..]);
+        previous = name;
         match &entry.body {
             Body::Metadata { length, coder } => {
                 out.extend([0, *coder as u8]);
@@ -152,41 +156,51 @@ pub(super) fn validate(name: &str, shape: &[usize]) -> Result<(), CodecError> {
     Ok(())
 }
 
-/// Reads a directory for sections of `section_bytes` bytes in total.
-pub(super) fn read(bytes: &[u8], section_bytes: u64) -> Result<Vec<Entry>, CodecError> {
+/// Offset of a section that would start at `offset` without padding.
+pub(super) fn aligned(offset: u64, alignment: u64) -> Option<u64> {
+    offset.checked_next_multiple_of(alignment)
+}
+
+/// Reads a directory for sections that cover the bytes from `start` to `end` of the file.
+pub(super) fn read(
+    bytes: &[u8],
+    start: u64,
+    end: u64,
+    alignment: u64,
+) -> Result<Vec<Entry>, CodecError> {
     let mut cursor = Cursor::new(bytes, "directory");
     let count = cursor.varint()?;
     if count > MAX_ENTRIES {
         return Err(cursor.corrupt(format!("{count} entries; at most {MAX_ENTRIES} are allowed")));
     }
     let mut entries: Vec<Entry> = Vec::new();
-    let mut covered = 0_u64;
+    let mut covered = start;
     for _ in 0..count {
-        let entry = read_entry(&mut cursor)?;
+        let entry = read_entry(&mut cursor, entries.last().map_or("", |entry| &entry.name))?;
         if let Some(previous) = entries.last()
             && (previous.body.is_tensor(), &previous.name) >= (entry.body.is_tensor(), &entry.name)
         {
             return Err(cursor.corrupt(format!("{}: out of order or twice", entry.name)));
         }
         for section in &entry.sections {
-            covered = covered
-                .checked_add(section.length)
-                .ok_or_else(|| cursor.corrupt("section lengths overflow"))?;
+            let reached =
+                aligned(covered, alignment).and_then(|offset| offset.checked_add(section.length));
+            covered = reached.ok_or_else(|| cursor.corrupt("section lengths overflow"))?;
         }
         entries.push(entry);
     }
     cursor.finish()?;
-    if covered > section_bytes {
+    if covered > end {
         return Err(CodecError::Truncated {
             place: "sections".into(),
             needed: covered,
-            available: section_bytes,
+            available: end,
         });
     }
-    if covered < section_bytes {
+    if covered < end {
         return Err(CodecError::corrupt(
             "sections",
-            format!("{} bytes belong to no entry", section_bytes - covered),
+            format!("{} bytes belong to no entry", end - covered),
         ));
     }
     Ok(entries)
@@ -198,16 +212,17 @@ impl Body {
     }
 }
 
-fn read_entry(cursor: &mut Cursor) -> Result<Entry, CodecError> {
-    let length = cursor.length()?;
-    if length == 0 || length > MAX_NAME {
-        return Err(
-            cursor.corrupt(format!("a name of {length} bytes; 1 to {MAX_NAME} are allowed"))
-        );
+fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> {
+    let (shared, length) = (cursor.length()?, cursor.length()?);
+    let shared = previous
+        .as_bytes()
+        .get(..shared)
+        .ok_or_else(|| cursor.corrupt("a name shares more than there is"))?;
+    if shared.len() + length.min(MAX_NAME + 1) > MAX_NAME || shared.len() + length == 0 {
+        return Err(cursor.corrupt(format!("a name is empty or longer than {MAX_NAME} bytes")));
     }
-    let name = std::str::from_utf8(cursor.take(length)?)
-        .map_err(|_| cursor.corrupt("a name is not UTF-8"))?
-        .to_owned();
+    let name = [shared, cursor.take(length)?].concat();
+    let name = String::from_utf8(name).map_err(|_| cursor.corrupt("a name is not UTF-8"))?;
     let body = match cursor.u8()? {
         0 => Body::Metadata { coder: read_coder(cursor)?, length: cursor.varint()? },
         1 => {
@@ -252,10 +267,11 @@ fn read_entry(cursor: &mut Cursor) -> Result<Entry, CodecError> {
     Ok(Entry { name, body, sections })
 }
 
-fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
+pub(super) fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
     match cursor.u8()? {
         0 => Ok(ByteCoder::Stored),
         1 => Ok(ByteCoder::Deflate),
+        2 => Ok(ByteCoder::Mix),
         number => Err(cursor.corrupt(format!("byte coder {number} is unknown"))),
     }
 }

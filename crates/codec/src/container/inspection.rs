@@ -1,6 +1,5 @@
 //! Where the bytes of a file go, without decoding its codes.
 
-use super::HEADER_BYTES;
 use super::directory::{Body, CodeCoder};
 use super::reader::open;
 use crate::cursor::Cursor;
@@ -48,7 +47,10 @@ pub struct Inspection {
 /// Those of [`decode`](super::decode) that header, directory and tables can give.
 pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
     let open = open(file)?;
-    let directory = HEADER_BYTES as u64 + open.header.directory_bytes;
+    // Everything that belongs to no section: header, directory, padding.
+    let sections: usize =
+        open.entries.iter().flat_map(|entry| &entry.1).map(|section| section.len()).sum();
+    let directory = (file.len() - sections) as u64;
     let mut inspection = Inspection {
         metadata: Vec::new(),
         tensors: Vec::new(),
@@ -101,4 +103,3 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
     }
     Ok(inspection)
 }
-

@@ -9,6 +9,8 @@ mod reader;
 mod writer;
 
 pub use codes::Effort;
+#[doc(hidden)]
+pub use header::reseal;
 pub use inspection::{Inspection, TensorReport, inspect};
 pub use reader::{Limits, decode};
 pub use writer::{encode, encode_with, encoded_size, encoded_size_with};

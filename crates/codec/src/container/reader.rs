@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::HEADER_BYTES;
 use super::bytes;
 use super::codes;
 use super::directory::{self, Body, Entry};
@@ -36,29 +37,27 @@ pub(super) struct OpenFile<'a> {
 }
 
 pub(super) fn open(file: &[u8]) -> Result<OpenFile<'_>, CodecError> {
-    let (header, directory, mut rest) = header::read(file)?;
-    let entries = directory::read(directory, rest.len() as u64)?;
-    let mut sections = |entry: &Entry| {
-        let section = |length| {
-            let (front, back) = rest.split_at(length);
-            rest = back;
-            front
-        };
-        // The directory's lengths are known to add up to the bytes that are there.
-        entry
-            .sections
-            .iter()
-            .map(|section| section.length as usize)
-            .map(section)
-            .collect::<Vec<_>>()
-    };
-    let entries = entries
-        .into_iter()
-        .map(|entry| {
-            let bytes = sections(&entry);
-            (entry, bytes)
-        })
-        .collect();
+    let (header, directory, _) = header::read(file)?;
+    let mut offset = HEADER_BYTES + directory.len();
+    let entries = directory::read(directory, offset as u64, file.len() as u64, header.alignment)?;
+    let mut with_sections = Vec::new();
+    for entry in entries {
+        let mut sections = Vec::new();
+        for section in &entry.sections {
+            // The directory's lengths are known to cover the file exactly.
+            let start = offset.next_multiple_of(header.alignment as usize);
+            if file[offset..start].iter().any(|&byte| byte != 0) {
+                return Err(CodecError::corrupt(
+                    &entry.name,
+                    "padding before a section is not zero",
+                ));
+            }
+            offset = start + section.length as usize;
+            sections.push(&file[start..offset]);
+        }
+        with_sections.push((entry, sections));
+    }
+    let entries = with_sections;
     Ok(OpenFile { header, entries })
 }
 
@@ -111,11 +110,10 @@ fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError
     let length = entry.body.decoded_bytes();
     match &entry.body {
         Body::Metadata { coder, .. } => {
-            Ok(Content::Metadata(bytes::decompress(*coder, sections[0], length, name)?))
+            Ok(Content::Metadata(bytes::decompress(*coder, sections[0], length, 1, name)?))
         }
         Body::Raw { shape, dtype, coder } => {
-            let planes = bytes::decompress(*coder, sections[0], length, name)?;
-            let bytes = bytes::from_planes(&planes, dtype.bytes());
+            let bytes = bytes::decompress(*coder, sections[0], length, dtype.bytes(), name)?;
             Ok(Content::Tensor(Tensor::Raw(RawTensor {
                 shape: shape.clone(),
                 dtype: *dtype,
@@ -126,9 +124,9 @@ fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError
             let (rows, columns) = matrix_shape(shape);
             let mut side = Cursor::new(sections[0], name);
             let codes = codes::decode(*coder, Layout::new(shape), &mut side, &sections[1..], name)?;
-            let row_scales = row_scales.then(|| read_scales(&mut side, rows)).transpose()?;
+            let row_scales = row_scales.then(|| read_scales(&mut side, rows, name)).transpose()?;
             let column_scales =
-                column_scales.then(|| read_scales(&mut side, columns)).transpose()?;
+                column_scales.then(|| read_scales(&mut side, columns, name)).transpose()?;
             side.finish()?;
             Ok(Content::Tensor(Tensor::Quantized(QuantizedTensor {
                 shape: shape.clone(),
@@ -142,8 +140,15 @@ fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError
     }
 }
 
-fn read_scales(cursor: &mut Cursor, count: usize) -> Result<Vec<f32>, CodecError> {
-    let bytes = cursor.take(count.saturating_mul(4))?;
+/// Scales: a byte coder, the stored length, the coded f32 values.
+pub(super) fn read_scales(
+    cursor: &mut Cursor,
+    count: usize,
+    name: &str,
+) -> Result<Vec<f32>, CodecError> {
+    let coder = directory::read_coder(cursor)?;
+    let length = cursor.length()?;
+    let bytes = bytes::decompress(coder, cursor.take(length)?, count as u64 * 4, 4, name)?;
     Ok(bytes
         .chunks_exact(4)
         .map(|scale| f32::from_le_bytes(scale.try_into().expect("4 bytes")))

@@ -6,6 +6,7 @@ use super::codes::{self, Effort};
 use super::directory::{self, Body, Entry, Section};
 use super::{HEADER_BYTES, bytes, header};
 use crate::artifact::{Artifact, Tensor};
+use crate::cursor::write_varint;
 use crate::error::CodecError;
 use crate::quantized::QuantizedTensor;
 use crate::size::SizeSplit;
@@ -34,14 +35,25 @@ pub fn encode(artifact: &Artifact) -> Result<Vec<u8>, CodecError> {
 /// Those of [`encode`].
 pub fn encode_with(artifact: &Artifact, effort: Effort) -> Result<Vec<u8>, CodecError> {
     let entries = encode_entries(artifact, effort)?;
+    let alignment = alignment(effort);
     let mut after_header = write_directory(&entries);
     let directory_bytes = after_header.len();
     for section in entries.iter().flat_map(|entry| &entry.sections) {
+        let offset = HEADER_BYTES + after_header.len();
+        after_header.resize(offset.next_multiple_of(alignment as usize) - HEADER_BYTES, 0);
         after_header.extend_from_slice(section);
     }
-    let mut file = header::write(directory_bytes, &after_header);
+    let mut file = header::write(directory_bytes, alignment, &after_header);
     file.append(&mut after_header);
     Ok(file)
+}
+
+/// Padding costs about 32 bytes per section, which only the fast files can afford.
+fn alignment(effort: Effort) -> u64 {
+    match effort {
+        Effort::Smallest => 1,
+        Effort::Fast => 64,
+    }
 }
 
 /// Exact size of the file that [`encode`] makes, by purpose.
@@ -60,12 +72,15 @@ pub fn encoded_size(artifact: &Artifact) -> Result<SizeSplit, CodecError> {
 /// Those of [`encode`].
 pub fn encoded_size_with(artifact: &Artifact, effort: Effort) -> Result<SizeSplit, CodecError> {
     let entries = encode_entries(artifact, effort)?;
-    let mut split = SizeSplit {
-        directory: (HEADER_BYTES + write_directory(&entries).len()) as u64,
-        ..SizeSplit::default()
-    };
+    let mut offset = (HEADER_BYTES + write_directory(&entries).len()) as u64;
+    let mut split = SizeSplit { directory: offset, ..SizeSplit::default() };
     for entry in &entries {
         split += entry.split;
+        for section in &entry.sections {
+            let start = offset.next_multiple_of(alignment(effort));
+            split.directory += start - offset;
+            offset = start + section.len() as u64;
+        }
     }
     Ok(split)
 }
@@ -87,14 +102,14 @@ fn write_directory(entries: &[EncodedEntry]) -> Vec<u8> {
 fn encode_entries(artifact: &Artifact, effort: Effort) -> Result<Vec<EncodedEntry>, CodecError> {
     let metadata: Vec<_> = artifact.metadata.iter().collect();
     let tensors: Vec<_> = artifact.tensors.iter().collect();
-    let metadata = metadata.into_par_iter().map(|(key, value)| encode_metadata(key, value));
+    let metadata = metadata.into_par_iter().map(|(key, value)| encode_metadata(key, value, effort));
     let tensors = tensors.into_par_iter().map(|(name, tensor)| encode_tensor(name, tensor, effort));
     metadata.chain(tensors).collect()
 }
 
-fn encode_metadata(key: &str, value: &[u8]) -> Result<EncodedEntry, CodecError> {
+fn encode_metadata(key: &str, value: &[u8], effort: Effort) -> Result<EncodedEntry, CodecError> {
     directory::validate(key, &[])?;
-    let (coder, stored) = bytes::compress(value);
+    let (coder, stored) = bytes::compress(value, 1, effort);
     let split = SizeSplit { uncoded: stored.len() as u64, ..SizeSplit::default() };
     let body = Body::Metadata { length: value.len() as u64, coder };
     Ok(EncodedEntry { name: key.to_owned(), body, sections: vec![stored], split })
@@ -106,8 +121,7 @@ fn encode_tensor(name: &str, tensor: &Tensor, effort: Effort) -> Result<EncodedE
         Tensor::Quantized(tensor) => encode_quantized(name, tensor, effort),
         Tensor::Raw(tensor) => {
             tensor.validate(name)?;
-            let (coder, stored) =
-                bytes::compress(&bytes::to_planes(&tensor.bytes, tensor.dtype.bytes()));
+            let (coder, stored) = bytes::compress(&tensor.bytes, tensor.dtype.bytes(), effort);
             let split = SizeSplit { uncoded: stored.len() as u64, ..SizeSplit::default() };
             let body = Body::Raw { shape: tensor.shape.clone(), dtype: tensor.dtype, coder };
             Ok(EncodedEntry { name: name.to_owned(), body, sections: vec![stored], split })
@@ -125,8 +139,12 @@ fn encode_quantized(
     let encoded = codes::encode(tensor, effort);
     let mut side = encoded.tables;
     split.tables = side.len() as u64;
-    for scale in tensor.row_scales.iter().chain(&tensor.column_scales).flatten() {
-        side.extend(scale.to_le_bytes());
+    for scales in tensor.row_scales.iter().chain(&tensor.column_scales) {
+        let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        let (coder, stored) = bytes::compress(&bytes, 4, effort);
+        side.push(coder as u8);
+        write_varint(&mut side, stored.len() as u64);
+        side.extend(stored);
     }
     split.scales = side.len() as u64 - split.tables;
     split.payload = encoded.blocks.iter().map(|block| block.len() as u64).sum();

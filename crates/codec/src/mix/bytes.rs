@@ -82,8 +82,7 @@ fn run<C: BitCoder>(coder: &mut C, bytes: &mut [u8], width: usize) {
                 (hash.wrapping_add(input as u32 * 0x9e37_79b1) >> 13) as usize % SLOTS
             });
             let bit = u32::from(bytes[position]) >> shift & 1;
-            let bit =
-                mixer.code(coder, tables, RATES, plane * 8 + shift, counters, &contexts, bit);
+            let bit = mixer.code(coder, tables, RATES, plane * 8 + shift, counters, &contexts, bit);
             node = node << 1 | bit;
         }
         bytes[position] = node as u8;

@@ -6,6 +6,7 @@ use super::factors::round;
 use super::model::{Counter, INPUTS, Mixer, Rates, code_plain};
 use super::parameters::Parameters;
 use super::range::{BitCoder, Decoder, Encoder};
+use super::side::scale_by_level;
 use super::tables::{TABLES, Tables};
 use crate::error::CodecError;
 use crate::layout::Layout;
@@ -35,10 +36,16 @@ const KINDS: usize = MAX_FLAGS + 4;
 const RATES: Rates = Rates { counter_limit: 1023, mixer_shift: 10 };
 
 /// Encodes all blocks of a tensor.
-pub(super) fn encode_blocks(codes: &[i32], layout: Layout, parameters: &Parameters) -> Vec<Vec<u8>> {
+pub(super) fn encode_blocks(
+    codes: &[i32],
+    layout: Layout,
+    parameters: &Parameters,
+) -> Vec<Vec<u8>> {
     let blocks = codes.par_chunks(layout.block_codes()).enumerate();
     blocks
-        .map(|(index, codes)| encode(codes, layout.columns, index * layout.rows_per_block(), parameters))
+        .map(|(index, codes)| {
+            encode(codes, layout.columns, index * layout.rows_per_block(), parameters)
+        })
         .collect()
 }
 
@@ -71,14 +78,27 @@ pub(crate) fn decode(
     let mut coder = Decoder::new(bytes);
     codes.fill(0);
     run(&mut coder, codes, columns, first_row, parameters);
-    if coder.ended() { Ok(()) } else { Err(CodecError::corrupt(place, "the stream does not end with its bytes")) }
+    if coder.ended() {
+        Ok(())
+    } else {
+        Err(CodecError::corrupt(place, "the stream does not end with its bytes"))
+    }
 }
 
 /// Runs the model with the instructions that the processor has; the result is the same on all.
-fn run<C: BitCoder>(coder: &mut C, codes: &mut [i32], columns: usize, first_row: usize, parameters: &Parameters) {
+fn run<C: BitCoder>(
+    coder: &mut C,
+    codes: &mut [i32],
+    columns: usize,
+    first_row: usize,
+    parameters: &Parameters,
+) {
     let mut model = Model::new(columns, parameters);
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") {
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+    {
         // SAFETY: the processor has the features; the function is safe code compiled for them.
         #[allow(unsafe_code)]
         unsafe {
@@ -110,6 +130,8 @@ struct Place {
 /// Running sums of one column.
 #[derive(Clone, Copy, Default)]
 struct Column {
+    /// Sum of 16·magnitude that the prior stands for, and the sum of the magnitudes themselves.
+    start: u64,
     magnitudes: u32,
     signed: i32,
     /// Context of the scale, and the scale itself as 64·log2 relative to the mean.
@@ -140,6 +162,11 @@ impl<'a> Model<'a> {
             columns: (0..columns)
                 .map(|index| Column {
                     sign: 16,
+                    start: scale_by_level(
+                        u64::from(parameters.column_prior) * u64::from(parameters.mean),
+                        parameters.column_levels.get(index).copied().unwrap_or(0),
+                    ),
+                    log: i32::from(parameters.column_levels.get(index).copied().unwrap_or(0)) * 16,
                     place: (if columns > 1024 { index * 1024 / columns } else { index }) as u16,
                     group: (index * 16 / columns) as u16,
                     ..Column::default()
@@ -159,7 +186,7 @@ impl<'a> Model<'a> {
         let mut prediction = vec![0_i32; columns];
         for (row, codes) in codes.chunks_mut(columns).enumerate() {
             self.parameters.factors.predict(first_row + row, &mut prediction);
-            self.row(coder, tables, codes, &prediction, mean_log);
+            self.row(coder, tables, first_row + row, codes, &prediction, mean_log);
             self.finish_row(tables, codes, &prediction, row as u32 + 1, mean_log);
         }
     }
@@ -169,13 +196,16 @@ impl<'a> Model<'a> {
         &mut self,
         coder: &mut C,
         tables: &Tables,
+        row: usize,
         codes: &mut [i32],
         prediction: &[i32],
         mean_log: i32,
     ) {
         let low_bits = self.parameters.low_bits;
         let prior = self.parameters.row_prior;
-        let mut magnitudes = u64::from(prior) * u64::from(self.parameters.mean);
+        let level = self.parameters.row_levels.get(row).copied().unwrap_or(0);
+        let mut magnitudes =
+            scale_by_level(u64::from(prior) * u64::from(self.parameters.mean), level);
         let mut signed = 0_i32;
         for (index, code) in codes.iter_mut().enumerate() {
             let column = self.columns[index];
@@ -183,7 +213,9 @@ impl<'a> Model<'a> {
             let row_log = tables.log2(magnitudes.min(u64::from(u32::MAX)) as u32) - seen - mean_log;
             let both = row_log + column.log;
             // A bin of 2^shift/64 octaves, with the mean in the middle of `count` bins.
-            let bin = |log: i32, shift: u32, count: i32| ((log >> shift) + count / 2).clamp(0, count - 1) as usize;
+            let bin = |log: i32, shift: u32, count: i32| {
+                ((log >> shift) + count / 2).clamp(0, count - 1) as usize
+            };
             let contexts = [
                 OFFSETS[0] + bin(both, 2, 128),
                 OFFSETS[1] + bin(row_log, 3, 64),
@@ -192,11 +224,18 @@ impl<'a> Model<'a> {
                 OFFSETS[4] + column.place as usize,
                 OFFSETS[5] + column.group as usize * 64 + bin(both, 3, 64),
             ];
-            let (expected, fraction) = (round(prediction[index]), prediction[index].wrapping_add(128) >> 4 & 15);
+            let (expected, fraction) =
+                (round(prediction[index]), prediction[index].wrapping_add(128) >> 4 & 15);
             let residual = code.wrapping_sub(expected);
-            let magnitude = self.magnitude(coder, tables, &contexts, residual.unsigned_abs(), low_bits);
+            let magnitude =
+                self.magnitude(coder, tables, &contexts, residual.unsigned_abs(), low_bits);
             let negative = magnitude > 0 && {
-                let place = Place { row_sum: signed, seen: index as u32, column: column.sign, fraction: fraction as usize };
+                let place = Place {
+                    row_sum: signed,
+                    seen: index as u32,
+                    column: column.sign,
+                    fraction: fraction as usize,
+                };
                 self.sign(coder, tables, residual < 0, magnitude, place)
             };
             let residual = if negative { magnitude.wrapping_neg() } else { magnitude } as i32;
@@ -278,13 +317,20 @@ impl<'a> Model<'a> {
 
     /// Whether the residual is negative.
     #[inline(always)]
-    fn sign<C: BitCoder>(&mut self, coder: &mut C, tables: &Tables, negative: bool, magnitude: u32, place: Place) -> bool {
+    fn sign<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        tables: &Tables,
+        negative: bool,
+        magnitude: u32,
+        place: Place,
+    ) -> bool {
         if !self.parameters.predict_signs {
             return coder.code(32768, u32::from(negative)) == 1;
         }
         let level = magnitude.min(3) as usize - 1;
-        let row_mean =
-            i64::from(place.row_sum) * 128 / (i64::from(place.seen + 8) * i64::from(self.parameters.mean));
+        let row_mean = i64::from(place.row_sum) * 128
+            / (i64::from(place.seen + 8) * i64::from(self.parameters.mean));
         let row_bin = (row_mean + 16).clamp(0, 31) as usize;
         let contexts = [
             OFFSETS[0] + place.fraction,
@@ -309,14 +355,13 @@ impl<'a> Model<'a> {
         mean_log: i32,
     ) {
         let prior = self.parameters.column_prior;
-        let start = u64::from(prior) * u64::from(self.parameters.mean);
         let seen_log = tables.log2(rows + prior);
         let signed_scale = i64::from(rows + 8) * i64::from(self.parameters.mean);
         for ((column, &code), &prediction) in self.columns.iter_mut().zip(codes).zip(prediction) {
             let residual = code.wrapping_sub(round(prediction));
             column.magnitudes = column.magnitudes.saturating_add(residual.unsigned_abs());
             column.signed = column.signed.saturating_add(residual);
-            let sum = start + (u64::from(column.magnitudes) << 4);
+            let sum = column.start + (u64::from(column.magnitudes) << 4);
             column.log = tables.log2(sum.min(u64::from(u32::MAX)) as u32) - seen_log - mean_log;
             column.sign =
                 (i64::from(column.signed) * 128 / signed_scale + 16).clamp(0, 31) as usize;

@@ -1,7 +1,5 @@
 //! Low-rank prediction of the codes: an embedding's codes are partly a sum of few outer products.
 
-use super::codes::{decode, encode};
-use super::parameters::Parameters;
 use crate::cursor::{Cursor, unzigzag, write_varint, zigzag};
 use crate::error::CodecError;
 use crate::layout::Layout;
@@ -53,12 +51,7 @@ impl Factors {
         for component in &self.components {
             write_varint(out, u64::from(zigzag(component.scale)));
             for side in [&component.rows, &component.columns] {
-                let values: Vec<i32> = side.iter().map(|&value| i32::from(value)).collect();
-                let parameters = Parameters::plain(&values);
-                write_varint(out, u64::from(parameters.mean));
-                let coded = encode(&values, values.len(), 0, &parameters);
-                write_varint(out, coded.len() as u64);
-                out.extend(coded);
+                super::side::write(side, out);
             }
         }
     }
@@ -66,13 +59,15 @@ impl Factors {
     pub(super) fn read(cursor: &mut Cursor, layout: Layout) -> Result<Self, CodecError> {
         let rank = usize::from(cursor.u8()?);
         if rank > MAX_RANK {
-            return Err(cursor.corrupt(format!("a prediction of rank {rank}; at most {MAX_RANK} is allowed")));
+            return Err(cursor
+                .corrupt(format!("a prediction of rank {rank}; at most {MAX_RANK} is allowed")));
         }
         let mut components = Vec::new();
         for _ in 0..rank {
-            let scale = u32::try_from(cursor.varint()?).map_err(|_| cursor.corrupt("a scale exceeds 32 bits"))?;
-            let rows = read_side(cursor, layout.rows())?;
-            let columns = read_side(cursor, layout.columns)?;
+            let scale = u32::try_from(cursor.varint()?)
+                .map_err(|_| cursor.corrupt("a scale exceeds 32 bits"))?;
+            let rows = super::side::read(cursor, layout.rows())?;
+            let columns = super::side::read(cursor, layout.columns)?;
             components.push(Component { scale: unzigzag(scale), rows, columns });
         }
         Ok(Self { components })
@@ -83,16 +78,4 @@ impl Factors {
 #[inline(always)]
 pub(super) fn round(prediction: i32) -> i32 {
     prediction.wrapping_add(128) >> 8
-}
-
-fn read_side(cursor: &mut Cursor, count: usize) -> Result<Vec<i8>, CodecError> {
-    let mean = cursor.varint()?;
-    if !(1..=128 * 16).contains(&mean) {
-        return Err(cursor.corrupt("the mean of a prediction is out of range"));
-    }
-    let length = cursor.length()?;
-    let mut values = vec![0; count];
-    decode(cursor.take(length)?, &mut values, count, 0, &Parameters::with_mean(mean as u32), "prediction")?;
-    let small = values.iter().map(|&value| i8::try_from(value)).collect::<Result<_, _>>();
-    small.map_err(|_| cursor.corrupt("a prediction exceeds eight bits"))
 }

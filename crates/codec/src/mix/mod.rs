@@ -13,6 +13,7 @@ mod fit;
 mod model;
 mod parameters;
 mod range;
+mod side;
 mod tables;
 
 pub(crate) use bytes::{decode_bytes, encode_bytes};

@@ -54,6 +54,7 @@ impl Mixer {
 
     /// Codes one decision of a kind: predicts, codes, and teaches counters and weights.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn code<C: BitCoder, const N: usize>(
         &mut self,
         coder: &mut C,

@@ -1,6 +1,7 @@
 //! What the encoder chooses for one tensor under the mixing coder.
 
 use super::factors::Factors;
+use super::side;
 use crate::cursor::{Cursor, write_varint};
 use crate::error::CodecError;
 use crate::layout::Layout;
@@ -15,6 +16,9 @@ pub(crate) struct Parameters {
     /// Weight of the mean against the row's and the column's own codes, in codes.
     pub(crate) row_prior: u32,
     pub(crate) column_prior: u32,
+    /// Scale of each row and column against the mean, in quarter octaves; empty when all are 0.
+    pub(crate) row_levels: Vec<i8>,
+    pub(crate) column_levels: Vec<i8>,
     /// Whether signs are predicted or cost one bit each.
     pub(crate) predict_signs: bool,
     /// Prediction of the codes themselves.
@@ -77,7 +81,16 @@ impl Parameters {
         while (mean >> low_bits) >= 16 * 10 {
             low_bits += 1;
         }
-        Self { mean, low_bits, row_prior: 32, column_prior: 32, predict_signs: false, factors: Factors::default() }
+        Self {
+            mean,
+            low_bits,
+            row_prior: 32,
+            column_prior: 32,
+            row_levels: Vec::new(),
+            column_levels: Vec::new(),
+            predict_signs: false,
+            factors: Factors::default(),
+        }
     }
 
     /// [`Parameters::with_mean`] of these values.
@@ -96,11 +109,28 @@ impl Parameters {
                 break;
             }
             let residual = factors.residual(codes, layout.columns);
-            best.challenge(Self { factors, predict_signs: true, ..Self::plain(&residual) }, codes, layout);
+            best.challenge(
+                Self { factors, predict_signs: true, ..Self::plain(&residual) },
+                codes,
+                layout,
+            );
         }
         if !best.parameters.predict_signs {
             best.challenge(Self { predict_signs: true, ..best.parameters.clone() }, codes, layout);
         }
+        let residual = best.parameters.factors.residual(codes, layout.columns);
+        let (row_levels, column_levels) = side::levels(&residual, layout, best.parameters.mean);
+        // A stated scale deserves more trust than a common mean.
+        best.challenge(
+            Self { row_levels, row_prior: 256, ..best.parameters.clone() },
+            codes,
+            layout,
+        );
+        best.challenge(
+            Self { column_levels, column_prior: 256, ..best.parameters.clone() },
+            codes,
+            layout,
+        );
         best.climb(codes, layout, |parameters| &mut parameters.row_prior);
         best.climb(codes, layout, |parameters| &mut parameters.column_prior);
         (best.parameters, best.blocks)
@@ -108,8 +138,15 @@ impl Parameters {
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         write_varint(out, u64::from(self.mean));
-        out.push(self.low_bits as u8 | u8::from(self.predict_signs) << 5);
+        let levels = u8::from(!self.row_levels.is_empty()) << 6
+            | u8::from(!self.column_levels.is_empty()) << 7;
+        out.push(self.low_bits as u8 | u8::from(self.predict_signs) << 5 | levels);
         out.push((self.row_prior.trailing_zeros() | self.column_prior.trailing_zeros() << 4) as u8);
+        for levels in
+            [&self.row_levels, &self.column_levels].into_iter().filter(|levels| !levels.is_empty())
+        {
+            side::write(levels, out);
+        }
         self.factors.write(out);
     }
 
@@ -117,11 +154,19 @@ impl Parameters {
         let mean = cursor.varint()?;
         let flags = cursor.u8()?;
         let priors = u32::from(cursor.u8()?);
-        if !(1..=1 << 36).contains(&mean) || flags > 63 {
+        if !(1..=1 << 24).contains(&mean) {
             return Err(cursor.corrupt("the parameters of the mixing coder are out of range"));
         }
+        let mut levels = |bit: u8, count: usize| match flags & bit {
+            0 => Ok(Vec::new()),
+            _ => side::read_levels(cursor, count),
+        };
+        let (row_levels, column_levels) =
+            (levels(64, layout.rows())?, levels(128, layout.columns)?);
         Ok(Self {
-            mean: mean.min(1 << 24) as u32,
+            row_levels,
+            column_levels,
+            mean: mean as u32,
             low_bits: u32::from(flags & 31),
             row_prior: 1 << (priors & 15),
             column_prior: 1 << (priors >> 4),

@@ -166,7 +166,9 @@ mod tests {
         assert!(encoder.finish().len() <= 2);
         let mut encoder = Encoder::new();
         let bits: Vec<u32> = (0..4000).map(|index| u32::from(index % 97 == 0)).collect();
-        bits.iter().for_each(|&bit| drop(encoder.code(1, bit)));
+        for &bit in &bits {
+            encoder.code(1, bit);
+        }
         let bytes = encoder.finish();
         let mut decoder = Decoder::new(&bytes);
         assert!(bits.iter().all(|&bit| decoder.code(1, 0) == bit));

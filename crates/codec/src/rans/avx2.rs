@@ -63,16 +63,21 @@ pub(super) unsafe fn decode(
             // SAFETY: slots has 4096 entries and every index is below 4096; 32 words were left and each
             // of the four steps uses at most eight; the chunk has eight elements.
             unsafe {
-                let entry = _mm256_i32gather_epi32::<4>(slots.as_ptr().cast(), _mm256_and_si256(*lane, slot_mask));
+                let entry = _mm256_i32gather_epi32::<4>(
+                    slots.as_ptr().cast(),
+                    _mm256_and_si256(*lane, slot_mask),
+                );
                 let code = _mm256_add_epi32(_mm256_and_si256(entry, byte_mask), low);
                 _mm256_storeu_si256(codes.as_mut_ptr().cast(), code);
                 let frequency = _mm256_and_si256(_mm256_srli_epi32::<8>(entry), frequency_mask);
-                let product = _mm256_mullo_epi32(frequency, _mm256_srli_epi32::<{ PRECISION as i32 }>(*lane));
+                let product =
+                    _mm256_mullo_epi32(frequency, _mm256_srli_epi32::<{ PRECISION as i32 }>(*lane));
                 let state = _mm256_add_epi32(product, _mm256_srli_epi32::<20>(entry));
                 // Unsigned state ≤ bound, by way of the minimum.
                 let refill = _mm256_cmpeq_epi32(_mm256_min_epu32(state, bound), state);
                 let mask = _mm256_movemask_ps(_mm256_castsi256_ps(refill)) as usize;
-                let fresh = _mm256_cvtepu16_epi32(_mm_loadu_si128(words.as_ptr().add(position).cast()));
+                let fresh =
+                    _mm256_cvtepu16_epi32(_mm_loadu_si128(words.as_ptr().add(position).cast()));
                 let places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(PLACES[mask].as_ptr().cast()));
                 let fresh = _mm256_permutevar8x32_epi32(fresh, places);
                 let refilled = _mm256_or_si256(_mm256_slli_epi32::<16>(state), fresh);

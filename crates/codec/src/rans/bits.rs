@@ -74,13 +74,16 @@ impl<'a> BitReader<'a> {
         for position in 0..length {
             value |= u64::from(self.bit(cursor)?) << position;
         }
-        u32::try_from(value - (1 << order)).map_err(|_| cursor.corrupt("an escaped value exceeds 32 bits"))
+        u32::try_from(value - (1 << order))
+            .map_err(|_| cursor.corrupt("an escaped value exceeds 32 bits"))
     }
 
     /// All bytes are used and the bits after the last code are zero.
     pub(super) fn finish(self, cursor: &Cursor) -> Result<(), CodecError> {
         let rest = self.bytes.get(self.position / 8).map_or(0, |byte| byte >> (self.position % 8));
-        if self.bytes.len() == self.position.div_ceil(8) && (self.position.is_multiple_of(8) || rest == 0) {
+        if self.bytes.len() == self.position.div_ceil(8)
+            && (self.position.is_multiple_of(8) || rest == 0)
+        {
             return Ok(());
         }
         Err(cursor.corrupt("the escaped values do not end with their bytes"))

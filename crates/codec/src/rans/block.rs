@@ -31,7 +31,13 @@ impl Instructions {
 }
 
 /// Lines of a block with one class, in order: start of each line, and the distance of its codes.
-fn lines(classes: &Classes, class: usize, count: usize, columns: usize, first_row: usize) -> Vec<usize> {
+fn lines(
+    classes: &Classes,
+    class: usize,
+    count: usize,
+    columns: usize,
+    first_row: usize,
+) -> Vec<usize> {
     let (lines, offset) = match classes.axis {
         Axis::Rows => (count.div_ceil(columns), first_row),
         Axis::Columns => (columns.min(count), 0),
@@ -43,7 +49,9 @@ fn lines(classes: &Classes, class: usize, count: usize, columns: usize, first_ro
 fn gather(codes: &[i32], lines: &[usize], axis: Axis, columns: usize, out: &mut Vec<i32>) {
     for &line in lines {
         match axis {
-            Axis::Rows => out.extend_from_slice(&codes[line * columns..codes.len().min((line + 1) * columns)]),
+            Axis::Rows => {
+                out.extend_from_slice(&codes[line * columns..codes.len().min((line + 1) * columns)])
+            }
             Axis::Columns => out.extend(codes[line..].iter().step_by(columns)),
         }
     }
@@ -75,7 +83,12 @@ fn scatter(codes: &mut [i32], lines: &[usize], axis: Axis, columns: usize, gathe
 }
 
 /// Encodes a block as: number of 16-bit words, 32 lane states, words, then the escaped values.
-pub(crate) fn encode(codes: &[i32], columns: usize, first_row: usize, classes: &Classes) -> Vec<u8> {
+pub(crate) fn encode(
+    codes: &[i32],
+    columns: usize,
+    first_row: usize,
+    classes: &Classes,
+) -> Vec<u8> {
     let mut segments = Vec::new();
     let mut escapes = BitWriter::default();
     let mut gathered = Vec::new();
@@ -85,7 +98,9 @@ pub(crate) fn encode(codes: &[i32], columns: usize, first_row: usize, classes: &
         gather(codes, &lines, classes.axis, columns, &mut gathered);
         let symbols: Vec<u8> = gathered.iter().map(|&code| table.symbol(code)).collect();
         if table.frequencies[table.escape()] > 0 {
-            for (&code, _) in gathered.iter().zip(&symbols).filter(|pair| usize::from(*pair.1) == table.escape()) {
+            for (&code, _) in
+                gathered.iter().zip(&symbols).filter(|pair| usize::from(*pair.1) == table.escape())
+            {
                 let (below, distance) = table.distance(code);
                 escapes.bit(below);
                 escapes.golomb(distance, classes.order);
@@ -140,9 +155,15 @@ fn decode_with(
             return Err(cursor.corrupt("a lane state lies below 2^16"));
         }
     }
-    let word_bytes = count.checked_mul(2).ok_or_else(|| cursor.corrupt("the number of words overflows"))?;
-    let words: Vec<u16> =
-        cursor.take(word_bytes)?.as_chunks::<2>().0.iter().map(|&word| u16::from_le_bytes(word)).collect();
+    let word_bytes =
+        count.checked_mul(2).ok_or_else(|| cursor.corrupt("the number of words overflows"))?;
+    let words: Vec<u16> = cursor
+        .take(word_bytes)?
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|&word| u16::from_le_bytes(word))
+        .collect();
     let mut words = &words[..];
     let rest = cursor.take(cursor.remaining())?;
     let mut escapes = BitReader::new(rest);
@@ -169,7 +190,10 @@ fn decode_with(
         }
         let lines = lines(classes, class, codes.len(), columns, first_row);
         let length = match classes.axis {
-            Axis::Rows => lines.iter().map(|line| codes.len().min((line + 1) * columns) - line * columns).sum(),
+            Axis::Rows => lines
+                .iter()
+                .map(|line| codes.len().min((line + 1) * columns) - line * columns)
+                .sum(),
             Axis::Columns => lines.len() * (codes.len() / columns),
         };
         let mut gathered = vec![0; length];
@@ -248,15 +272,29 @@ mod tests {
 
     #[test]
     fn lines_of_different_scale_get_classes() {
-        let noise = |index: usize| (index * 2_654_435_761 >> 20) as i32;
+        let mut state = 1_u64;
+        let mut noise = move || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as i32
+        };
         for transposed in [false, true] {
             let codes: Vec<i32> = (0..256 * 200)
-                .map(|index| noise(index) % if (if transposed { index % 256 } else { index / 256 }) % 3 == 0 { 9 } else { 2 })
+                .map(|index| {
+                    noise()
+                        % if (if transposed { index % 256 } else { index / 256 }) % 3 == 0 {
+                            9
+                        } else {
+                            2
+                        }
+                })
                 .collect();
             let classes = Classes::choose(&codes, Layout { count: codes.len(), columns: 256 });
             assert!(classes.tables.len() > 1);
             assert_eq!(classes.axis == Axis::Columns, transposed);
-            assert!(round_trip(&codes, 256, &classes) < encode(&codes, 256, 0, &Classes::single(&codes)).len());
+            assert!(
+                round_trip(&codes, 256, &classes)
+                    < encode(&codes, 256, 0, &Classes::single(&codes)).len()
+            );
         }
     }
 

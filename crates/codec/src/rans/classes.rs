@@ -93,7 +93,8 @@ impl Classes {
 
     pub(crate) fn read(cursor: &mut Cursor, layout: Layout) -> Result<Self, CodecError> {
         let first = cursor.u8()?;
-        let (count, axis) = (usize::from(first & 31), if first & 32 == 0 { Axis::Rows } else { Axis::Columns });
+        let (count, axis) =
+            (usize::from(first & 31), if first & 32 == 0 { Axis::Rows } else { Axis::Columns });
         let order = u32::from(cursor.u8()?);
         if count == 0 || count > MAX_CLASSES || first > 63 || order > 31 {
             return Err(cursor.corrupt("the classes of the fast coder are out of range"));
@@ -101,7 +102,9 @@ impl Classes {
         let lines = match axis {
             Axis::Rows => layout.rows(),
             Axis::Columns if layout.count == layout.rows() * layout.columns => layout.columns,
-            Axis::Columns => return Err(cursor.corrupt("columns of an incomplete matrix have classes")),
+            Axis::Columns => {
+                return Err(cursor.corrupt("columns of an incomplete matrix have classes"));
+            }
         };
         let length = cursor.length()?;
         let mut reader = BitReader::new(cursor.take(length)?);
@@ -119,7 +122,9 @@ impl Classes {
                 assignment.push(class);
             }
         }
-        let tables = (0..count).map(|_| FrequencyTable::read(&mut reader, cursor)).collect::<Result<_, _>>()?;
+        let tables = (0..count)
+            .map(|_| FrequencyTable::read(&mut reader, cursor))
+            .collect::<Result<_, _>>()?;
         reader.finish(cursor)?;
         Ok(Self { axis, assignment, tables, order })
     }
@@ -161,7 +166,8 @@ fn by_scale(lines: &[Counts], codes: &[i32], layout: Layout, axis: Axis) -> Vec<
     if !lines.is_empty() {
         for (row, codes) in codes.chunks(layout.columns).enumerate() {
             for (column, &code) in codes.iter().enumerate() {
-                sums[if axis == Axis::Rows { row } else { column }] += u64::from(code.unsigned_abs());
+                sums[if axis == Axis::Rows { row } else { column }] +=
+                    u64::from(code.unsigned_abs());
             }
         }
     }
@@ -206,21 +212,36 @@ fn cluster(lines: &[Counts], order: &[usize], count: usize) -> (f64, Vec<u8>) {
             })
             .collect();
         for (line, class) in lines.iter().zip(&mut assignment) {
-            let price = |class: &Vec<f64>| class.iter().zip(line).map(|(bits, &count)| bits * f64::from(count)).sum::<f64>();
-            let best = prices.iter().map(price).enumerate().min_by(|left, right| left.1.total_cmp(&right.1));
+            let price = |class: &Vec<f64>| {
+                class.iter().zip(line).map(|(bits, &count)| bits * f64::from(count)).sum::<f64>()
+            };
+            let best = prices
+                .iter()
+                .map(price)
+                .enumerate()
+                .min_by(|left, right| left.1.total_cmp(&right.1));
             *class = best.expect("there is a class").0 as u8;
         }
     }
     (bits(&sum(&assignment), lines.len() * count.ilog2() as usize), assignment)
 }
 
-fn tables_of(codes: &[i32], layout: Layout, axis: Axis, assignment: &[u8], count: usize) -> Vec<FrequencyTable> {
+fn tables_of(
+    codes: &[i32],
+    layout: Layout,
+    axis: Axis,
+    assignment: &[u8],
+    count: usize,
+) -> Vec<FrequencyTable> {
     let mut members = vec![Vec::new(); count];
     for (row, codes) in codes.chunks(layout.columns).enumerate() {
         match axis {
             Axis::Rows => members[usize::from(assignment[row])].extend_from_slice(codes),
             Axis::Columns => {
-                codes.iter().zip(assignment).for_each(|(&code, &class)| members[usize::from(class)].push(code));
+                codes
+                    .iter()
+                    .zip(assignment)
+                    .for_each(|(&code, &class)| members[usize::from(class)].push(code));
             }
         }
     }

@@ -4,7 +4,12 @@ use super::table::{EncoderTable, SlotTable};
 use super::{LANES, LOWER_BOUND, PRECISION};
 
 /// Encodes symbols backwards, continuing from `states`; words come out last first.
-pub(super) fn encode(symbols: &[u8], table: &EncoderTable, states: &mut [u32; LANES], words: &mut Vec<u16>) {
+pub(super) fn encode(
+    symbols: &[u8],
+    table: &EncoderTable,
+    states: &mut [u32; LANES],
+    words: &mut Vec<u16>,
+) {
     if table.is_constant() {
         return;
     }
@@ -20,14 +25,21 @@ pub(super) fn encode(symbols: &[u8], table: &EncoderTable, states: &mut [u32; LA
             position += usize::from(overflows);
             let reduced = if overflows { *state >> 16 } else { *state };
             let quotient = ((u64::from(reduced) * entry.reciprocal) >> 32) as u32 >> entry.shift;
-            *state = reduced.wrapping_add(entry.bias).wrapping_add(quotient.wrapping_mul(entry.complement));
+            *state = reduced
+                .wrapping_add(entry.bias)
+                .wrapping_add(quotient.wrapping_mul(entry.complement));
         }
     }
     words.truncate(position);
 }
 
 /// Decodes symbols into `low + symbol`; returns the number of words used, or `None` when they run out.
-pub(super) fn decode(words: &[u16], table: &SlotTable, states: &mut [u32; LANES], codes: &mut [i32]) -> Option<usize> {
+pub(super) fn decode(
+    words: &[u16],
+    table: &SlotTable,
+    states: &mut [u32; LANES],
+    codes: &mut [i32],
+) -> Option<usize> {
     let mut position = 0;
     for group in codes.chunks_mut(LANES) {
         for (state, code) in states.iter_mut().zip(group) {

@@ -89,7 +89,8 @@ impl FrequencyTable {
         let low = unzigzag(reader.golomb(3, cursor)?);
         let values = reader.golomb(3, cursor)? as usize;
         if values > MAX_VALUES {
-            return Err(cursor.corrupt(format!("a table of {values} values; at most {MAX_VALUES} are allowed")));
+            return Err(cursor
+                .corrupt(format!("a table of {values} values; at most {MAX_VALUES} are allowed")));
         }
         if low.checked_add(values as i32).is_none() {
             return Err(cursor.corrupt("the table reaches beyond 32-bit codes"));
@@ -133,7 +134,10 @@ impl EncoderTable {
             let frequency = u32::from(frequency);
             let shift = if frequency > 1 { 32 - (frequency - 1).leading_zeros() } else { 0 };
             let entry = EncoderEntry {
-                limit: frequency.checked_shl(32 - PRECISION).filter(|_| frequency < TOTAL).unwrap_or(u32::MAX),
+                limit: frequency
+                    .checked_shl(32 - PRECISION)
+                    .filter(|_| frequency < TOTAL)
+                    .unwrap_or(u32::MAX),
                 reciprocal: (1_u64 << (32 + shift)).div_ceil(u64::from(frequency.max(1))),
                 shift,
                 bias: start,
@@ -171,9 +175,15 @@ impl SlotTable {
                 *slot = symbol as u32 | (frequency & 0xfff) << 8 | offset << 20;
             }
         }
-        let constant = table.frequencies.iter().position(|&frequency| u32::from(frequency) == TOTAL);
+        let constant =
+            table.frequencies.iter().position(|&frequency| u32::from(frequency) == TOTAL);
         let value = |symbol: usize| table.low.wrapping_add(symbol as i32);
-        Self { low: table.low, escape: value(table.escape()), constant: constant.map(value), entries }
+        Self {
+            low: table.low,
+            escape: value(table.escape()),
+            constant: constant.map(value),
+            entries,
+        }
     }
 }
 
@@ -283,9 +293,14 @@ mod tests {
     #[test]
     fn reciprocals_divide_exactly() {
         for frequency in 1..TOTAL {
-            let table = FrequencyTable { low: 0, frequencies: vec![frequency as u16, (TOTAL - frequency) as u16] };
+            let table = FrequencyTable {
+                low: 0,
+                frequencies: vec![frequency as u16, (TOTAL - frequency) as u16],
+            };
             let entry = EncoderTable::new(&table).entries[0];
-            for state in [65536, 65537, (frequency << 20) - 1, (frequency << 19) + 77, frequency * 1000 - 1] {
+            for state in
+                [65536, 65537, (frequency << 20) - 1, (frequency << 19) + 77, frequency * 1000 - 1]
+            {
                 let quotient = ((u64::from(state) * entry.reciprocal) >> 32) as u32 >> entry.shift;
                 assert_eq!(quotient, state / frequency, "{state} / {frequency}");
             }
