@@ -48,13 +48,14 @@ impl Classes {
     /// The number of classes and the axis with the fewest bytes, tables and assignment counted.
     pub(crate) fn choose(codes: &[i32], layout: Layout) -> Self {
         let single = Self::single(codes);
-        let mut best = (bits(&[total(codes, &single.tables[0])], 0), single);
+        let table = single.tables[0].clone();
+        let mut best = (bits(&[total(codes, &table)], 0), single);
         let whole = codes.len() == layout.rows() * layout.columns;
         for axis in [Axis::Rows, Axis::Columns] {
             if axis == Axis::Columns && !whole {
                 continue;
             }
-            let lines = line_counts(codes, layout, axis, &best.1.tables[0]);
+            let lines = line_counts(codes, layout, axis, &table);
             let order = by_scale(&lines, codes, layout, axis);
             if lines.len() < 4 {
                 continue;
