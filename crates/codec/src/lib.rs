@@ -30,6 +30,7 @@ mod error;
 mod file;
 mod layout;
 mod mix;
+mod paper;
 mod quantized;
 mod rans;
 mod raw;
@@ -45,6 +46,7 @@ pub use container::{
 };
 pub use error::CodecError;
 pub use file::{Overwrite, read_bytes, read_file, write_file};
+pub use paper::{PaperBits, paper_bits};
 pub use quantized::{QuantizedTensor, Reconstruction};
 pub use raw::{FloatType, RawTensor};
 pub use size::SizeSplit;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backslash_codec::{
-    Artifact, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor, decode, encode_with,
+    Artifact, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor, decode,
+    encode_with,
 };
 
 fn folder() -> PathBuf {
@@ -20,7 +21,9 @@ fn content() -> Artifact {
         (state >> 40) as i32
     };
     let mut artifact = Artifact::default();
-    artifact.metadata.insert("config.json".into(), br#"{"layers": 2, "width": 64, "heads": 4}"#.repeat(3));
+    artifact
+        .metadata
+        .insert("config.json".into(), br#"{"layers": 2, "width": 64, "heads": 4}"#.repeat(3));
     artifact.metadata.insert("empty".into(), Vec::new());
     let mut insert = |name: &str, shape: &[usize], code: &mut dyn FnMut(usize) -> i32| {
         let count = shape.iter().product();
@@ -30,16 +33,25 @@ fn content() -> Artifact {
             step: 0.01 + count as f32 / 1e6,
             row_scales: None,
             column_scales: None,
-            reconstruction: if count % 3 == 0 { Reconstruction::Shrink(17) } else { Reconstruction::Uniform },
+            reconstruction: if count % 3 == 0 {
+                Reconstruction::Shrink(17)
+            } else {
+                Reconstruction::Uniform
+            },
         };
-        let scales = |count: usize| (0..count).map(|index| 1.0 + (index % 5) as f32 / 8.0).collect();
+        let scales =
+            |count: usize| (0..count).map(|index| 1.0 + (index % 5) as f32 / 8.0).collect();
         tensor.row_scales = name.contains("rows").then(|| scales(tensor.rows()));
         tensor.column_scales = name.contains("columns").then(|| scales(tensor.columns()));
         artifact.tensors.insert(name.into(), Tensor::Quantized(tensor));
     };
     insert("blocks.0.narrow.weight", &[40, 60], &mut |_| random() % 3 + random() % 2 - 1);
-    insert("blocks.0.rows.weight", &[64, 48], &mut |index| random() % (2 + index as i32 / 48 % 4 * 6) - 3);
-    insert("blocks.0.columns.weight", &[80, 32], &mut |index| random() % (2 + index as i32 % 32 % 3 * 9) - 2);
+    insert("blocks.0.rows.weight", &[64, 48], &mut |index| {
+        random() % (2 + index as i32 / 48 % 4 * 6) - 3
+    });
+    insert("blocks.0.columns.weight", &[80, 32], &mut |index| {
+        random() % (2 + index as i32 % 32 % 3 * 9) - 2
+    });
     insert("blocks.1.predicted.weight", &[96, 64], &mut |index| {
         (index as i32 / 64 % 13 - 6) * (index as i32 % 64 % 9 - 4) / 2 + random() % 5 - 2
     });
@@ -51,12 +63,17 @@ fn content() -> Artifact {
     insert("scalar", &[], &mut |_| -2);
     insert("empty", &[0, 3], &mut |_| 0);
     let norm: Vec<f32> = (0..200).map(|index| 1.0 + index as f32 / 300.0).collect();
-    artifact.tensors.insert("norm.weight".into(), Tensor::Raw(RawTensor::from_f32_as_bf16(vec![200], &norm)));
-    artifact.tensors.insert("norm.bias".into(), Tensor::Raw(RawTensor::from_f32(vec![2, 50], &norm[..100])));
+    artifact
+        .tensors
+        .insert("norm.weight".into(), Tensor::Raw(RawTensor::from_f32_as_bf16(vec![200], &norm)));
+    artifact
+        .tensors
+        .insert("norm.bias".into(), Tensor::Raw(RawTensor::from_f32(vec![2, 50], &norm[..100])));
     artifact
 }
 
-const FILES: [(&str, Effort); 2] = [("v1_smallest.bsl", Effort::Smallest), ("v1_fast.bsl", Effort::Fast)];
+const FILES: [(&str, Effort); 2] =
+    [("v1_smallest.bsl", Effort::Smallest), ("v1_fast.bsl", Effort::Fast)];
 
 /// Writes the golden files when asked to, by the environment variable `BSL_WRITE_GOLDEN`: only for a new
 /// version of the format.
@@ -77,7 +94,10 @@ fn golden_files_decode_to_the_same_content() {
 #[test]
 fn the_python_decoder_gives_the_same_codes() {
     let python = ["python3", "python"].into_iter().find(|python| {
-        Command::new(python).args(["-c", "import numpy"]).output().is_ok_and(|output| output.status.success())
+        Command::new(python)
+            .args(["-c", "import numpy"])
+            .output()
+            .is_ok_and(|output| output.status.success())
     });
     let Some(python) = python else {
         eprintln!("skipped: no Python with NumPy");
@@ -90,12 +110,17 @@ fn the_python_decoder_gives_the_same_codes() {
         let printed = String::from_utf8(output.stdout).unwrap();
         for (tensor, value) in content().tensors {
             let bytes: Vec<u8> = match value {
-                Tensor::Quantized(value) => value.codes.iter().flat_map(|code| code.to_le_bytes()).collect(),
+                Tensor::Quantized(value) => {
+                    value.codes.iter().flat_map(|code| code.to_le_bytes()).collect()
+                }
                 Tensor::Raw(value) => value.bytes,
             };
             let line = printed.lines().find(|line| line.starts_with(&format!("{tensor} (")));
             let expected = format!(" {}", crc32fast::hash(&bytes));
-            assert!(line.is_some_and(|line| line.ends_with(&expected)), "{name}: {tensor}: {line:?} without{expected}");
+            assert!(
+                line.is_some_and(|line| line.ends_with(&expected)),
+                "{name}: {tensor}: {line:?} without{expected}"
+            );
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn encode(tensor: &QuantizedTensor, effort: Effort) -> EncodedCodes {
 
 fn encode_rans(tensor: &QuantizedTensor) -> EncodedCodes {
     let layout = Layout::new(&tensor.shape);
-    let classes = Classes::choose(&tensor.codes, layout);
+    let (_, classes) = Classes::choose(&tensor.codes, layout);
     let mut tables = Vec::new();
     classes.write(&mut tables);
     let blocks = tensor.codes.par_chunks(layout.block_codes()).enumerate();
@@ -105,4 +105,19 @@ pub(super) fn decode(
         }
     }
     Ok(codes)
+}
+
+/// Bytes of payload and tables under the fast coder, from histograms of rows and columns alone: within
+/// about 0.5 % for tensors of 100,000 codes and more, at a fraction of the time that encoding takes. The
+/// smallest file is up to a few percent smaller where codes are predictable, as in embeddings.
+///
+/// # Errors
+///
+/// [`CodecError::InvalidArgument`] when the tensor contradicts its shape.
+pub fn estimated_code_bytes(name: &str, tensor: &QuantizedTensor) -> Result<u64, CodecError> {
+    tensor.validate(name)?;
+    let layout = Layout::new(&tensor.shape);
+    let (bits, _) = Classes::choose(&tensor.codes, layout);
+    // Lane states carry 16 bits of the message each; the other 16 are overhead.
+    Ok((bits / 8.0) as u64 + 70 * layout.blocks() as u64)
 }

@@ -8,7 +8,7 @@ mod inspection;
 mod reader;
 mod writer;
 
-pub use codes::Effort;
+pub use codes::{Effort, estimated_code_bytes};
 #[doc(hidden)]
 pub use header::reseal;
 pub use inspection::{Inspection, TensorReport, inspect};

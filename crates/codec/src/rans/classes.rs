@@ -45,8 +45,9 @@ impl Classes {
         Self { axis, assignment, tables, order: widest.ilog2().saturating_sub(2) }
     }
 
-    /// The number of classes and the axis with the fewest bytes, tables and assignment counted.
-    pub(crate) fn choose(codes: &[i32], layout: Layout) -> Self {
+    /// The number of classes and the axis with the fewest bytes, tables and assignment counted, and the
+    /// estimate of their bits.
+    pub(crate) fn choose(codes: &[i32], layout: Layout) -> (f64, Self) {
         let single = Self::single(codes);
         let table = single.tables[0].clone();
         let mut best = (bits(&[total(codes, &table)], 0), single);
@@ -73,7 +74,7 @@ impl Classes {
                 before = size;
             }
         }
-        best.1
+        best
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
