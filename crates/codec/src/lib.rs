@@ -24,6 +24,8 @@
 //! ```
 
 mod artifact;
+#[cfg(feature = "comparison")]
+mod comparison;
 mod container;
 mod cursor;
 mod error;
@@ -38,11 +40,13 @@ mod shape;
 mod size;
 
 pub use artifact::{Artifact, Tensor};
+#[cfg(feature = "comparison")]
+pub use comparison::{CoderResult, compare_coders, fast_kernel_seconds, max_kernel_seconds};
 #[doc(hidden)]
 pub use container::reseal;
 pub use container::{
-    Effort, Inspection, Limits, TensorReport, decode, encode, encode_with, encoded_size,
-    encoded_size_with, inspect,
+    Effort, Inspection, Limits, TensorReport, Verification, decode, differences, encode,
+    encode_with, encoded_size, encoded_size_with, estimated_code_bytes, inspect, verify,
 };
 pub use error::CodecError;
 pub use file::{Overwrite, read_bytes, read_file, write_file};

@@ -6,6 +6,7 @@ mod directory;
 mod header;
 mod inspection;
 mod reader;
+mod verification;
 mod writer;
 
 pub use codes::{Effort, estimated_code_bytes};
@@ -13,6 +14,7 @@ pub use codes::{Effort, estimated_code_bytes};
 pub use header::reseal;
 pub use inspection::{Inspection, TensorReport, inspect};
 pub use reader::{Limits, decode};
+pub use verification::{Verification, differences, verify};
 pub use writer::{encode, encode_with, encoded_size, encoded_size_with};
 
 const HEADER_BYTES: usize = 64;

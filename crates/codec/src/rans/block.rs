@@ -137,6 +137,19 @@ pub(crate) fn decode(
     decode_with(Instructions::best(), bytes, codes, columns, first_row, classes, place)
 }
 
+/// [`decode`] without vector instructions.
+#[cfg(feature = "comparison")]
+pub(crate) fn decode_by_reference(
+    bytes: &[u8],
+    codes: &mut [i32],
+    columns: usize,
+    first_row: usize,
+    classes: &Classes,
+    place: &str,
+) -> Result<(), CodecError> {
+    decode_with(Instructions::Scalar, bytes, codes, columns, first_row, classes, place)
+}
+
 fn decode_with(
     instructions: Instructions,
     bytes: &[u8],

@@ -17,6 +17,8 @@ mod classes;
 mod scalar;
 mod table;
 
+#[cfg(feature = "comparison")]
+pub(crate) use block::decode_by_reference;
 pub(crate) use block::{decode, encode};
 pub(crate) use classes::Classes;
 
