@@ -30,6 +30,8 @@ mod container;
 mod cursor;
 mod error;
 mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod mix;
 mod paper;

@@ -7,6 +7,7 @@ use super::table::{EncoderTable, SlotTable};
 use super::{LANES, LOWER_BOUND};
 use crate::cursor::{Cursor, write_varint};
 use crate::error::CodecError;
+use crate::layout::Layout;
 
 /// The instructions a segment is decoded with; all give the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,14 +20,19 @@ enum Instructions {
 }
 
 impl Instructions {
-    fn best() -> Self {
+    /// All that the processor has, the fastest last.
+    fn available() -> Vec<Self> {
+        let mut available = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
-        if super::avx512::is_available() {
-            return Self::Avx512;
-        } else if super::avx2::is_available() {
-            return Self::Avx2;
+        {
+            available.extend(super::avx2::is_available().then_some(Self::Avx2));
+            available.extend(super::avx512::is_available().then_some(Self::Avx512));
         }
-        Self::Scalar
+        available
+    }
+
+    fn best() -> Self {
+        Self::available().pop().unwrap_or(Self::Scalar)
     }
 }
 
@@ -135,6 +141,20 @@ pub(crate) fn decode(
     place: &str,
 ) -> Result<(), CodecError> {
     decode_with(Instructions::best(), bytes, codes, columns, first_row, classes, place)
+}
+
+/// Decodes with every instruction set that the processor has, which must agree; for fuzzing.
+pub(crate) fn decode_every_way(bytes: &[u8], layout: Layout, classes: &Classes) {
+    let decoded = |instructions| {
+        let mut codes = vec![0; layout.count];
+        let result =
+            decode_with(instructions, bytes, &mut codes, layout.columns, 0, classes, "fuzz");
+        result.map(|()| codes).map_err(|error| error.to_string())
+    };
+    let reference = decoded(Instructions::Scalar);
+    for instructions in Instructions::available() {
+        assert_eq!(decoded(instructions), reference, "{instructions:?}");
+    }
 }
 
 /// [`decode`] without vector instructions.
@@ -246,18 +266,7 @@ fn decode_segment(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::Layout;
     use proptest::prelude::*;
-
-    fn available() -> Vec<Instructions> {
-        let mut available = vec![Instructions::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        {
-            available.extend(super::super::avx2::is_available().then_some(Instructions::Avx2));
-            available.extend(super::super::avx512::is_available().then_some(Instructions::Avx512));
-        }
-        available
-    }
 
     fn round_trip(codes: &[i32], columns: usize, classes: &Classes) -> usize {
         let mut tables = Vec::new();
@@ -265,7 +274,7 @@ mod tests {
         let layout = Layout { count: codes.len(), columns };
         assert_eq!(&Classes::read(&mut Cursor::new(&tables, "t"), layout).unwrap(), classes);
         let bytes = encode(codes, columns, 0, classes);
-        for instructions in available() {
+        for instructions in Instructions::available() {
             let mut decoded = vec![0; codes.len()];
             decode_with(instructions, &bytes, &mut decoded, columns, 0, classes, "t").unwrap();
             assert_eq!(decoded, codes, "{instructions:?}");
@@ -338,7 +347,7 @@ mod tests {
                 let mut codes = vec![0; count];
                 decode_with(instructions, &stream, &mut codes, 7, 0, &classes, "t").map(|()| codes).map_err(|error| error.to_string())
             };
-            for instructions in available() {
+            for instructions in Instructions::available() {
                 prop_assert_eq!(decoded(instructions), decoded(Instructions::Scalar));
             }
         }

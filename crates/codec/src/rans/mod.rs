@@ -19,7 +19,7 @@ mod table;
 
 #[cfg(feature = "comparison")]
 pub(crate) use block::decode_by_reference;
-pub(crate) use block::{decode, encode};
+pub(crate) use block::{decode, decode_every_way, encode};
 pub(crate) use classes::Classes;
 
 /// Interleaved lanes; symbol i of a segment belongs to lane i mod 32. Part of the file format.
