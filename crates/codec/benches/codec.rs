@@ -1,7 +1,12 @@
 //! Ratio and speed of the coders: `cargo bench -p backslash-codec --features comparison`. One thread, the
-//! best of several runs.
+//! best of several runs. With a `.bsl` file as argument (`-- FILE`): every coder on the codes of that file.
 
-use backslash_codec::{fast_kernel_seconds, max_kernel_seconds};
+use std::time::Instant;
+
+use backslash_codec::{
+    Limits, QuantizedTensor, Reconstruction, compare_coders, fast_kernel_seconds,
+    max_kernel_seconds, read_file,
+};
 
 const COUNT: usize = 1 << 20;
 
@@ -39,7 +44,48 @@ fn entropy_bits(codes: &[i32]) -> f64 {
         .sum()
 }
 
+fn compare(path: &str) {
+    let artifact = read_file(path.as_ref(), &Limits::default()).expect("a .bsl file");
+    let codes: usize =
+        artifact.tensors.values().map(|tensor| tensor.shape().iter().product::<usize>()).sum();
+    let speed = |seconds: Option<f64>| {
+        seconds.map_or("-".into(), |seconds| format!("{:.1}", codes as f64 / seconds / 1e6))
+    };
+    println!("coder, bytes, encode, decode (M codes/s)");
+    for row in compare_coders(&artifact, 3).expect("every coder round-trips") {
+        println!(
+            "{:22} {:>10} {:>8} {:>8}",
+            row.coder,
+            row.bytes,
+            speed(row.encode_seconds),
+            speed(row.decode_seconds)
+        );
+    }
+}
+
+/// Best seconds of turning codes into weights.
+fn dequantise_seconds(codes: Vec<i32>) -> f64 {
+    let tensor = QuantizedTensor {
+        shape: vec![1024, 1024],
+        codes,
+        step: 0.1,
+        row_scales: Some(vec![1.5; 1024]),
+        column_scales: None,
+        reconstruction: Reconstruction::Shrink(20),
+    };
+    let run = |_| {
+        let start = Instant::now();
+        std::hint::black_box(tensor.dequantize());
+        start.elapsed().as_secs_f64()
+    };
+    (0..7).map(run).fold(f64::INFINITY, f64::min)
+}
+
 fn main() {
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().expect("the first pool");
+    if let Some(path) = std::env::args().skip(1).find(|argument| argument.ends_with(".bsl")) {
+        return compare(&path);
+    }
     println!(
         "source shape, entropy (bits/code): fast excess, max excess; fast encode, decode, scalar decode, max decode (M codes/s)"
     );
@@ -66,14 +112,15 @@ fn main() {
             let excess = |bytes: u64| (bytes as f64 * 8.0 / entropy - 1.0) * 100.0;
             let speed = |seconds: f64| COUNT as f64 / seconds / 1e6;
             println!(
-                "{shape}  {:.3}: {:+.3} % {:+.3} %; {:.0} {:.0} {:.0} {:.1}",
+                "{shape}  {:.3}: {:+.3} % {:+.3} %; {:.0} {:.0} {:.0} {:.1}; {:.1}",
                 entropy / COUNT as f64,
                 excess(fast),
                 excess(max),
                 speed(encode),
                 speed(decode),
                 speed(scalar),
-                speed(max_decode)
+                speed(max_decode),
+                COUNT as f64 * 4e-9 / (decode + dequantise_seconds(codes))
             );
         }
     }

@@ -52,6 +52,8 @@ pub fn bytes(data: &[u8]) {
 mod tests {
     use super::*;
 
+    type Target = fn(&[u8]);
+
     /// Seeded mutations of valid streams, and noise: no panic, and bounded work.
     #[test]
     fn mutated_streams_are_refused_or_decoded() {
@@ -73,7 +75,7 @@ mod tests {
         max_stream.extend(&blocks[0]);
         let mut byte_stream = vec![200];
         byte_stream.extend(mix::encode_bytes(&[7; 800], 1));
-        let targets: [(fn(&[u8]), Vec<u8>); 3] =
+        let targets: [(Target, Vec<u8>); 3] =
             [(fast, fast_stream), (max, max_stream), (bytes, byte_stream)];
         for (target, stream) in targets {
             target(&stream);

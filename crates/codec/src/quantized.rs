@@ -112,6 +112,19 @@ impl QuantizedTensor {
         weights
     }
 
+    /// Entropy of the codes' histogram in bits per weight: what a static table per tensor approaches, its
+    /// own size left out. A proxy, not a file size.
+    #[must_use]
+    pub fn entropy_bits(&self) -> f64 {
+        let mut counts = std::collections::BTreeMap::new();
+        for &code in &self.codes {
+            *counts.entry(code).or_insert(0_u64) += 1;
+        }
+        let total = self.codes.len() as f64;
+        let bits = counts.values().map(|&count| count as f64 * libm::log2(total / count as f64));
+        bits.sum::<f64>() / total.max(1.0)
+    }
+
     /// Checks that codes and scales fit the shape.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 
 use backslash_codec::{
     Artifact, CodecError, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor,
-    decode, differences, encode, encode_with, encoded_size, encoded_size_with, inspect, verify,
+    decode, decode_tensor, differences, encode, encode_with, encoded_size, encoded_size_with,
+    inspect, verify,
 };
 
 /// A deterministic sequence of small codes, peaked at zero.
@@ -207,4 +208,17 @@ fn verification_tells_canonical_files_and_differences() {
         };
         assert_eq!(differences(&bytes, &Limits::default(), expected).unwrap(), ["norm.weight"]);
     }
+}
+
+#[test]
+fn one_tensor_is_read_without_the_rest() {
+    let artifact = artifact();
+    let bytes = encode(&artifact).unwrap();
+    for (name, tensor) in &artifact.tensors {
+        assert_eq!(&decode_tensor(&bytes, name, &Limits::default()).unwrap(), tensor);
+    }
+    assert!(matches!(
+        decode_tensor(&bytes, "config.json", &Limits::default()),
+        Err(CodecError::InvalidArgument { .. })
+    ));
 }

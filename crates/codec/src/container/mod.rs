@@ -12,8 +12,8 @@ mod writer;
 pub use codes::{Effort, estimated_code_bytes};
 #[doc(hidden)]
 pub use header::reseal;
-pub use inspection::{Inspection, TensorReport, inspect};
-pub use reader::{Limits, decode};
+pub use inspection::{Inspection, TensorReport, inspect, inspect_codes};
+pub use reader::{Limits, decode, decode_tensor};
 pub use verification::{Verification, differences, verify};
 pub use writer::{encode, encode_with, encoded_size, encoded_size_with};
 

@@ -92,6 +92,31 @@ pub fn decode(file: &[u8], limits: &Limits) -> Result<Artifact, CodecError> {
     Ok(artifact)
 }
 
+/// Reads one tensor, decoding nothing else. Its own checksums are verified; the content hash of the
+/// whole file is not.
+///
+/// # Errors
+///
+/// Those of [`decode`], and [`CodecError::InvalidArgument`] when the file has no tensor of that name.
+pub fn decode_tensor(file: &[u8], name: &str, limits: &Limits) -> Result<Tensor, CodecError> {
+    let open = open(file)?;
+    let found = open.entries.iter().find(|(entry, _)| entry.body.is_tensor() && entry.name == name);
+    let (entry, sections) =
+        found.ok_or_else(|| CodecError::invalid(name, "the file has no tensor of this name"))?;
+    let needed = entry.body.decoded_bytes();
+    if needed > limits.max_memory {
+        return Err(CodecError::LimitExceeded {
+            place: name.to_owned(),
+            needed,
+            limit: limits.max_memory,
+        });
+    }
+    match decode_entry(entry, sections)? {
+        Content::Tensor(tensor) => Ok(tensor),
+        Content::Metadata(_) => unreachable!("the entry is a tensor"),
+    }
+}
+
 enum Content {
     Metadata(Vec<u8>),
     Tensor(Tensor),
