@@ -1,1 +1,27 @@
-fn main() {}
+//! `backslash`: train language models whose file size is part of the loss, and turn any model into the
+//! smallest file that still works.
+//!
+//! Results go to stdout, progress and warnings to stderr. Exit code 0 is success, 2 a usage error (a wrong
+//! argument or configuration), 1 anything wrong with data, files or the run itself.
+
+mod arguments;
+mod commands;
+mod console;
+mod failure;
+mod output;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = arguments::Arguments::parse();
+    match commands::run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}

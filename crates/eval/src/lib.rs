@@ -1,1 +1,18 @@
-//! Placeholder.
+//! What a decoded model is worth, and how that is shown.
+//!
+//! [`ModelFile`] is a model with all that is needed to run it, in a `.bsl` file or a run's folder;
+//! [`evaluate`] measures its bits per byte of text; [`generate`] lets it write. The rest is presentation
+//! and takes plain figures: [`table`] prints, [`plot`] draws, [`report`] puts both on a page.
+
+mod error;
+mod generate;
+mod model_file;
+pub mod plot;
+mod quality;
+pub mod report;
+pub mod table;
+
+pub use error::EvalError;
+pub use generate::{Sampling, generate};
+pub use model_file::{ModelFile, decoded_weights, views};
+pub use quality::{Quality, evaluate};

@@ -1,1 +1,31 @@
-//! Placeholder.
+//! The networks and their named weights.
+//!
+//! Two forms of one model live here. [`NamedWeights`] is the plain one: names, shapes and `f32` values on
+//! the host, the form in which weights are trained, compressed, written and read. [`Transformer`] is the
+//! same weights bound to a device as Burn modules, the form in which a loss is computed. The names are the
+//! field paths of the modules, so each form can be made from the other and nothing has to be listed twice.
+//!
+//! ```
+//! use backslash_model::{ModelConfig, Transformer, device, initial_weights};
+//!
+//! let config = ModelConfig { vocabulary_size: 16, width: 8, layers: 1, heads: 2, kv_heads: 1, ..ModelConfig::default() };
+//! let weights = initial_weights(&config, 1)?;
+//! let network = Transformer::from_weights(&config, &weights, &device())?;
+//! let logits = network.logits(&[1, 2, 3, 4], 2); // two rows of two tokens
+//! assert_eq!(logits.dims(), [4, 16]);
+//! # Ok::<(), backslash_model::ModelError>(())
+//! ```
+
+mod bind;
+mod config;
+mod error;
+mod initialise;
+mod network;
+mod weights;
+
+pub use bind::{Gradients, device};
+pub use config::{Architecture, ModelConfig};
+pub use error::ModelError;
+pub use initialise::initial_weights;
+pub use network::{Transformer, use_composed_operations};
+pub use weights::{NamedTensor, NamedWeights};

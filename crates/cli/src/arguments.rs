@@ -1,0 +1,169 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Train language models whose file size is part of the loss; make the smallest file of any model.
+#[derive(Debug, Parser)]
+#[command(name = "backslash", version, propagate_version = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model, plain or with the size of its file in the loss.
+    Train(Train),
+    /// Turn weights into one small .bsl file.
+    Compress(Compress),
+    /// Turn a .bsl file back into safetensors.
+    Decompress(Decompress),
+    /// Measure bits per byte of decoded models.
+    Eval(Eval),
+    /// Show what a .bsl file holds and where its bytes go.
+    Inspect(Inspect),
+    /// Let a model write.
+    Generate(Generate),
+    /// Train two small models, plain and with rate, and compare their files (about four minutes).
+    Demo(Demo),
+}
+
+/// Where text comes from.
+#[derive(Debug, Args)]
+pub struct Data {
+    /// Text files, folders or token shards (.bin); without any, the source and documentation text of this
+    /// project's own dependencies.
+    #[arg(long = "data", value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+    /// Text files, folders or token shards to evaluate on; without any, a part of --data is held back.
+    #[arg(long, value_name = "PATH")]
+    pub validation: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Train {
+    #[command(flatten)]
+    pub data: Data,
+    /// `bytes`, `bpe:N`, or a SentencePiece .model or tokenizer.json file.
+    #[arg(long, value_name = "TOKENIZER")]
+    pub tokenizer: Option<String>,
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Override one key of the configuration; can be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Folder of the run.
+    #[arg(long, value_name = "FOLDER", default_value = "runs/run")]
+    pub out: PathBuf,
+    /// Continue the run in --out from its newest checkpoint, with its own configuration.
+    #[arg(long, conflicts_with_all = ["force", "config", "set", "tokenizer", "data", "validation"])]
+    pub resume: bool,
+    /// Start over in a folder that holds a run.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Compress {
+    /// A run's folder, a folder with model.safetensors and config.json, or a safetensors file.
+    pub input: PathBuf,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Largest file, in bytes, or with kB or MB behind the number.
+    #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size)]
+    pub budget: Option<u64>,
+    /// Multiply the steps: learned ones where the run has them, otherwise the root mean square of each
+    /// tensor. Without this, 1 for learned steps and 0.5 for others.
+    #[arg(long, value_name = "FACTOR", conflicts_with = "budget")]
+    pub step: Option<f32>,
+    /// Replace the output if it exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Decompress {
+    /// The .bsl file.
+    pub input: PathBuf,
+    /// The safetensors file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace the output if it exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// A .bsl file or a run's folder; the float model beside it is evaluated too.
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub data: Data,
+    /// Score this many tokens from the beginning; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    pub tokens: usize,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The .bsl file.
+    pub file: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// A .bsl file or a run's folder.
+    pub model: PathBuf,
+    /// Text to continue.
+    #[arg(long, default_value = "")]
+    pub prompt: String,
+    /// Tokens to write.
+    #[arg(long, default_value_t = 200)]
+    pub tokens: usize,
+    /// Below 1 is more cautious, 0 takes the most likely token.
+    #[arg(long, default_value_t = 0.8)]
+    pub temperature: f64,
+    /// Draw from this many of the most likely tokens.
+    #[arg(long, default_value_t = 50)]
+    pub top: usize,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    #[command(flatten)]
+    pub data: Data,
+    /// Folder for both runs and the report; the first free of runs/demo, runs/demo-2, … by default.
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Override one key of the configuration of both models; can be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the table as JSON.
+    #[arg(long)]
+    pub json: bool,
+}

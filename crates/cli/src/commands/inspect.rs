@@ -1,0 +1,71 @@
+//! `backslash inspect`.
+
+use anyhow::Result;
+use backslash_codec::{Limits, inspect, read_bytes};
+use backslash_eval::table::{Column, Table, grouped};
+use serde_json::json;
+
+use crate::arguments::Inspect;
+use crate::output;
+
+pub fn run(arguments: Inspect) -> Result<()> {
+    let bytes = read_bytes(&arguments.file, &Limits::default())?;
+    let inspection = inspect(&bytes)?;
+    if arguments.json {
+        let tensors: Vec<_> = inspection
+            .tensors
+            .iter()
+            .map(|tensor| {
+                json!({
+                    "name": tensor.name,
+                    "shape": tensor.shape,
+                    "coder": tensor.coder,
+                    "step": tensor.step,
+                    "bits_per_weight": tensor.bits_per_weight,
+                    "entropy_bits": tensor.entropy_bits,
+                    "split": output::split_json(&tensor.split),
+                })
+            })
+            .collect();
+        return output::print_json(&json!({
+            "file": arguments.file,
+            "split": output::split_json(&inspection.split),
+            "tensors": tensors,
+        }));
+    }
+    let mut table = Table::new([
+        Column::text("tensor"),
+        Column::text("shape"),
+        Column::text("coder"),
+        Column::number("step"),
+        Column::number("bits/weight"),
+        Column::number("entropy"),
+        Column::number("bytes"),
+    ]);
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    for tensor in &inspection.tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
+        table.push([
+            tensor.name.clone(),
+            shape.join("×"),
+            tensor.coder.clone(),
+            number(tensor.step.map(f64::from), 6),
+            format!("{:.3}", tensor.bits_per_weight),
+            number(tensor.entropy_bits, 3),
+            grouped(tensor.split.total()),
+        ]);
+    }
+    let split = &inspection.split;
+    output::print(&format!(
+        "{table}\n{} bytes: payload {}, tables {}, scales {}, corrections {}, uncoded {}, directory {}",
+        grouped(split.total()),
+        grouped(split.payload),
+        grouped(split.tables),
+        grouped(split.scales),
+        grouped(split.corrections),
+        grouped(split.uncoded),
+        grouped(split.directory),
+    ))
+}

@@ -1,0 +1,26 @@
+//! One file per command.
+
+mod compress;
+mod decompress;
+mod demo;
+mod eval;
+mod generate;
+mod inspect;
+mod train;
+
+use anyhow::Result;
+
+use crate::arguments::Command;
+
+/// Runs a command.
+pub fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Train(arguments) => train::run(arguments),
+        Command::Compress(arguments) => compress::run(arguments),
+        Command::Decompress(arguments) => decompress::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+    }
+}

@@ -1,0 +1,226 @@
+//! `backslash train`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use backslash_codec::Overwrite;
+use backslash_data::Tokenizer;
+use backslash_eval::{ModelFile, Quality, table, views};
+use backslash_model::NamedWeights;
+use backslash_quant::Plan;
+use backslash_train::{Observer, Run, RunConfig, Start, StepReport, TrainError, config};
+use serde_json::json;
+
+use crate::arguments::Train;
+use crate::console::{Progress, say};
+use crate::output;
+use crate::session::{self, Prepared};
+
+/// Step of a coded tensor over its root mean square, where the run has learned no steps.
+pub const DEFAULT_RELATIVE_STEP: f32 = 0.5;
+
+pub fn run(arguments: Train) -> Result<()> {
+    let mut config = configuration(&arguments)?;
+    let prepared = session::prepare(&mut config)?;
+    let start = match (arguments.resume, arguments.force) {
+        (true, _) => Start::Resume,
+        (false, true) => Start::Replace,
+        (false, false) => Start::Fresh,
+    };
+    let finished = train(&arguments.out, &config, &prepared, start)?;
+    let bits_per_weight = 8.0 * finished.file_bytes as f64 / config.model.parameters() as f64;
+    if arguments.json {
+        return output::print_json(&json!({
+            "folder": arguments.out,
+            "parameters": config.model.parameters(),
+            "file_bytes": finished.file_bytes,
+            "bits_per_weight": bits_per_weight,
+            "float": output::quality_json(&finished.float),
+            "decoded": output::quality_json(&finished.decoded),
+        }));
+    }
+    output::print(&format!(
+        "{}: {} bytes, {bits_per_weight:.3} bits per weight\nfloat    {}\ndecoded  {}",
+        arguments.out.join("model.bsl").display(),
+        table::grouped(finished.file_bytes),
+        describe(&finished.float),
+        describe(&finished.decoded),
+    ))
+}
+
+/// The configuration from file, overrides and options; of a resumed run, its own.
+fn configuration(arguments: &Train) -> Result<RunConfig> {
+    if arguments.resume {
+        let path = arguments.out.join("config.toml");
+        if !path.exists() {
+            return Err(TrainError::NoCheckpoint {
+                path: arguments.out.clone(),
+            }
+            .into());
+        }
+        return Ok(config::parse_file(&path, &[])?);
+    }
+    let mut config = match &arguments.config {
+        Some(path) => config::parse_file(path, &arguments.set)?,
+        None => config::parse("", &arguments.set)?,
+    };
+    if !arguments.data.data.is_empty() {
+        config.data.train.clone_from(&arguments.data.data);
+    }
+    if !arguments.data.validation.is_empty() {
+        config
+            .data
+            .validation
+            .clone_from(&arguments.data.validation);
+    }
+    if let Some(tokenizer) = &arguments.tokenizer {
+        config.data.tokenizer.clone_from(tokenizer);
+    }
+    Ok(config)
+}
+
+/// What a finished run gave.
+pub struct Finished {
+    pub file_bytes: u64,
+    pub float: Quality,
+    pub decoded: Quality,
+    pub weights: NamedWeights,
+    pub plan: Plan,
+}
+
+/// Runs all steps in a folder and leaves the finished model there.
+pub fn train(
+    folder: &Path,
+    config: &RunConfig,
+    prepared: &Prepared,
+    start: Start,
+) -> Result<Finished> {
+    let Prepared { tokenizer, tokens } = prepared;
+    let mut run = Run::open(folder, config, &tokens.train, start)?;
+    say(&format!(
+        "{}: {} parameters, {} steps of {} tokens",
+        folder.display(),
+        table::grouped(config.model.parameters() as u64),
+        config.train.steps,
+        table::grouped((config.train.batch_size * config.model.context) as u64),
+    ));
+    let mut watch = Watch {
+        progress: Progress::new("step", run.trainer.steps_taken(), config.train.steps),
+        config,
+        prepared,
+        last: None,
+    };
+    run.train(&tokens.train, &mut watch)?;
+    let float = match watch.last {
+        Some(quality) => quality,
+        None => watch.measure(run.trainer.weights())?,
+    };
+    watch.progress.finish();
+    let weights = run.trainer.weights().clone();
+    let plan = match run.trainer.learned_steps() {
+        Some(steps) => Plan::learned(steps),
+        None => Plan::relative(&views(&weights), DEFAULT_RELATIVE_STEP),
+    };
+    let learned = run.trainer.learned_steps().is_some();
+    leave(
+        folder,
+        config,
+        tokenizer,
+        &weights,
+        learned.then_some(&plan),
+    )?;
+
+    let metadata = ModelFile::metadata(&config.model, tokenizer);
+    let artifact = plan.artifact(&views(&weights), &metadata)?;
+    let path = folder.join("model.bsl");
+    let file_bytes = backslash_codec::write_file(&path, &artifact, Overwrite::Replace)?;
+    let decoded = ModelFile::open(&path)?;
+    let table = tokenizer.byte_table();
+    let decoded = session::measure(&config.model, &decoded.weights, &tokens.validation, &table)?;
+    Ok(Finished {
+        file_bytes,
+        float,
+        decoded,
+        weights,
+        plan,
+    })
+}
+
+/// Writes the float model, what is needed to run it, and the learned steps.
+fn leave(
+    folder: &Path,
+    config: &RunConfig,
+    tokenizer: &Tokenizer,
+    weights: &NamedWeights,
+    plan: Option<&Plan>,
+) -> Result<()> {
+    weights.write(&folder.join("model.safetensors"))?;
+    let model = serde_json::to_vec_pretty(&config.model)?;
+    session::write_whole(&folder.join("config.json"), &model)?;
+    tokenizer.save(&folder.join(format!("tokenizer.{}", tokenizer.extension())))?;
+    if let Some(plan) = plan {
+        session::write_whole(
+            &folder.join("steps.json"),
+            &serde_json::to_vec_pretty(&plan.steps)?,
+        )?;
+    }
+    Ok(())
+}
+
+/// Quality in one line.
+pub fn describe(quality: &Quality) -> String {
+    format!(
+        "{:.4} bits per byte, {:.4} nats per token ({} tokens, {} bytes of text)",
+        quality.bits_per_byte(),
+        quality.nats_per_token(),
+        table::grouped(quality.tokens),
+        table::grouped(quality.bytes),
+    )
+}
+
+/// Shows a run's progress and evaluates it.
+struct Watch<'a> {
+    progress: Progress,
+    config: &'a RunConfig,
+    prepared: &'a Prepared,
+    last: Option<Quality>,
+}
+
+impl Watch<'_> {
+    fn measure(&self, weights: &NamedWeights) -> Result<Quality> {
+        let Prepared { tokenizer, tokens } = self.prepared;
+        let table = tokenizer.byte_table();
+        session::measure(&self.config.model, weights, &tokens.validation, &table)
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn step(&mut self, report: &StepReport, tokens_per_second: f64) {
+        let bits = report
+            .bits_per_weight
+            .map_or_else(String::new, |bits| format!("  {bits:.2} bits/weight"));
+        let message = format!(
+            "loss {:.3}  lr {:.1e}  {} tok/s{bits}",
+            report.loss,
+            report.learning_rate,
+            table::grouped(tokens_per_second as u64),
+        );
+        self.progress.at(report.step, &message);
+    }
+
+    fn evaluate(&mut self, step: u64, weights: &NamedWeights) -> Result<(f64, f64), TrainError> {
+        let quality =
+            self.measure(weights)
+                .map_err(|error| match error.downcast::<TrainError>() {
+                    Ok(error) => error,
+                    Err(error) => TrainError::Evaluation {
+                        step,
+                        reason: format!("{error:#}"),
+                    },
+                })?;
+        self.progress
+            .note(&format!("step {step}: validation {}", describe(&quality)));
+        self.last = Some(quality);
+        Ok((quality.nats_per_token(), quality.bits_per_byte()))
+    }
+}

@@ -1,0 +1,47 @@
+//! Results on stdout.
+
+use std::io::Write;
+
+use anyhow::Result;
+use backslash_codec::SizeSplit;
+use backslash_eval::Quality;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Prints one line or table of a result.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        stdout.write_all(b"\n")?;
+    }
+    Ok(stdout.flush()?)
+}
+
+/// Prints a result as JSON.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&serde_json::to_string_pretty(value)?)
+}
+
+/// The parts of a file's size.
+pub fn split_json(split: &SizeSplit) -> Value {
+    json!({
+        "total": split.total(),
+        "payload": split.payload,
+        "tables": split.tables,
+        "scales": split.scales,
+        "corrections": split.corrections,
+        "uncoded": split.uncoded,
+        "directory": split.directory,
+    })
+}
+
+/// The figures of an evaluation.
+pub fn quality_json(quality: &Quality) -> Value {
+    json!({
+        "bits_per_byte": quality.bits_per_byte(),
+        "nats_per_token": quality.nats_per_token(),
+        "tokens": quality.tokens,
+        "bytes": quality.bytes,
+    })
+}

@@ -1,0 +1,186 @@
+//! What several commands do alike: open data, make files of weights, measure them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use backslash_codec::{Artifact, Limits, Overwrite, decode, encode};
+use backslash_data::{ByteTable, Source, TokenSet, Tokenizer};
+use backslash_eval::{ModelFile, Quality, decoded_weights, evaluate};
+use backslash_model::{ModelConfig, NamedWeights, Transformer, device};
+use backslash_train::RunConfig;
+
+use crate::console::say;
+use crate::failure::Usage;
+
+/// Data of a run, as tokens.
+pub struct Prepared {
+    pub tokenizer: Tokenizer,
+    pub tokens: TokenSet,
+}
+
+/// Opens data and tokenizer of a configuration, and settles the vocabulary of its model.
+pub fn prepare(config: &mut RunConfig) -> Result<Prepared> {
+    let source = Source::open(&config.data.train, &config.data.validation)?;
+    let tokenizer = tokenizer(&config.data.tokenizer, &source)?;
+    let pieces = tokenizer.vocabulary_size();
+    match config.model.vocabulary_size {
+        0 => config.model.vocabulary_size = pieces,
+        found if found < pieces => bail!(Usage(format!(
+            "model.vocabulary_size = {found}: the tokenizer has {pieces} pieces (leave the key out to take these)"
+        ))),
+        _ => {}
+    }
+    let mut tokens = source.tokens(&tokenizer)?;
+    limit(&mut tokens.validation, config.data.validation_tokens);
+    say(&format!(
+        "data: {} training tokens, {} validation tokens, vocabulary {pieces}",
+        backslash_eval::table::grouped(tokens.train.len() as u64),
+        backslash_eval::table::grouped(tokens.validation.len() as u64),
+    ));
+    Ok(Prepared { tokenizer, tokens })
+}
+
+/// Keeps the first `count` tokens; all where `count` is 0.
+pub fn limit(tokens: &mut Vec<u16>, count: usize) {
+    if count > 0 {
+        tokens.truncate(count);
+    }
+}
+
+fn tokenizer(name: &str, source: &Source) -> Result<Tokenizer> {
+    if name == "bytes" {
+        return Ok(Tokenizer::bytes());
+    }
+    let Some(size) = name.strip_prefix("bpe:") else {
+        return Ok(Tokenizer::open(Path::new(name))?);
+    };
+    let size: usize = size.parse().map_err(|_| {
+        Usage(format!(
+            "data.tokenizer = \"{name}\": expected bpe:N with N the number of pieces"
+        ))
+    })?;
+    let Source::Text(corpus) = source else {
+        bail!(Usage(format!(
+            "data.tokenizer = \"{name}\": shards are tokens already; name the tokenizer they were made with"
+        )));
+    };
+    let texts = corpus.train.iter().map(|document| document.text.as_str());
+    Ok(Tokenizer::train_bpe(texts, size)?)
+}
+
+/// Bits per byte of weights.
+pub fn measure(
+    config: &ModelConfig,
+    weights: &NamedWeights,
+    tokens: &[u16],
+    table: &ByteTable,
+) -> Result<Quality> {
+    let network = Transformer::from_weights(config, weights, &device())?;
+    Ok(evaluate(&network, tokens, table)?)
+}
+
+/// A file's bytes and the quality of what was decoded from them.
+pub struct Measured {
+    pub bytes: Vec<u8>,
+    pub quality: Quality,
+}
+
+/// Encodes, decodes the bytes again, and measures the decoded model.
+pub fn roundtrip(artifact: &Artifact, tokens: &[u16], table: &ByteTable) -> Result<Measured> {
+    let bytes = encode(artifact)?;
+    let decoded = decode(&bytes, &Limits::default())?;
+    let model = ModelFile::from_artifact(Path::new("the encoded model"), &decoded)?;
+    let quality = measure(&model.config, &decoded_weights(&decoded)?, tokens, table)?;
+    Ok(Measured { bytes, quality })
+}
+
+/// Steps that a run has learned, from the `steps.json` in its folder.
+pub fn learned_steps(folder: &Path) -> Result<Option<BTreeMap<String, f32>>> {
+    let path = folder.join("steps.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    let steps = serde_json::from_slice(&text)
+        .with_context(|| format!("{}: not a list of steps by tensor", path.display()))?;
+    Ok(Some(steps))
+}
+
+/// Whether an output may be written, before the work is done.
+pub fn overwrite(path: &Path, force: bool) -> Result<Overwrite> {
+    match (force, path.exists()) {
+        (true, _) => Ok(Overwrite::Replace),
+        (false, false) => Ok(Overwrite::Refuse),
+        (false, true) => bail!(Usage(format!(
+            "{} exists: choose another name or pass --force",
+            path.display()
+        ))),
+    }
+}
+
+/// Refuses a folder that holds something already.
+pub fn refuse_existing_run(folder: &Path) -> Result<()> {
+    let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied {
+        bail!(Usage(format!(
+            "{} is not empty: choose another folder with --out",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Writes bytes under a temporary name beside `path` and renames them when complete.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let named = || path.display().to_string();
+    let folder: PathBuf = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(named)?;
+    std::io::Write::write_all(&mut file, bytes).with_context(named)?;
+    file.persist(path)
+        .map_err(|error| error.error)
+        .with_context(named)?;
+    Ok(())
+}
+
+/// A number of bytes, with `B`, `kB` (1,000) or `MB` (1,000,000) behind it or nothing.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..].to_ascii_lowercase()[..] {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        other => return Err(format!("`{other}` is not a unit: use B, kB, MB or GB")),
+    };
+    let number: f64 = digits
+        .trim()
+        .replace([',', '_'], "")
+        .parse()
+        .map_err(|_| "expected a number such as 600kB".to_owned())?;
+    let bytes = number * unit;
+    if (1.0..1e15).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err("must be at least 1 byte".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_are_decimal() {
+        assert_eq!(parse_size("600kB"), Ok(600_000));
+        assert_eq!(parse_size("1.5 MB"), Ok(1_500_000));
+        assert_eq!(parse_size("16,000,000"), Ok(16_000_000));
+        for wrong in ["", "kB", "-5", "0", "3 pints", "nan", "1e99"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The whole chain: text to a trained model, to one file, and back.
+
+use crate::place::{Place, borrowed, bytes};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn text_becomes_a_file_that_decodes_evaluates_and_writes() {
+    let place = Place::new();
+    let arguments = place.train(
+        "run",
+        &[
+            "--set",
+            "train.steps=60",
+            "--set",
+            "rate.method=bits",
+            "--json",
+        ],
+    );
+    let trained = json(&place.ok(&borrowed(&arguments)));
+    assert_eq!(
+        trained["file_bytes"].as_u64().unwrap(),
+        bytes(&place.path("run/model.bsl")).len() as u64
+    );
+    let learned = trained["decoded"]["bits_per_byte"].as_f64().unwrap();
+    assert!(
+        learned < 6.0,
+        "60 steps beat eight bits per byte by far: {learned}"
+    );
+    for name in [
+        "config.toml",
+        "metrics.jsonl",
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "steps.json",
+    ] {
+        assert!(place.path("run").join(name).exists(), "{name}");
+    }
+
+    // The learned steps make the same file again; the decoded weights make the same figure again.
+    place.ok(&["compress", "run", "-o", "again.bsl"]);
+    assert_eq!(
+        bytes(&place.path("again.bsl")),
+        bytes(&place.path("run/model.bsl"))
+    );
+    let evaluated = json(&place.ok(&[
+        "eval", "run", "--data", "text.txt", "--tokens", "200", "--json",
+    ]));
+    assert_eq!(evaluated["decoded"], trained["decoded"]);
+    assert_eq!(evaluated["float"], trained["float"]);
+
+    // Decompressed weights carry the original names; weights alone compress to a budget.
+    place.ok(&["decompress", "run/model.bsl", "-o", "decoded.safetensors"]);
+    let decoded = bytes(&place.path("decoded.safetensors"));
+    let decoded = safetensors::SafeTensors::deserialize(&decoded).unwrap();
+    let original = bytes(&place.path("run/model.safetensors"));
+    let original = safetensors::SafeTensors::deserialize(&original).unwrap();
+    let mut names = [decoded.names(), original.names()];
+    names.iter_mut().for_each(|names| names.sort());
+    assert_eq!(names[0], names[1]);
+    place.ok(&[
+        "compress",
+        "run/model.safetensors",
+        "-o",
+        "plain.bsl",
+        "--budget",
+        "9kB",
+    ]);
+    let size = bytes(&place.path("plain.bsl")).len();
+    assert!((8_900..=9_000).contains(&size), "{size}");
+
+    let inspected = json(&place.ok(&["inspect", "run/model.bsl", "--json"]));
+    assert_eq!(inspected["split"]["total"], trained["file_bytes"]);
+    assert!(
+        place
+            .ok(&["inspect", "run/model.bsl"])
+            .contains("tok_emb.weight")
+    );
+    let written = json(&place.ok(&[
+        "generate",
+        "run/model.bsl",
+        "--prompt",
+        "7 green",
+        "--tokens",
+        "20",
+        "--json",
+    ]));
+    assert!(!written["text"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn one_thread_and_two_make_the_same_file() {
+    let place = Place::new();
+    place.ok(&borrowed(&place.train("run", &["--set", "train.steps=3"])));
+    for threads in ["1", "2"] {
+        let output = format!("{threads}.bsl");
+        let status = place
+            .command(&["compress", "run", "-o", &output])
+            .env("RAYON_NUM_THREADS", threads)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let decoded = format!("{threads}.safetensors");
+        let status = place
+            .command(&["decompress", &output, "-o", &decoded])
+            .env("RAYON_NUM_THREADS", threads)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+    assert_eq!(bytes(&place.path("1.bsl")), bytes(&place.path("2.bsl")));
+    assert_eq!(
+        bytes(&place.path("1.safetensors")),
+        bytes(&place.path("2.safetensors"))
+    );
+}
+
+#[test]
+fn every_rate_method_trains_and_leaves_a_file() {
+    let place = Place::new();
+    for (method, lambda) in [
+        ("backslash", "1e-5"),
+        ("backslash-in-loss", "1e-5"),
+        ("bits", "0.1"),
+        ("none", "0"),
+    ] {
+        let (method, lambda) = (
+            format!("rate.method={method}"),
+            format!("rate.lambda={lambda}"),
+        );
+        let more = [
+            "--set",
+            "train.steps=4",
+            "--set",
+            &method,
+            "--set",
+            &lambda,
+            "--json",
+            "--force",
+        ];
+        let trained = json(&place.ok(&borrowed(&place.train("run", &more))));
+        assert!(
+            trained["decoded"]["bits_per_byte"]
+                .as_f64()
+                .unwrap()
+                .is_finite(),
+            "{method}"
+        );
+    }
+}

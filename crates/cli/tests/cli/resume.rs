@@ -1,0 +1,147 @@
+//! A run killed at any moment and resumed ends with the bytes of one left alone.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::place::{Place, borrowed, bytes};
+
+const RUN: &[&str] = &[
+    "--set",
+    "train.steps=60",
+    "--set",
+    "rate.method=bits",
+    "--set",
+    "rate.rounding_from=0.4",
+    "--set",
+    "train.checkpoint_every=7",
+    "--set",
+    "train.evaluate_every=25",
+];
+
+/// Steps on record, without the figures that depend on the clock.
+fn steps(folder: &Path) -> Vec<(u64, String)> {
+    std::fs::read_to_string(folder.join("metrics.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            (record["step"].as_u64().unwrap(), record["loss"].to_string())
+        })
+        .collect()
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_bytes() {
+    let place = Place::new();
+    place.ok(&borrowed(&place.train("whole", RUN)));
+
+    let arguments = place.train("killed", RUN);
+    let checkpoints = place.path("killed/checkpoints");
+    // Killed three times, each at another distance from the checkpoint before.
+    for (round, pause) in [3_u64, 41, 17].into_iter().enumerate() {
+        let mut command = match round {
+            0 => place.command(&borrowed(&arguments)),
+            _ => place.command(&["train", "--resume", "--out", "killed"]),
+        };
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let newest = |checkpoints: &Path| {
+            let names = std::fs::read_dir(checkpoints).ok()?;
+            let names = names
+                .flatten()
+                .map(|entry| entry.file_name().into_string().unwrap());
+            names.filter(|name| name.starts_with("step-")).max()
+        };
+        let before = newest(&checkpoints);
+        let started = Instant::now();
+        while newest(&checkpoints) == before && child.try_wait().unwrap().is_none() {
+            assert!(
+                started.elapsed() < Duration::from_secs(120),
+                "no checkpoint"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let unfinished = place.path("killed/checkpoints/.step-left-by-a-kill.tmp");
+    std::fs::write(&unfinished, "half a checkpoint").unwrap();
+    place.ok(&["train", "--resume", "--out", "killed"]);
+    assert!(!unfinished.exists());
+
+    for name in [
+        "model.safetensors",
+        "model.bsl",
+        "steps.json",
+        "config.toml",
+    ] {
+        let of = |run: &str| bytes(&place.path(run).join(name));
+        assert_eq!(of("killed"), of("whole"), "{name}");
+    }
+    assert_eq!(steps(&place.path("killed")), steps(&place.path("whole")));
+}
+
+#[test]
+fn a_run_killed_before_its_first_checkpoint_starts_again() {
+    let place = Place::new();
+    let more = [
+        "--set",
+        "train.steps=5",
+        "--set",
+        "train.checkpoint_every=0",
+    ];
+    place.ok(&borrowed(&place.train("run", &more)));
+    let whole = bytes(&place.path("run/model.bsl"));
+    std::fs::remove_file(place.path("run/model.bsl")).unwrap();
+    place.ok(&["train", "--resume", "--out", "run"]);
+    assert_eq!(bytes(&place.path("run/model.bsl")), whole);
+}
+
+#[test]
+fn what_cannot_be_resumed_is_refused() {
+    let place = Place::new();
+    place.fails(
+        &["train", "--resume", "--out", "nothing"],
+        2,
+        "holds no run to resume",
+    );
+    let more = [
+        "--set",
+        "train.steps=6",
+        "--set",
+        "train.checkpoint_every=2",
+    ];
+    let arguments = place.train("run", &more);
+    place.ok(&borrowed(&arguments));
+    place.fails(&borrowed(&arguments), 2, "holds a run already");
+
+    let config = place.path("run/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("steps = 6", "steps = 8")).unwrap();
+    place.fails(
+        &["train", "--resume", "--out", "run"],
+        1,
+        "another configuration",
+    );
+    std::fs::write(&config, &text).unwrap();
+
+    let original = std::fs::read_to_string(place.path("text.txt")).unwrap();
+    std::fs::write(place.path("text.txt"), original.replace("green", "white")).unwrap();
+    place.fails(
+        &["train", "--resume", "--out", "run"],
+        1,
+        "other training data",
+    );
+    std::fs::write(place.path("text.txt"), original).unwrap();
+
+    for checkpoint in std::fs::read_dir(place.path("run/checkpoints")).unwrap() {
+        let path = checkpoint.unwrap().path();
+        let content = bytes(&path);
+        std::fs::write(&path, &content[..content.len() / 2]).unwrap();
+    }
+    place.fails(
+        &["train", "--resume", "--out", "run"],
+        1,
+        "not a valid checkpoint",
+    );
+}

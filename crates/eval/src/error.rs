@@ -1,0 +1,57 @@
+use std::path::PathBuf;
+
+use backslash_codec::CodecError;
+use backslash_data::Error as DataError;
+use backslash_model::ModelError;
+use backslash_quant::QuantError;
+use backslash_quant::golf::GolfError;
+use thiserror::Error;
+
+/// Why an evaluation or its presentation failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// The plotting library refused a chart.
+    #[error("chart \"{chart}\" cannot be drawn: {reason}")]
+    Plot {
+        /// What the chart shows.
+        chart: String,
+        /// The plotting library's words.
+        reason: String,
+    },
+    /// A file that holds weights but not what is needed to run them.
+    #[error("{}: {problem}", path.display())]
+    ModelFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is missing or wrong, and what would be right.
+        problem: String,
+    },
+    /// A token beyond the vocabulary of a model.
+    #[error(
+        "token {token} at position {position} is beyond the model's vocabulary of {vocabulary}: the text was made with another tokenizer"
+    )]
+    Token {
+        /// The token.
+        token: u16,
+        /// Where it stands.
+        position: usize,
+        /// Number of tokens the model knows.
+        vocabulary: usize,
+    },
+    /// The file of a model.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Text or tokenizer.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The compression of weights.
+    #[error(transparent)]
+    Quant(#[from] QuantError),
+    /// The baseline exporter.
+    #[error(transparent)]
+    Golf(#[from] GolfError),
+}

@@ -1,0 +1,229 @@
+//! A model with all that is needed to run it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use backslash_codec::{Artifact, Limits, Tensor, read_file};
+use backslash_data::Tokenizer;
+use backslash_model::{ModelConfig, NamedTensor, NamedWeights, Transformer, device};
+use backslash_quant::Weights;
+
+use crate::EvalError;
+
+/// Metadata key of the model's configuration, as JSON.
+const CONFIG_KEY: &str = "model";
+/// Metadata key of the tokenizer, in the form of [`Tokenizer::to_bytes`].
+const TOKENIZER_KEY: &str = "tokenizer";
+
+/// Configuration, tokenizer and weights.
+#[derive(Debug)]
+pub struct ModelFile {
+    /// The network.
+    pub config: ModelConfig,
+    /// From text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// The weights, as floats.
+    pub weights: NamedWeights,
+}
+
+impl ModelFile {
+    /// Opens a `.bsl` file, or a folder with `model.safetensors`, `config.json` and a tokenizer.
+    ///
+    /// # Errors
+    /// If something is missing, damaged, or does not belong together.
+    pub fn open(path: &Path) -> Result<Self, EvalError> {
+        if path.is_dir() {
+            return Self::open_folder(path);
+        }
+        let artifact = read_file(path, &Limits::default())?;
+        Self::from_artifact(path, &artifact)
+    }
+
+    /// The model in the decoded content of a file; `path` is named in errors.
+    ///
+    /// # Errors
+    /// If the content is a set of tensors without a model's configuration or tokenizer.
+    pub fn from_artifact(path: &Path, artifact: &Artifact) -> Result<Self, EvalError> {
+        let problem = |problem: String| EvalError::ModelFile {
+            path: path.to_owned(),
+            problem,
+        };
+        let entry = |key: &str| {
+            artifact.metadata.get(key).ok_or_else(|| {
+                problem(format!(
+                    "holds tensors but no `{key}`, so it can be decompressed but not run"
+                ))
+            })
+        };
+        let config = serde_json::from_slice(entry(CONFIG_KEY)?)
+            .map_err(|error| problem(format!("its model configuration is not valid: {error}")))?;
+        let tokenizer = Tokenizer::from_bytes(entry(TOKENIZER_KEY)?)?;
+        let weights = decoded_weights(artifact)?;
+        Self {
+            config,
+            tokenizer,
+            weights,
+        }
+        .checked(path)
+    }
+
+    /// Metadata to be stored with the tensors, so that [`ModelFile::open`] finds all it needs.
+    pub fn metadata(config: &ModelConfig, tokenizer: &Tokenizer) -> BTreeMap<String, Vec<u8>> {
+        let config = serde_json::to_vec(config).expect("a configuration is plain data");
+        BTreeMap::from([
+            (CONFIG_KEY.to_owned(), config),
+            (TOKENIZER_KEY.to_owned(), tokenizer.to_bytes()),
+        ])
+    }
+
+    /// The network on the device that models run on.
+    ///
+    /// # Errors
+    /// If the weights do not fit the configuration.
+    pub fn network(&self) -> Result<Transformer, EvalError> {
+        Ok(Transformer::from_weights(
+            &self.config,
+            &self.weights,
+            &device(),
+        )?)
+    }
+
+    fn open_folder(folder: &Path) -> Result<Self, EvalError> {
+        let problem = |problem: String| EvalError::ModelFile {
+            path: folder.to_owned(),
+            problem,
+        };
+        let config = folder.join("config.json");
+        let text = std::fs::read_to_string(&config).map_err(|error| {
+            problem(format!("has no readable config.json ({error}); a folder needs model.safetensors, config.json and tokenizer.json or tokenizer.model"))
+        })?;
+        let config = serde_json::from_str(&text).map_err(|error| {
+            problem(format!("config.json is not a model configuration: {error}"))
+        })?;
+        let tokenizer = ["json", "model"]
+            .map(|extension| folder.join(format!("tokenizer.{extension}")))
+            .into_iter()
+            .find(|path| path.exists())
+            .ok_or_else(|| problem("has no tokenizer.json or tokenizer.model".to_owned()))?;
+        let tokenizer = Tokenizer::open(&tokenizer)?;
+        let weights = NamedWeights::read(&folder.join("model.safetensors"))?;
+        Self {
+            config,
+            tokenizer,
+            weights,
+        }
+        .checked(folder)
+    }
+
+    /// Refuses parts that do not fit together.
+    fn checked(self, path: &Path) -> Result<Self, EvalError> {
+        self.config.validate()?;
+        let (pieces, rows) = (
+            self.tokenizer.vocabulary_size(),
+            self.config.vocabulary_size,
+        );
+        if pieces > rows {
+            return Err(EvalError::ModelFile {
+                path: path.to_owned(),
+                problem: format!("its tokenizer has {pieces} pieces and its model {rows}"),
+            });
+        }
+        self.weights.check_finite()?;
+        Ok(self)
+    }
+}
+
+/// All tensors of a file as floats.
+///
+/// # Errors
+/// If a tensor is neither quantised nor of a float type.
+pub fn decoded_weights(artifact: &Artifact) -> Result<NamedWeights, EvalError> {
+    let tensors = artifact.tensors.iter().map(|(name, tensor)| {
+        let data = match tensor {
+            Tensor::Quantized(tensor) => tensor.dequantize(),
+            Tensor::Raw(tensor) => tensor.to_f32(name)?,
+        };
+        Ok(NamedTensor {
+            name: name.clone(),
+            shape: tensor.shape().to_vec(),
+            data,
+        })
+    });
+    Ok(NamedWeights::new(
+        tensors.collect::<Result<_, EvalError>>()?,
+    ))
+}
+
+/// Views of all weights, as the quantiser takes them.
+pub fn views(weights: &NamedWeights) -> Vec<Weights<'_>> {
+    weights
+        .tensors()
+        .iter()
+        .map(|tensor| Weights {
+            name: &tensor.name,
+            shape: &tensor.shape,
+            data: &tensor.data,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backslash_codec::{Overwrite, write_file};
+    use backslash_model::initial_weights;
+    use backslash_quant::Plan;
+
+    fn small() -> (ModelConfig, NamedWeights) {
+        let config = ModelConfig {
+            vocabulary_size: 256,
+            width: 32,
+            layers: 1,
+            ..ModelConfig::default()
+        };
+        let weights = initial_weights(&config, 5).unwrap();
+        (config, weights)
+    }
+
+    #[test]
+    fn a_file_runs_as_the_weights_it_was_made_of() {
+        let (config, weights) = small();
+        let metadata = ModelFile::metadata(&config, &Tokenizer::bytes());
+        let views = views(&weights);
+        let artifact = Plan::relative(&views, 0.2)
+            .artifact(&views, &metadata)
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.bsl");
+        write_file(&path, &artifact, Overwrite::Refuse).unwrap();
+
+        let model = ModelFile::open(&path).unwrap();
+        assert_eq!(model.config, config);
+        assert_eq!(model.weights, decoded_weights(&artifact).unwrap());
+        assert_eq!(model.network().unwrap().logits(&[1, 2], 2).dims(), [2, 256]);
+    }
+
+    #[test]
+    fn a_folder_opens_and_what_it_lacks_is_named() {
+        let (config, weights) = small();
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let message = || ModelFile::open(folder.path()).unwrap_err().to_string();
+        assert!(message().contains("config.json"), "{}", message());
+        std::fs::write(at("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+        assert!(message().contains("no tokenizer.json"), "{}", message());
+        Tokenizer::bytes().save(&at("tokenizer.json")).unwrap();
+        assert!(message().contains("model.safetensors"), "{}", message());
+        weights.write(&at("model.safetensors")).unwrap();
+        assert_eq!(ModelFile::open(folder.path()).unwrap().weights, weights);
+    }
+
+    #[test]
+    fn tensors_alone_are_not_a_model() {
+        let error = ModelFile::from_artifact(Path::new("x.bsl"), &Artifact::default()).unwrap_err();
+        assert!(
+            error.to_string().contains("decompressed but not run"),
+            "{error}"
+        );
+    }
+}

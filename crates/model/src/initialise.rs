@@ -1,0 +1,115 @@
+//! The weights a training run starts from.
+
+use rand::RngExt;
+use rand_distr::{Distribution, Normal};
+use rand_pcg::Pcg64;
+
+use crate::{ModelConfig, ModelError, NamedTensor, NamedWeights, Transformer};
+
+/// Initial weights for a configuration, the same for the same seed on every machine.
+///
+/// As in the Parameter Golf baseline: the embedding is drawn from N(0, `embedding_std`²), linear layers
+/// uniformly from ±1/√(inputs), and the matrices that write to the residual stream (`proj`) start at
+/// zero. Scales start at 1, the residual mix at (1, 0), query gains at 1.5. Each tensor has a random
+/// stream of its own.
+///
+/// # Errors
+/// [`ModelError::Config`] if the configuration is not valid.
+pub fn initial_weights(config: &ModelConfig, seed: u64) -> Result<NamedWeights, ModelError> {
+    config.validate()?;
+    let tensors = Transformer::layout(config)
+        .into_iter()
+        .enumerate()
+        .map(|(stream, (name, shape))| {
+            let mut random = Pcg64::new(u128::from(seed), stream as u128);
+            let data = initial_values(config, &name, &shape, &mut random);
+            NamedTensor { name, shape, data }
+        })
+        .collect();
+    Ok(NamedWeights::new(tensors))
+}
+
+fn initial_values(
+    config: &ModelConfig,
+    name: &str,
+    shape: &[usize],
+    random: &mut Pcg64,
+) -> Vec<f32> {
+    let count = shape.iter().product();
+    let last = name
+        .strip_suffix(".weight")
+        .unwrap_or(name)
+        .rsplit('.')
+        .next()
+        .unwrap_or(name);
+    match last {
+        "tok_emb" => {
+            let normal = Normal::new(0.0, config.embedding_std).expect("a validated deviation");
+            normal.sample_iter(random).take(count).collect()
+        }
+        "proj" => vec![0.0; count],
+        "q_gain" => vec![1.5; count],
+        "resid_mix" => {
+            let mut values = vec![1.0; count];
+            values[count / 2..].fill(0.0);
+            values
+        }
+        "attn_scale" | "mlp_scale" | "skip_weights" => vec![1.0; count],
+        _ => {
+            let bound = 1.0 / (shape[shape.len() - 1] as f32).sqrt();
+            (0..count)
+                .map(|_| random.random_range(-bound..bound))
+                .collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_golf_preset_has_its_published_number_of_parameters() {
+        let weights = initial_weights(&ModelConfig::golf(), 1337).unwrap();
+        assert_eq!(weights.parameters(), 17_059_912);
+        assert_eq!(weights.get("skip_weights").unwrap().shape, [4, 512]);
+        assert_eq!(
+            weights.get("blocks.8.attn.c_k.weight").unwrap().shape,
+            [256, 512]
+        );
+    }
+
+    #[test]
+    fn the_values_are_drawn_as_stated() {
+        let config = ModelConfig::golf();
+        let weights = initial_weights(&config, 7).unwrap();
+        let embedding = &weights.get("tok_emb.weight").unwrap().data;
+        let rms = (embedding.iter().map(|x| x * x).sum::<f32>() / embedding.len() as f32).sqrt();
+        assert!((rms / 0.005 - 1.0).abs() < 0.01, "{rms}");
+        let up = &weights.get("blocks.3.mlp.fc.weight").unwrap().data;
+        let largest = up.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        let bound = 1.0 / 512.0_f32.sqrt();
+        assert!(largest <= bound && largest > 0.999 * bound, "{largest}");
+        assert!(
+            weights
+                .get("blocks.3.mlp.proj.weight")
+                .unwrap()
+                .data
+                .iter()
+                .all(|x| *x == 0.0)
+        );
+        let mix = &weights.get("blocks.0.resid_mix").unwrap().data;
+        assert!(mix[..512].iter().all(|x| *x == 1.0) && mix[512..].iter().all(|x| *x == 0.0));
+    }
+
+    #[test]
+    fn a_seed_fixes_the_weights() {
+        let config = ModelConfig {
+            vocabulary_size: 32,
+            ..ModelConfig::default()
+        };
+        let first = initial_weights(&config, 3).unwrap();
+        assert_eq!(first, initial_weights(&config, 3).unwrap());
+        assert_ne!(first, initial_weights(&config, 4).unwrap());
+    }
+}

@@ -1,0 +1,80 @@
+use burn::tensor::Tensor;
+
+use crate::network::fused::check::{assert_close, run, with_threads};
+use crate::network::operations::{causal_attention, composed};
+
+fn shapes([rows, tokens, heads, kv_heads, width]: [usize; 5]) -> [[usize; 4]; 3] {
+    let shared = [rows, tokens, kv_heads, width];
+    [[rows, tokens, heads, width], shared, shared]
+}
+
+fn three(mut x: Vec<Tensor<4>>) -> [Tensor<4>; 3] {
+    let values = x.pop().expect("three inputs");
+    let keys = x.pop().expect("three inputs");
+    [x.pop().expect("three inputs"), keys, values]
+}
+
+/// Rows, tokens, heads, key heads, width.
+const SIZES: [[usize; 5]; 9] = [
+    [1, 1, 1, 1, 2],
+    [3, 1, 2, 1, 4],
+    [2, 7, 4, 2, 6],
+    [1, 31, 4, 4, 16],
+    [2, 33, 2, 2, 48],
+    [2, 65, 6, 2, 20],
+    [1, 100, 4, 1, 64],
+    [1, 256, 2, 1, 48],
+    [2, 130, 1, 1, 80],
+];
+
+#[test]
+fn values_and_gradients_are_those_of_the_definition() {
+    for size in SIZES {
+        let fused = run(&shapes(size), |x| {
+            let [q, k, v] = three(x);
+            causal_attention(q, k, v)
+        });
+        let expected = run(&shapes(size), |x| {
+            let [q, k, v] = three(x);
+            composed::causal_attention(q, k, v)
+        });
+        assert_close(&fused, &expected, 2e-6, &format!("{size:?}"));
+    }
+}
+
+#[test]
+fn inputs_may_be_views() {
+    // Permuted and partly used storage, as no projection makes them.
+    let view = |x: Tensor<4>| x.swap_dims(1, 2).slice_dim(1, 1..6);
+    let results = [causal_attention, composed::causal_attention].map(|attention| {
+        run(&shapes([2, 4, 7, 7, 6]), |x| {
+            let [q, k, v] = three(x).map(view);
+            attention(q, k, v)
+        })
+    });
+    assert_close(&results[0], &results[1], 2e-6, "views");
+}
+
+#[test]
+fn large_scores_stay_finite() {
+    let results = [causal_attention, composed::causal_attention].map(|attention| {
+        run(&shapes([1, 40, 2, 1, 16]), |x| {
+            let [q, k, v] = three(x);
+            attention(q * 40.0, k * 40.0, v)
+        })
+    });
+    assert!(results[0].iter().flatten().all(|x| x.is_finite()));
+    // Scores of thousands: rounding of the scores themselves is what differs.
+    assert_close(&results[0][..1], &results[1][..1], 3e-3, "large scores");
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let attend = || {
+        run(&shapes([3, 90, 6, 3, 20]), |x| {
+            let [q, k, v] = three(x);
+            causal_attention(q, k, v)
+        })
+    };
+    assert_eq!(with_threads(1, attend), with_threads(2, attend));
+}

@@ -1,0 +1,350 @@
+//! Tied output matrix, soft cap and cross-entropy in one operation, without all logits in memory.
+//!
+//! Rows are taken in blocks: logits of the block, their loss and at once their gradient in the same memory,
+//! then what the gradient contributes to both factors of the product. The gradients of the mean are thus
+//! known when its value is, and the backward pass only multiplies them by the gradient of the mean (as in
+//! Liger Kernel, Hsu et al., arXiv 2410.10989).
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+use rayon::prelude::*;
+
+use super::buffer::{contiguous, dimensions, rows_per_task, tensor, update, values};
+use super::simd::{LANES, exp, largest, tanh, total, vectorised};
+
+/// Logits that exist at the same time, about.
+const BLOCK: usize = 1 << 20;
+
+/// The training loss as one operation.
+#[backend_extension(Autodiff, Flex)]
+pub(in crate::network) trait MeanCrossEntropy: Backend {
+    /// As [`composed::tied_loss`](crate::network::operations::composed::tied_loss).
+    fn mean_cross_entropy(
+        hidden: FloatTensor<Self>,
+        embedding: FloatTensor<Self>,
+        targets: Vec<u16>,
+        cap: f32,
+    ) -> FloatTensor<Self>;
+}
+
+/// The losses of an evaluation as one operation, without gradient.
+#[backend_extension(Flex)]
+pub(in crate::network) trait CrossEntropies: Backend {
+    /// As [`composed::tied_losses`](crate::network::operations::composed::tied_losses).
+    fn cross_entropies(
+        hidden: FloatTensor<Self>,
+        embedding: FloatTensor<Self>,
+        targets: Vec<u16>,
+        cap: f32,
+    ) -> FloatTensor<Self>;
+}
+
+impl MeanCrossEntropy for Flex {
+    fn mean_cross_entropy(
+        hidden: FlexTensor,
+        embedding: FlexTensor,
+        targets: Vec<u16>,
+        cap: f32,
+    ) -> FlexTensor {
+        mean(&losses(
+            &contiguous(hidden),
+            &contiguous(embedding),
+            &targets,
+            cap,
+        ))
+    }
+}
+
+impl CrossEntropies for Flex {
+    fn cross_entropies(
+        hidden: FlexTensor,
+        embedding: FlexTensor,
+        targets: Vec<u16>,
+        cap: f32,
+    ) -> FlexTensor {
+        let losses = losses(&contiguous(hidden), &contiguous(embedding), &targets, cap);
+        tensor(losses, [targets.len()])
+    }
+}
+
+#[derive(Debug)]
+struct Step;
+
+impl Backward<Flex, 2> for Step {
+    /// Gradients of the mean for hidden states and embedding.
+    type State = [FlexTensor; 2];
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let of_mean = contiguous(gradients.consume::<Flex>(&ops.node));
+        let factor = values(&of_mean)[0];
+        for (node, gradient) in ops.parents.into_iter().zip(ops.state) {
+            if let Some(node) = node {
+                gradients.register::<Flex>(node.id, scaled(gradient, factor));
+            }
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> MeanCrossEntropy for Autodiff<Flex, C> {
+    fn mean_cross_entropy(
+        hidden: FloatTensor<Self>,
+        embedding: FloatTensor<Self>,
+        targets: Vec<u16>,
+        cap: f32,
+    ) -> FloatTensor<Self> {
+        let nodes = [hidden.node(), embedding.node()];
+        let hidden = contiguous(hidden.into_primitive());
+        let embedding = contiguous(embedding.into_primitive());
+        match Step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(preparation) => {
+                let (losses, gradients) = with_gradients(&hidden, &embedding, &targets, cap);
+                preparation.finish(gradients, mean(&losses))
+            }
+            OpsKind::UnTracked(preparation) => {
+                preparation.finish(mean(&losses(&hidden, &embedding, &targets, cap)))
+            }
+        }
+    }
+}
+
+fn mean(losses: &[f32]) -> FlexTensor {
+    let sum: f64 = losses.iter().map(|loss| f64::from(*loss)).sum();
+    tensor(vec![(sum / losses.len() as f64) as f32], [1])
+}
+
+fn scaled(x: FlexTensor, factor: f32) -> FlexTensor {
+    if factor == 1.0 {
+        return x;
+    }
+    update(x, |x| x.par_iter_mut().for_each(|x| *x *= factor))
+}
+
+/// The rows `start..start + count`, and which they are.
+fn blocks(hidden: &FlexTensor, vocabulary: usize) -> impl Iterator<Item = (usize, FlexTensor)> {
+    let [count, _] = dimensions(hidden);
+    let rows = (BLOCK / vocabulary).max(1);
+    (0..count).step_by(rows).map(move |start| {
+        let layout = hidden.layout().narrow(0, start, rows.min(count - start));
+        (start, hidden.clone().with_layout(layout))
+    })
+}
+
+fn transposed(x: FlexTensor) -> FlexTensor {
+    let layout = x.layout().transpose(0, 1);
+    x.with_layout(layout)
+}
+
+/// One value per row.
+fn losses(hidden: &FlexTensor, embedding: &FlexTensor, targets: &[u16], cap: f32) -> Vec<f32> {
+    let [vocabulary, _] = dimensions(embedding);
+    let mut losses = vec![0.0; targets.len()];
+    for (start, hidden) in blocks(hidden, vocabulary) {
+        let logits = Flex::float_matmul(hidden, transposed(embedding.clone()));
+        let [count, _] = dimensions(&logits);
+        let rows = rows_per_task(vocabulary);
+        update(logits, |logits| {
+            logits
+                .par_chunks_mut(rows * vocabulary)
+                .zip(targets[start..][..count].par_chunks(rows))
+                .zip(losses[start..][..count].par_chunks_mut(rows))
+                .for_each(|((logits, targets), losses)| evaluate(logits, targets, losses, cap));
+        });
+    }
+    losses
+}
+
+/// One value per row, and the gradients of their mean.
+fn with_gradients(
+    hidden: &FlexTensor,
+    embedding: &FlexTensor,
+    targets: &[u16],
+    cap: f32,
+) -> (Vec<f32>, [FlexTensor; 2]) {
+    let [vocabulary, width] = dimensions(embedding);
+    let mut losses = vec![0.0; targets.len()];
+    let mut hidden_gradient = Vec::with_capacity(targets.len() * width);
+    let mut embedding_gradient: Option<FlexTensor> = None;
+    let share = 1.0 / targets.len() as f32;
+    for (start, hidden) in blocks(hidden, vocabulary) {
+        let logits = Flex::float_matmul(hidden.clone(), transposed(embedding.clone()));
+        let [count, _] = dimensions(&logits);
+        let rows = rows_per_task(vocabulary);
+        let gradient = update(logits, |logits| {
+            logits
+                .par_chunks_mut(rows * vocabulary)
+                .zip(targets[start..][..count].par_chunks(rows))
+                .zip(losses[start..][..count].par_chunks_mut(rows))
+                .for_each(|((logits, targets), losses)| {
+                    differentiate(logits, targets, losses, cap, share);
+                });
+        });
+        let of_hidden = Flex::float_matmul(gradient.clone(), embedding.clone());
+        hidden_gradient.extend_from_slice(values(&of_hidden));
+        let of_embedding = Flex::float_matmul(transposed(gradient), hidden);
+        embedding_gradient = Some(match embedding_gradient {
+            Some(sum) => Flex::float_add(sum, of_embedding),
+            None => of_embedding,
+        });
+    }
+    let embedding_gradient = embedding_gradient
+        .unwrap_or_else(|| tensor(vec![0.0; vocabulary * width], [vocabulary, width]));
+    (
+        losses,
+        [
+            tensor(hidden_gradient, [targets.len(), width]),
+            embedding_gradient,
+        ],
+    )
+}
+
+/// x ← cap·tanh(x / cap).
+#[inline(always)]
+fn soft_cap<const FMA: bool>(x: &mut [f32], cap: f32) {
+    let inverse = 1.0 / cap;
+    for x in x {
+        *x = cap * tanh::<FMA>(inverse * *x);
+    }
+}
+
+/// ln Σ eˣ.
+#[inline(always)]
+fn log_sum<const FMA: bool>(x: &[f32]) -> f32 {
+    let top = largest(x);
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += exp::<FMA>(chunk[i] - top);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += exp::<FMA>(x - top);
+    }
+    top + total(lanes).ln()
+}
+
+vectorised! {
+    /// Rows of raw logits to their losses.
+    fn evaluate(logits: &mut [f32], targets: &[u16], losses: &mut [f32], cap: f32) = evaluate_kernel
+}
+
+#[inline(always)]
+fn evaluate_kernel<const FMA: bool, const M: usize, const N: usize>(
+    logits: &mut [f32],
+    targets: &[u16],
+    losses: &mut [f32],
+    cap: f32,
+) {
+    let vocabulary = logits.len() / targets.len();
+    let rows = logits.chunks_exact_mut(vocabulary).zip(targets).zip(losses);
+    for ((logits, target), loss) in rows {
+        soft_cap::<FMA>(logits, cap);
+        *loss = log_sum::<FMA>(logits) - logits[usize::from(*target)];
+    }
+}
+
+vectorised! {
+    /// Rows of raw logits to their losses and, in place, to the gradient of `share` times each loss:
+    /// share·(softmax(z) − onehot(target))·(1 − (z / cap)²) with z the capped logits.
+    fn differentiate(logits: &mut [f32], targets: &[u16], losses: &mut [f32], cap: f32, share: f32) = differentiate_kernel
+}
+
+#[inline(always)]
+fn differentiate_kernel<const FMA: bool, const M: usize, const N: usize>(
+    logits: &mut [f32],
+    targets: &[u16],
+    losses: &mut [f32],
+    cap: f32,
+    share: f32,
+) {
+    let vocabulary = logits.len() / targets.len();
+    let inverse = 1.0 / cap;
+    let slope = |z: f32| 1.0 - (inverse * z) * (inverse * z);
+    let rows = logits.chunks_exact_mut(vocabulary).zip(targets).zip(losses);
+    for ((logits, target), loss) in rows {
+        let target = usize::from(*target);
+        soft_cap::<FMA>(logits, cap);
+        let log_sum = log_sum::<FMA>(logits);
+        let wanted = logits[target];
+        *loss = log_sum - wanted;
+        for z in logits.iter_mut() {
+            *z = share * exp::<FMA>(*z - log_sum) * slope(*z);
+        }
+        logits[target] -= share * slope(wanted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor, TensorData};
+
+    use crate::network::fused::check::{assert_close, random, run, with_threads};
+    use crate::network::operations::{composed, tied_loss, tied_losses};
+
+    fn targets(count: usize, vocabulary: usize) -> Vec<u16> {
+        (0..count).map(|i| (i * 37 % vocabulary) as u16).collect()
+    }
+
+    #[test]
+    fn values_and_gradients_are_those_of_the_definition() {
+        // The last size takes more than one block.
+        for [count, vocabulary, width] in [[1, 1, 2], [3, 11, 16], [50, 300, 24], [70, 30_000, 8]] {
+            let targets = targets(count, vocabulary);
+            for (cap, factor) in [(2.0, 1.0), (30.0, -3.5)] {
+                let results = [tied_loss, composed::tied_loss].map(|loss| {
+                    run(&[[count, width], [vocabulary, width]], |mut x| {
+                        let embedding = x.remove(1);
+                        loss(x.remove(0), embedding, &targets, cap) * factor
+                    })
+                });
+                assert_close(
+                    &results[0],
+                    &results[1],
+                    2e-6,
+                    &format!("{count} {vocabulary} {cap}"),
+                );
+                // Gradients of a mean are small: compare them at their own size too.
+                let large = |x: &Vec<Vec<f32>>| {
+                    x[1..]
+                        .iter()
+                        .map(|x| x.iter().map(|x| x * count as f32).collect())
+                        .collect()
+                };
+                let (fused, expected): (Vec<_>, Vec<_>) = (large(&results[0]), large(&results[1]));
+                assert_close(&fused, &expected, 1e-5, "gradients");
+            }
+        }
+    }
+
+    #[test]
+    fn losses_without_gradient_are_those_of_the_definition() {
+        let (count, vocabulary, width) = (200, 6_000, 12);
+        let tensor = |rows: usize, seed| {
+            let data = TensorData::new(random(rows * width, seed), [rows, width]);
+            Tensor::<2>::from_data(data, &Device::flex())
+        };
+        let targets = targets(count, vocabulary);
+        let [fused, expected] = [tied_losses, composed::tied_losses].map(|losses| {
+            let found = losses(tensor(count, 1), tensor(vocabulary, 2), &targets, 15.0);
+            vec![found.into_data().try_into_vec::<f32>().unwrap()]
+        });
+        assert_close(&fused, &expected, 1e-6, "losses");
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let targets = targets(300, 500);
+        let loss = || {
+            run(&[[300, 64], [500, 64]], |mut x| {
+                let embedding = x.remove(1);
+                tied_loss(x.remove(0), embedding, &targets, 30.0)
+            })
+        };
+        assert_eq!(with_threads(1, loss), with_threads(2, loss));
+    }
+}

@@ -1,0 +1,36 @@
+//! A matrix without bias, and how parameters start out.
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{Device, Shape, Tensor};
+
+/// y = x·Wᵀ with W of shape `[outputs, inputs]`, as checkpoints store it.
+#[derive(Module, Debug)]
+pub(super) struct Linear {
+    pub(super) weight: Param<Tensor<2>>,
+}
+
+impl Linear {
+    pub(super) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self {
+            weight: parameter([outputs, inputs], device),
+        }
+    }
+
+    /// `[n, inputs]` to `[n, outputs]`.
+    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.weight.val().transpose())
+    }
+}
+
+/// A parameter that is zero until weights are bound to it, and takes no memory until then.
+pub(super) fn parameter<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    Param::uninitialized(
+        ParamId::new(),
+        move |device, requires_gradient| {
+            Tensor::zeros(shape, device).set_require_grad(requires_gradient)
+        },
+        device.clone(),
+        true,
+        Shape::from(shape),
+    )
+}

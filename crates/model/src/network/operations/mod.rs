@@ -1,0 +1,121 @@
+//! The operations without weights, on any device.
+//!
+//! Each picks the fused version on the CPU and the composed one, which defines it, elsewhere.
+
+pub(super) mod composed;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::backend::Dispatch;
+use burn::tensor::{Device, Tensor};
+
+pub(super) use self::composed::soft_cap;
+use super::fused::{
+    CausalAttention, CrossEntropies, MeanCrossEntropy, PrepareHeads, ReluSquared, RmsNorm,
+};
+use super::rotary::Rotary;
+
+static COMPOSED_ONLY: AtomicBool = AtomicBool::new(false);
+
+/// Uses the composed operations on every device from now on, in the whole process; `false` returns to the
+/// fused ones where they exist.
+///
+/// Both give the same values up to rounding. This is for comparing them.
+pub fn use_composed_operations(composed: bool) {
+    COMPOSED_ONLY.store(composed, Ordering::Relaxed);
+}
+
+/// Whether the fused operations run on a device.
+fn fused(device: &Device) -> bool {
+    !COMPOSED_ONLY.load(Ordering::Relaxed) && *device == Device::flex()
+}
+
+/// x / √(mean(x²) + ε) over the last dimension, without gain; ε is the machine epsilon of `f32`.
+pub(super) fn rms_norm<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !fused(&x.device()) {
+        return composed::rms_norm(x);
+    }
+    Tensor::from_dispatch(Dispatch::rms_norm(x.into_dispatch()))
+}
+
+/// max(x, 0)².
+pub(super) fn relu_squared(x: Tensor<2>) -> Tensor<2> {
+    if !fused(&x.device()) {
+        return composed::relu_squared(x);
+    }
+    Tensor::from_dispatch(Dispatch::relu_squared(x.into_dispatch()))
+}
+
+/// RMS-normalises each head of `[rows, tokens, heads, d]`, turns it by its position, and scales it by the
+/// gain of its head.
+pub(super) fn prepare_heads(x: Tensor<4>, gain: Option<Tensor<1>>, rotary: &Rotary) -> Tensor<4> {
+    let device = x.device();
+    if !fused(&device) {
+        return composed::prepare_heads(x, gain, rotary);
+    }
+    let gain = gain.unwrap_or_else(|| Tensor::ones([x.dims()[2]], &device));
+    Tensor::from_dispatch(Dispatch::prepare_heads(
+        x.into_dispatch(),
+        gain.into_dispatch(),
+        rotary.cosines.clone().into_dispatch(),
+        rotary.sines.clone().into_dispatch(),
+    ))
+}
+
+/// Mean of −ln softmax(logits)\[target\] over the rows of `hidden`, `[n, width]`, with the soft-capped
+/// logits cap · tanh(hidden · embeddingᵀ / cap).
+pub(super) fn tied_loss(
+    hidden: Tensor<2>,
+    embedding: Tensor<2>,
+    targets: &[u16],
+    cap: f32,
+) -> Tensor<1> {
+    if !fused(&hidden.device()) {
+        return composed::tied_loss(hidden, embedding, targets, cap);
+    }
+    Tensor::from_dispatch(Dispatch::mean_cross_entropy(
+        hidden.into_dispatch(),
+        embedding.into_dispatch(),
+        targets.to_vec(),
+        cap,
+    ))
+}
+
+/// The terms of [`tied_loss`], one per row.
+pub(super) fn tied_losses(
+    hidden: Tensor<2>,
+    embedding: Tensor<2>,
+    targets: &[u16],
+    cap: f32,
+) -> Tensor<1> {
+    let device = hidden.device();
+    // The fused version has no gradient: training asks for the mean.
+    if !fused(&device) || device.is_autodiff() {
+        return composed::tied_losses(hidden, embedding, targets, cap);
+    }
+    Tensor::from_dispatch(Dispatch::cross_entropies(
+        hidden.into_dispatch(),
+        embedding.into_dispatch(),
+        targets.to_vec(),
+        cap,
+    ))
+}
+
+/// Causal softmax attention with scores divided by √d.
+///
+/// Queries are `[rows, tokens, heads, d]`, keys and values `[rows, tokens, kv_heads, d]`, the result is
+/// shaped as the queries. Query head h reads key and value head h / (heads / kv_heads).
+pub(super) fn causal_attention(
+    queries: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+) -> Tensor<4> {
+    if !fused(&queries.device()) {
+        return composed::causal_attention(queries, keys, values);
+    }
+    Tensor::from_dispatch(Dispatch::causal_attention(
+        queries.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+    ))
+}

@@ -1,0 +1,215 @@
+//! Which tensors are coded, at which steps.
+
+use std::collections::BTreeMap;
+
+use backslash_codec::{Artifact, RawTensor, Tensor};
+use backslash_rate::Moments;
+use rayon::prelude::*;
+
+use crate::{QuantError, quantize, quantize_to_centroids};
+
+/// Fewest elements of a matrix that is worth a probability table of its own.
+const LEAST_CODED_ELEMENTS: usize = 4096;
+
+/// A tensor to be compressed.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a> {
+    /// Name of the tensor.
+    pub name: &'a str,
+    /// Dimensions, outermost first.
+    pub shape: &'a [usize],
+    /// Values, row-major.
+    pub data: &'a [f32],
+}
+
+/// Whether a tensor of this shape is quantised; small and one-dimensional tensors are stored as BF16.
+pub fn is_coded(shape: &[usize]) -> bool {
+    shape.len() >= 2 && shape.iter().product::<usize>() >= LEAST_CODED_ELEMENTS
+}
+
+/// What a code is read back as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Levels {
+    /// Multiples of the step: for weights whose training has seen exactly these.
+    #[default]
+    Grid,
+    /// Near the mean of the weights in each cell: for weights trained without the quantiser.
+    Centroids,
+}
+
+/// The step of every coded tensor, by name, and what codes are read back as.
+///
+/// ```
+/// use backslash_quant::{Plan, Weights};
+///
+/// let data = vec![0.5_f32; 64 * 64];
+/// let weights = [Weights { name: "w", shape: &[64, 64], data: &data }];
+/// assert_eq!(Plan::relative(&weights, 0.5).steps["w"], 0.25);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Step Δ by tensor name.
+    pub steps: BTreeMap<String, f32>,
+    /// What codes are read back as.
+    pub levels: Levels,
+}
+
+impl Plan {
+    /// The steps that a training with rounding has learned, with the levels it has seen.
+    pub fn learned(steps: BTreeMap<String, f32>) -> Self {
+        Self {
+            steps,
+            levels: Levels::Grid,
+        }
+    }
+
+    /// One step for all tensors.
+    pub fn equal(weights: &[Weights<'_>], step: f32) -> Self {
+        Self::of(weights, |_| step)
+    }
+
+    /// The step of a tensor is `factor` times its root mean square: the same rate for every tensor.
+    pub fn relative(weights: &[Weights<'_>], factor: f32) -> Self {
+        Self::of(weights, |tensor| {
+            let rms = Moments::of(tensor.data).root_mean_square() as f32;
+            // A tensor of zeros, or of values that are refused later, takes any step.
+            if rms.is_normal() { factor * rms } else { 1.0 }
+        })
+    }
+
+    /// The step of a tensor is `factor` times the square root of its root mean square: between
+    /// [`Plan::equal`] and [`Plan::relative`].
+    pub fn between(weights: &[Weights<'_>], factor: f32) -> Self {
+        Self::of(weights, |tensor| {
+            let rms = Moments::of(tensor.data).root_mean_square() as f32;
+            if rms.is_normal() {
+                factor * rms.sqrt()
+            } else {
+                1.0
+            }
+        })
+    }
+
+    /// The same plan with every step multiplied by `factor`.
+    pub fn scaled(&self, factor: f32) -> Self {
+        let steps = self
+            .steps
+            .iter()
+            .map(|(name, step)| (name.clone(), factor * step));
+        Self {
+            steps: steps.collect(),
+            levels: self.levels,
+        }
+    }
+
+    fn of(weights: &[Weights<'_>], step: impl Fn(&Weights<'_>) -> f32) -> Self {
+        let coded = weights.iter().filter(|tensor| is_coded(tensor.shape));
+        let steps = coded
+            .map(|tensor| (tensor.name.to_owned(), step(tensor)))
+            .collect();
+        Self {
+            steps,
+            levels: Levels::Centroids,
+        }
+    }
+
+    /// Quantises all weights by this plan into the content of a file; `metadata` goes along as it is.
+    ///
+    /// # Errors
+    /// If a weight is not finite, a coded tensor has no step, or a step does not fit its tensor.
+    pub fn artifact(
+        &self,
+        weights: &[Weights<'_>],
+        metadata: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<Artifact, QuantError> {
+        let tensors = weights
+            .par_iter()
+            .map(|tensor| Ok((tensor.name.to_owned(), self.tensor(tensor)?)))
+            .collect::<Result<BTreeMap<_, _>, QuantError>>()?;
+        Ok(Artifact {
+            metadata: metadata.clone(),
+            tensors,
+        })
+    }
+
+    fn tensor(&self, tensor: &Weights<'_>) -> Result<Tensor, QuantError> {
+        let Weights { name, shape, data } = *tensor;
+        if is_coded(shape) {
+            let step = *self.steps.get(name).ok_or_else(|| QuantError::NoStep {
+                name: name.to_owned(),
+            })?;
+            let quantize = match self.levels {
+                Levels::Grid => quantize,
+                Levels::Centroids => quantize_to_centroids,
+            };
+            return Ok(Tensor::Quantized(quantize(name, shape, data, step)?));
+        }
+        if let Some(index) = data.iter().position(|value| !value.is_finite()) {
+            return Err(QuantError::NotFinite {
+                name: name.to_owned(),
+                index,
+                value: data[index],
+            });
+        }
+        Ok(Tensor::Raw(RawTensor::from_f32_as_bf16(
+            shape.to_vec(),
+            data,
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrices_are_coded_and_the_rest_is_stored() {
+        let (matrix, vector) = (vec![0.3_f32; 4096], vec![0.7_f32; 9000]);
+        let weights = [
+            Weights {
+                name: "matrix",
+                shape: &[64, 64],
+                data: &matrix,
+            },
+            Weights {
+                name: "vector",
+                shape: &[9000],
+                data: &vector,
+            },
+            Weights {
+                name: "small",
+                shape: &[2, 8],
+                data: &matrix[..16],
+            },
+        ];
+        let artifact = Plan::relative(&weights, 0.5)
+            .artifact(&weights, &BTreeMap::new())
+            .unwrap();
+        assert!(matches!(artifact.tensors["matrix"], Tensor::Quantized(_)));
+        assert!(matches!(artifact.tensors["vector"], Tensor::Raw(_)));
+        assert!(matches!(artifact.tensors["small"], Tensor::Raw(_)));
+    }
+
+    #[test]
+    fn a_missing_step_and_a_nan_in_a_vector_are_named() {
+        let matrix = vec![0.3_f32; 4096];
+        let weights = [Weights {
+            name: "matrix",
+            shape: &[64, 64],
+            data: &matrix,
+        }];
+        let error = Plan::default()
+            .artifact(&weights, &BTreeMap::new())
+            .unwrap_err();
+        assert!(error.to_string().contains("`matrix` has no step"));
+        let bias = [Weights {
+            name: "bias",
+            shape: &[2],
+            data: &[1.0, f32::NAN],
+        }];
+        let error = Plan::default()
+            .artifact(&bias, &BTreeMap::new())
+            .unwrap_err();
+        assert!(error.to_string().contains("`bias` holds NaN at index 1"));
+    }
+}

@@ -1,0 +1,76 @@
+//! The two stand-ins for rounding that training computes its loss with.
+
+/// A stream of uniform numbers in ±½ that depends on the key and the position only (SplitMix64 over
+/// the position), so any part of any tensor can be computed alone, in any order and on any thread.
+#[inline(always)]
+fn uniform(key: u64, position: u64) -> f32 {
+    let mut z = key.wrapping_add(position.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    (z >> 40) as f32 * (1.0 / 16_777_216.0) - (0.5 - 1.0 / 33_554_432.0)
+}
+
+/// `noisy` = w + Δ·u with u uniform in ±½: the smooth quantiser. Its expectation over u is what the rate
+/// and the loss of a uniform quantiser of step Δ look like on average.
+///
+/// `key` fixes the noise; `offset` is the position of the first weight in its tensor, so that a tensor
+/// treated in pieces has the same noise as one treated whole.
+///
+/// # Panics
+/// If the slices differ in length.
+pub fn add_uniform_noise(weights: &[f32], step: f32, key: u64, offset: u64, noisy: &mut [f32]) {
+    assert_eq!(weights.len(), noisy.len());
+    for (index, (weight, noisy)) in weights.iter().zip(noisy).enumerate() {
+        *noisy = weight + step * uniform(key, offset + index as u64);
+    }
+}
+
+/// `rounded` = Δ·round(w/Δ), ties to even: what the decoder of a uniform quantiser gives back.
+///
+/// # Panics
+/// If the slices differ in length.
+pub fn round_to_step(weights: &[f32], step: f32, rounded: &mut [f32]) {
+    assert_eq!(weights.len(), rounded.len());
+    let codes_per_unit = 1.0 / step;
+    for (weight, rounded) in weights.iter().zip(rounded) {
+        *rounded = (weight * codes_per_unit).round_ties_even() * step;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_uniform_over_one_step_and_independent_of_the_cut() {
+        let count = 100_000;
+        let weights = vec![0.25_f32; count];
+        let mut whole = vec![0.0; count];
+        add_uniform_noise(&weights, 0.1, 42, 0, &mut whole);
+        let mut parts = vec![0.0; count];
+        add_uniform_noise(&weights[..777], 0.1, 42, 0, &mut parts[..777]);
+        add_uniform_noise(&weights[777..], 0.1, 42, 777, &mut parts[777..]);
+        assert_eq!(whole, parts);
+
+        let offsets: Vec<f64> = whole.iter().map(|x| (f64::from(*x) - 0.25) / 0.1).collect();
+        assert!(offsets.iter().all(|u| u.abs() <= 0.500_01));
+        let mean = offsets.iter().sum::<f64>() / count as f64;
+        let variance = offsets.iter().map(|u| u * u).sum::<f64>() / count as f64;
+        assert!(mean.abs() < 0.004, "{mean}");
+        assert!((variance * 12.0 - 1.0).abs() < 0.01, "{variance}");
+        let lag: f64 = offsets.windows(2).map(|w| w[0] * w[1]).sum::<f64>() / count as f64;
+        assert!((lag / variance).abs() < 0.01, "{lag}");
+    }
+
+    #[test]
+    fn rounding_lands_on_multiples_no_further_than_half_a_step() {
+        let weights: Vec<f32> = (-500..500).map(|i| i as f32 * 0.013).collect();
+        let mut rounded = vec![0.0; weights.len()];
+        round_to_step(&weights, 0.25, &mut rounded);
+        for (weight, rounded) in weights.iter().zip(&rounded) {
+            assert_eq!((rounded / 0.25).fract(), 0.0);
+            assert!((weight - rounded).abs() <= 0.125 + 1e-6);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The state of a run between two steps, in one file.
+//!
+//! A safetensors file: `weights/…`, `first/…` and `second/…` in F32, the rate's numbers as F64 in `rate`,
+//! and step, sampler position, configuration and the hash of the data as metadata. Everything a step
+//! depends on is in it, so a resumed run takes the same steps as one left alone.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use backslash_data::SamplerState;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::TrainError;
+use crate::pressure::Pressure;
+use crate::trainer::Trainer;
+
+/// Checkpoints kept in a folder, newest first.
+const KEPT: usize = 2;
+
+/// How the name of a checkpoint begins while it is written.
+const UNFINISHED: &str = ".step-";
+
+/// Removes what a killed run left half-written.
+pub(crate) fn remove_unfinished(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = std::fs::remove_file(entry.path()); // it is never read, so it does no harm
+        }
+    }
+}
+
+/// Writes the state to `folder/step-NNNNNNNN.safetensors` and removes all but the newest checkpoints.
+pub(crate) fn save(trainer: &Trainer, data_hash: &str, folder: &Path) -> Result<(), TrainError> {
+    let path = folder.join(format!("step-{:08}.safetensors", trainer.step));
+    let io = |source| TrainError::Io {
+        path: path.clone(),
+        source,
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .suffix(".tmp")
+        .tempfile_in(folder)
+        .map_err(io)?;
+    file.write_all(&serialize(trainer, data_hash)).map_err(io)?;
+    file.as_file().sync_all().map_err(io)?;
+    file.persist(&path).map_err(|error| io(error.error))?;
+    for old in list(folder).into_iter().skip(KEPT) {
+        let _ = std::fs::remove_file(old); // an old file that stays does no harm
+    }
+    Ok(())
+}
+
+/// Checkpoints of a folder, newest first.
+pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("step-") && name.ends_with(".safetensors")
+        })
+        .collect();
+    paths.sort();
+    paths.reverse();
+    paths
+}
+
+/// Puts a saved state into a fresh trainer of the same configuration and data.
+pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Result<(), TrainError> {
+    let wrong = |reason: &str| TrainError::Checkpoint {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let bytes = std::fs::read(path).map_err(|source| TrainError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .map_err(|error| wrong(&format!("not a valid checkpoint ({error})")))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| wrong(&format!("not a valid checkpoint ({error})")))?;
+    let entry = |key: &str| {
+        metadata
+            .get(key)
+            .ok_or_else(|| wrong(&format!("has no `{key}`")))
+    };
+
+    if *entry("config")? != trainer.config.to_toml() {
+        return Err(wrong("was made with another configuration"));
+    }
+    if entry("data")? != data_hash {
+        return Err(wrong("was made with other training data"));
+    }
+    let step = entry("step")?
+        .parse()
+        .map_err(|_| wrong("`step` is not a number"))?;
+    let sampler: SamplerState = serde_json::from_str(entry("sampler")?)
+        .map_err(|_| wrong("`sampler` is not a sampler's position"))?;
+
+    let tensors = trainer
+        .weights
+        .tensors_mut()
+        .iter_mut()
+        .zip(&mut trainer.moments);
+    for (tensor, moments) in tensors {
+        let parts = [
+            ("weights", &mut tensor.data),
+            ("first", &mut moments.first),
+            ("second", &mut moments.second),
+        ];
+        for (part, target) in parts {
+            let name = format!("{part}/{}", tensor.name);
+            let bytes = file
+                .tensor(&name)
+                .ok()
+                .filter(|view| view.dtype() == Dtype::F32 && view.data().len() == 4 * target.len())
+                .ok_or_else(|| wrong(&format!("`{name}` is missing or of another shape")))?;
+            let values = bytes.data().as_chunks::<4>().0;
+            target
+                .iter_mut()
+                .zip(values)
+                .for_each(|(t, b)| *t = f32::from_le_bytes(*b));
+        }
+    }
+    if let Pressure::Bits(bits) = &mut trainer.pressure {
+        let numbers: Vec<f64> = file
+            .tensor("rate")
+            .map(|view| {
+                view.data()
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|b| f64::from_le_bytes(*b))
+                    .collect()
+            })
+            .unwrap_or_default();
+        if !bits.restore(&numbers) {
+            return Err(wrong("the steps and models of the rate are missing"));
+        }
+    }
+    trainer.sampler.restore(sampler)?;
+    trainer.step = step;
+    Ok(())
+}
+
+fn serialize(trainer: &Trainer, data_hash: &str) -> Vec<u8> {
+    let rate = match &trainer.pressure {
+        Pressure::Bits(bits) => bits.state(),
+        _ => Vec::new(),
+    };
+    let rate_bytes: Vec<u8> = rate
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    let mut named: Vec<(String, Vec<u8>)> = Vec::new();
+    for (tensor, moments) in trainer.weights.tensors().iter().zip(&trainer.moments) {
+        let parts = [
+            ("weights", &tensor.data),
+            ("first", &moments.first),
+            ("second", &moments.second),
+        ];
+        for (part, values) in parts {
+            let bytes = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
+            named.push((format!("{part}/{}", tensor.name), bytes));
+        }
+    }
+    let view = |dtype, width: usize, bytes| {
+        let count = <[u8]>::len(bytes) / width;
+        TensorView::new(dtype, vec![count], bytes).expect("whole numbers of values")
+    };
+    let mut views: Vec<(&str, TensorView<'_>)> = named
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), view(Dtype::F32, 4, bytes)))
+        .collect();
+    views.push(("rate", view(Dtype::F64, 8, &rate_bytes)));
+    let sampler =
+        serde_json::to_string(&trainer.sampler.state()).expect("a position is plain data");
+    let metadata = HashMap::from([
+        ("step".to_owned(), trainer.step.to_string()),
+        ("sampler".to_owned(), sampler),
+        ("config".to_owned(), trainer.config.to_toml()),
+        ("data".to_owned(), data_hash.to_owned()),
+    ]);
+    safetensors::serialize(views, Some(metadata)).expect("names and shapes are our own")
+}

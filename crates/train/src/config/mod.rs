@@ -1,0 +1,321 @@
+//! The configuration of a run: what is read from a TOML file, overridden by `key=value`, and written back,
+//! complete, into the run's folder.
+
+mod read;
+
+use std::path::PathBuf;
+
+use backslash_model::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+pub use read::{parse, parse_file};
+
+/// Everything that fixes a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunConfig {
+    /// What is trained on and what is evaluated on.
+    pub data: DataConfig,
+    /// The network.
+    pub model: ModelConfig,
+    /// The loop and the optimizer.
+    pub train: TrainConfig,
+    /// The price of bits.
+    pub rate: RateConfig,
+}
+
+/// Where text comes from and how it becomes tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Text files, folders or token shards to train on; empty for the source and documentation text of
+    /// the project's own dependencies.
+    pub train: Vec<PathBuf>,
+    /// Text files, folders or token shards to evaluate on; empty to hold back a part of `train`.
+    pub validation: Vec<PathBuf>,
+    /// `bytes`, `bpe:N` to train a byte-level BPE of N pieces on the text, or a SentencePiece `.model` or
+    /// `tokenizer.json` file.
+    pub tokenizer: String,
+    /// How many validation tokens are scored, from the beginning; 0 for all.
+    pub validation_tokens: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            train: Vec::new(),
+            validation: Vec::new(),
+            tokenizer: "bpe:1024".to_owned(),
+            validation_tokens: 131_072,
+        }
+    }
+}
+
+/// The loop: AdamW with warm-up and warm-down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Sequences of `model.context` tokens in a step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises linearly from zero.
+    pub warmup_steps: u64,
+    /// Share of the steps, at the end, over which the learning rate falls linearly to zero.
+    pub warmdown: f64,
+    /// AdamW: decay of the mean of gradients.
+    pub beta1: f64,
+    /// AdamW: decay of the mean of squared gradients.
+    pub beta2: f64,
+    /// AdamW: what is added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled decay of matrices, times the learning rate.
+    pub weight_decay: f64,
+    /// Largest global norm of the gradient of the loss.
+    pub clip_norm: f64,
+    /// Seed of initial weights, data order and noise.
+    pub seed: u64,
+    /// Steps between evaluations; 0 for none but the last.
+    pub evaluate_every: u64,
+    /// Steps between checkpoints; 0 for none.
+    pub checkpoint_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            batch_size: 12,
+            learning_rate: 2e-3,
+            warmup_steps: 20,
+            warmdown: 0.5,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            clip_norm: 1.0,
+            seed: 1337,
+            evaluate_every: 250,
+            checkpoint_every: 250,
+        }
+    }
+}
+
+/// How bits enter the training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RateMethod {
+    /// Not at all.
+    #[default]
+    None,
+    /// The rate in bits: the code length of the quantised weights under a model that follows them.
+    Bits,
+    /// The released BackSlash: a decoupled step after the optimizer, not scaled by the learning rate.
+    Backslash,
+    /// The BackSlash of the paper's Algorithm 1: the same gradient, through the optimizer.
+    BackslashInLoss,
+}
+
+/// Whether the quantiser's steps move with training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepRule {
+    /// The logarithm of each step is a parameter.
+    #[default]
+    Learned,
+    /// Each step stays where it starts.
+    Fixed,
+}
+
+/// The price of bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateConfig {
+    /// Which rate.
+    pub method: RateMethod,
+    /// `bits`: nats of loss per bit per weight. `backslash`: λ/N, the λ of the paper over the number of
+    /// parameters, which is what the strength of its step depends on.
+    pub lambda: f64,
+    /// `bits`: whether steps are learned.
+    pub step_rule: StepRule,
+    /// `bits`: step at the start, in units of the root mean square of the initial weights; 1/√(3·inputs)
+    /// for a matrix that starts at zero.
+    pub initial_step: f64,
+    /// `bits`: learning rate of the logarithms of steps and of the probability model.
+    pub learning_rate: f64,
+    /// `bits`: share of the steps after which noise gives way to rounding.
+    pub rounding_from: f64,
+    /// `backslash`: ε in (|θ|+ε)^(ν−1).
+    pub epsilon: f64,
+}
+
+impl Default for RateConfig {
+    fn default() -> Self {
+        Self {
+            method: RateMethod::None,
+            lambda: 0.12,
+            step_rule: StepRule::Learned,
+            initial_step: 0.5,
+            learning_rate: 0.02,
+            rounding_from: 0.5,
+            epsilon: 1.0,
+        }
+    }
+}
+
+impl RunConfig {
+    /// Checks every value that a type cannot.
+    ///
+    /// # Errors
+    /// Names the first key that does not fit and says what would be right.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let (train, rate) = (&self.train, &self.rate);
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
+        let decay = |value: f64| (0.0..1.0).contains(&value);
+        let rules: [(&'static str, f64, bool, &'static str); 14] = [
+            (
+                "train.steps",
+                train.steps as f64,
+                train.steps > 0,
+                "must be at least 1",
+            ),
+            (
+                "train.batch_size",
+                train.batch_size as f64,
+                train.batch_size > 0,
+                "must be at least 1",
+            ),
+            (
+                "train.learning_rate",
+                train.learning_rate,
+                positive(train.learning_rate),
+                "must be positive",
+            ),
+            (
+                "train.warmdown",
+                train.warmdown,
+                share(train.warmdown),
+                "must be from 0 to 1",
+            ),
+            (
+                "train.beta1",
+                train.beta1,
+                decay(train.beta1),
+                "must be from 0 to below 1",
+            ),
+            (
+                "train.beta2",
+                train.beta2,
+                decay(train.beta2),
+                "must be from 0 to below 1",
+            ),
+            (
+                "train.epsilon",
+                train.epsilon,
+                positive(train.epsilon),
+                "must be positive",
+            ),
+            (
+                "train.weight_decay",
+                train.weight_decay,
+                not_negative(train.weight_decay),
+                "must not be negative",
+            ),
+            (
+                "train.clip_norm",
+                train.clip_norm,
+                positive(train.clip_norm),
+                "must be positive",
+            ),
+            (
+                "rate.lambda",
+                rate.lambda,
+                not_negative(rate.lambda),
+                "must not be negative",
+            ),
+            (
+                "rate.initial_step",
+                rate.initial_step,
+                positive(rate.initial_step),
+                "must be positive",
+            ),
+            (
+                "rate.learning_rate",
+                rate.learning_rate,
+                not_negative(rate.learning_rate),
+                "must not be negative",
+            ),
+            (
+                "rate.rounding_from",
+                rate.rounding_from,
+                share(rate.rounding_from),
+                "must be from 0 to 1",
+            ),
+            (
+                "rate.epsilon",
+                rate.epsilon,
+                positive(rate.epsilon),
+                "must be positive",
+            ),
+        ];
+        match rules.into_iter().find(|(_, _, holds, _)| !holds) {
+            Some((key, value, _, expected)) => Err(TrainError::ConfigValue {
+                key,
+                value: value.to_string(),
+                expected,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The complete configuration as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a configuration is plain data")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_survives_toml() {
+        let config = RunConfig::default();
+        config.validate().unwrap();
+        assert_eq!(parse(&config.to_toml(), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        for set in [
+            "rate.lambda=-1",
+            "train.steps=0",
+            "train.beta2=1.0",
+            "rate.rounding_from=1.5",
+            "train.clip_norm=nan",
+        ] {
+            let key = set.split('=').next().unwrap();
+            let message = parse("", &[set.to_owned()]).unwrap_err().to_string();
+            assert!(message.starts_with(key), "{message}");
+        }
+    }
+
+    #[test]
+    fn every_file_in_configs_is_valid_and_the_golf_file_is_the_preset() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let mut found = 0;
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            parse_file(&entry.unwrap().path(), &[]).unwrap();
+            found += 1;
+        }
+        assert!(found >= 3);
+        let golf = parse_file(&folder.join("golf.toml"), &[]).unwrap();
+        assert_eq!(golf.model, ModelConfig::golf());
+    }
+}

@@ -1,0 +1,154 @@
+//! A run: a trainer with a folder.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use backslash_model::NamedWeights;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::checkpoint;
+use crate::metrics::{EvaluationRecord, Metrics, Record, StepRecord};
+use crate::{RunConfig, StepReport, TrainError, Trainer};
+
+/// Who watches a run.
+pub trait Observer {
+    /// Called after every step, with the steps per second since the run was started or resumed.
+    fn step(&mut self, report: &StepReport, tokens_per_second: f64);
+
+    /// Evaluates float weights on the validation tokens: nats per token and bits per byte.
+    ///
+    /// # Errors
+    /// Whatever keeps the evaluation from being made ends the run.
+    fn evaluate(&mut self, step: u64, weights: &NamedWeights) -> Result<(f64, f64), TrainError>;
+}
+
+/// How a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// In a folder that holds no run.
+    Fresh,
+    /// In any folder; a run in it is removed.
+    Replace,
+    /// From the newest checkpoint, or from the start where there is none yet.
+    Resume,
+}
+
+/// A trainer whose progress is written to a folder.
+///
+/// The folder holds `config.toml`, `metrics.jsonl` and `checkpoints/`; what a finished run leaves behind is
+/// written by the caller.
+pub struct Run {
+    /// The trainer.
+    pub trainer: Trainer,
+    folder: PathBuf,
+    data_hash: String,
+    metrics: Metrics,
+}
+
+impl Run {
+    /// Opens a run in a folder, for the given training tokens.
+    ///
+    /// # Errors
+    /// If the folder holds a run and `start` is [`Start::Fresh`]; if it holds none, or its checkpoint was made
+    /// with another configuration or other data, and `start` is [`Start::Resume`]; if it cannot be written.
+    pub fn open(
+        folder: &Path,
+        config: &RunConfig,
+        tokens: &[u16],
+        start: Start,
+    ) -> Result<Self, TrainError> {
+        let mut trainer = Trainer::new(config, tokens.len())?;
+        let checkpoints = folder.join("checkpoints");
+        let bytes: Vec<u8> = tokens
+            .iter()
+            .flat_map(|token| token.to_le_bytes())
+            .collect();
+        let data_hash = format!("{:032x}", xxh3_128(&bytes));
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TrainError::Io { path, source }
+        };
+        match start {
+            Start::Fresh if folder.join("config.toml").exists() => {
+                return Err(TrainError::RunExists {
+                    path: folder.to_owned(),
+                });
+            }
+            Start::Fresh | Start::Replace => {
+                for old in checkpoint::list(&checkpoints) {
+                    std::fs::remove_file(&old).map_err(io(&old))?;
+                }
+                std::fs::create_dir_all(&checkpoints).map_err(io(&checkpoints))?;
+                let path = folder.join("config.toml");
+                std::fs::write(&path, config.to_toml()).map_err(io(&path))?;
+            }
+            Start::Resume => {
+                if !folder.join("config.toml").exists() {
+                    return Err(TrainError::NoCheckpoint {
+                        path: folder.to_owned(),
+                    });
+                }
+                checkpoint::remove_unfinished(&checkpoints);
+                // A run killed before its first checkpoint has lost nothing by starting again.
+                if let Some(newest) = checkpoint::list(&checkpoints).first() {
+                    checkpoint::load(&mut trainer, &data_hash, newest)?;
+                }
+            }
+        }
+        let metrics = Metrics::open(&folder.join("metrics.jsonl"), trainer.steps_taken())?;
+        Ok(Self {
+            trainer,
+            folder: folder.to_owned(),
+            data_hash,
+            metrics,
+        })
+    }
+
+    /// Takes all steps that are left, with metrics, evaluations and checkpoints on the way.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`], and if the folder cannot be written. The last checkpoint stays usable.
+    pub fn train(
+        &mut self,
+        tokens: &[u16],
+        observer: &mut impl Observer,
+    ) -> Result<(), TrainError> {
+        let started = Instant::now();
+        let first = self.trainer.steps_taken();
+        let config = self.trainer.config.clone();
+        let tokens_per_step = (config.train.batch_size * config.model.context) as f64;
+        let due = |every: u64, step: u64| every > 0 && step.is_multiple_of(every);
+        while !self.trainer.finished() {
+            let report = self.trainer.step(tokens)?;
+            let steps = (report.step - first) as f64;
+            let tokens_per_second = steps * tokens_per_step / started.elapsed().as_secs_f64();
+            self.metrics.write(&Record::Step(StepRecord {
+                step: report.step,
+                loss: report.loss,
+                learning_rate: report.learning_rate,
+                gradient_norm: report.gradient_norm,
+                bits_per_weight: report.bits_per_weight,
+                tokens_per_second,
+            }))?;
+            observer.step(&report, tokens_per_second);
+            // Save before evaluating: an evaluation that fails must not cost the steps.
+            if due(config.train.checkpoint_every, report.step) && !self.trainer.finished() {
+                checkpoint::save(
+                    &self.trainer,
+                    &self.data_hash,
+                    &self.folder.join("checkpoints"),
+                )?;
+            }
+            if due(config.train.evaluate_every, report.step) || self.trainer.finished() {
+                let (nats_per_token, bits_per_byte) =
+                    observer.evaluate(report.step, self.trainer.weights())?;
+                self.metrics.write(&Record::Evaluation(EvaluationRecord {
+                    step: report.step,
+                    nats_per_token,
+                    bits_per_byte,
+                }))?;
+            }
+        }
+        Ok(())
+    }
+}
