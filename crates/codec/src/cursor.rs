@@ -23,22 +23,17 @@ impl<'a> Cursor<'a> {
 
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], CodecError> {
         let (front, rest) =
-            self.bytes
-                .split_at_checked(count)
-                .ok_or_else(|| CodecError::Truncated {
-                    place: self.place.to_owned(),
-                    needed: count as u64,
-                    available: self.bytes.len() as u64,
-                })?;
+            self.bytes.split_at_checked(count).ok_or_else(|| CodecError::Truncated {
+                place: self.place.to_owned(),
+                needed: count as u64,
+                available: self.bytes.len() as u64,
+            })?;
         self.bytes = rest;
         Ok(front)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
-        Ok(self
-            .take(N)?
-            .try_into()
-            .expect("take returns the asked length"))
+        Ok(self.take(N)?.try_into().expect("take returns the asked length"))
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, CodecError> {

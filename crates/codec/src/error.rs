@@ -74,16 +74,10 @@ pub enum CodecError {
 
 impl CodecError {
     pub(crate) fn corrupt(place: &str, problem: impl Into<String>) -> Self {
-        Self::Corrupt {
-            place: place.to_owned(),
-            problem: problem.into(),
-        }
+        Self::Corrupt { place: place.to_owned(), problem: problem.into() }
     }
 
     pub(crate) fn invalid(place: &str, problem: impl Into<String>) -> Self {
-        Self::InvalidArgument {
-            place: place.to_owned(),
-            problem: problem.into(),
-        }
+        Self::InvalidArgument { place: place.to_owned(), problem: problem.into() }
     }
 }

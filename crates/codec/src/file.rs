@@ -28,9 +28,7 @@ pub fn write_file(
     overwrite: Overwrite,
 ) -> Result<u64, CodecError> {
     if overwrite == Overwrite::Refuse && path.symlink_metadata().is_ok() {
-        return Err(CodecError::Exists {
-            path: path.to_owned(),
-        });
+        return Err(CodecError::Exists { path: path.to_owned() });
     }
     write_atomically(path, &encode(artifact)?, overwrite)
 }
@@ -40,10 +38,7 @@ pub(crate) fn write_atomically(
     bytes: &[u8],
     overwrite: Overwrite,
 ) -> Result<u64, CodecError> {
-    let failed = |source| CodecError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| CodecError::Io { path: path.to_owned(), source };
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -62,9 +57,7 @@ pub(crate) fn write_atomically(
     match persisted {
         Ok(_) => {}
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(CodecError::Exists {
-                path: path.to_owned(),
-            });
+            return Err(CodecError::Exists { path: path.to_owned() });
         }
         Err(error) => return Err(failed(error.error)),
     }
@@ -90,16 +83,11 @@ pub fn read_file(path: &Path, limits: &Limits) -> Result<Artifact, CodecError> {
 ///
 /// [`CodecError::Io`] and [`CodecError::LimitExceeded`].
 pub fn read_bytes(path: &Path, limits: &Limits) -> Result<Vec<u8>, CodecError> {
-    let failed = |source| CodecError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| CodecError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     // The limit holds while reading, whatever the file system says the length is.
-    file.take(limits.max_memory.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    file.take(limits.max_memory.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limits.max_memory {
         return Err(CodecError::LimitExceeded {
             place: path.display().to_string(),
@@ -132,10 +120,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(read_file(&path, &Limits::default()).unwrap(), artifact);
         let tight = Limits { max_memory: 10 };
-        assert!(matches!(
-            read_file(&path, &tight),
-            Err(CodecError::LimitExceeded { .. })
-        ));
+        assert!(matches!(read_file(&path, &tight), Err(CodecError::LimitExceeded { .. })));
     }
 
     #[test]

@@ -24,10 +24,17 @@
 //! ```
 
 mod artifact;
+#[cfg(feature = "comparison")]
+mod comparison;
 mod container;
 mod cursor;
 mod error;
 mod file;
+#[doc(hidden)]
+pub mod fuzzing;
+mod layout;
+mod mix;
+mod paper;
 mod quantized;
 mod rans;
 mod raw;
@@ -35,9 +42,22 @@ mod shape;
 mod size;
 
 pub use artifact::{Artifact, Tensor};
-pub use container::{Inspection, Limits, TensorReport, decode, encode, encoded_size, inspect};
+#[cfg(feature = "comparison")]
+pub use comparison::{CoderResult, compare_coders, fast_kernel_seconds, max_kernel_seconds};
+#[doc(hidden)]
+pub use container::reseal;
+pub use container::{
+    Effort, Inspection, Limits, TensorReport, Verification, decode, decode_tensor, differences,
+    encode, encode_with, encoded_size, encoded_size_with, estimated_code_bytes, inspect,
+    inspect_codes, verify,
+};
 pub use error::CodecError;
 pub use file::{Overwrite, read_bytes, read_file, write_file};
+pub use paper::{PaperBits, paper_bits};
 pub use quantized::{QuantizedTensor, Reconstruction};
 pub use raw::{FloatType, RawTensor};
 pub use size::SizeSplit;
+
+/// The decoder that needs nothing but Python and NumPy, as text: where decoder code counts towards a size,
+/// this is the code that counts.
+pub const PYTHON_DECODER: &str = include_str!("../../../docs/decoder/bsl_decode.py");

@@ -94,10 +94,7 @@ impl QuantizedTensor {
         if columns == 0 {
             return weights;
         }
-        let rows = self
-            .codes
-            .chunks_exact(columns)
-            .zip(weights.chunks_exact_mut(columns));
+        let rows = self.codes.chunks_exact(columns).zip(weights.chunks_exact_mut(columns));
         for (row, (codes, weights)) in rows.enumerate() {
             for (weight, &code) in weights.iter_mut().zip(codes) {
                 *weight = self.reconstruction.value(code) * self.step;
@@ -113,6 +110,19 @@ impl QuantizedTensor {
             }
         }
         weights
+    }
+
+    /// Entropy of the codes' histogram in bits per weight: what a static table per tensor approaches, its
+    /// own size left out. A proxy, not a file size.
+    #[must_use]
+    pub fn entropy_bits(&self) -> f64 {
+        let mut counts = std::collections::BTreeMap::new();
+        for &code in &self.codes {
+            *counts.entry(code).or_insert(0_u64) += 1;
+        }
+        let total = self.codes.len() as f64;
+        let bits = counts.values().map(|&count| count as f64 * libm::log2(total / count as f64));
+        bits.sum::<f64>() / total.max(1.0)
     }
 
     /// Checks that codes and scales fit the shape.
@@ -176,10 +186,7 @@ mod tests {
             reconstruction: Reconstruction::Uniform,
         };
         let message = tensor.validate("layer.weight").unwrap_err().to_string();
-        assert!(
-            message.contains("layer.weight") && message.contains("row scales"),
-            "{message}"
-        );
+        assert!(message.contains("layer.weight") && message.contains("row scales"), "{message}");
     }
 
     #[test]

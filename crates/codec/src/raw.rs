@@ -38,10 +38,7 @@ impl FloatType {
     /// The type of that safetensors name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        TYPES
-            .iter()
-            .find(|entry| entry.1 == name)
-            .map(|entry| entry.0)
+        TYPES.iter().find(|entry| entry.1 == name).map(|entry| entry.0)
     }
 
     pub(crate) fn from_wire(number: u8) -> Option<Self> {
@@ -70,43 +67,22 @@ impl RawTensor {
     /// ```
     #[must_use]
     pub fn from_f32_as_bf16(shape: Vec<usize>, values: &[f32]) -> Self {
-        let bytes = values
-            .iter()
-            .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
-            .collect();
-        Self {
-            shape,
-            dtype: FloatType::BF16,
-            bytes,
-        }
+        let bytes = values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect();
+        Self { shape, dtype: FloatType::BF16, bytes }
     }
 
     /// Stores values as f16, rounded to nearest, ties to even.
     #[must_use]
     pub fn from_f32_as_f16(shape: Vec<usize>, values: &[f32]) -> Self {
-        let bytes = values
-            .iter()
-            .flat_map(|&value| f16::from_f32(value).to_le_bytes())
-            .collect();
-        Self {
-            shape,
-            dtype: FloatType::F16,
-            bytes,
-        }
+        let bytes = values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
+        Self { shape, dtype: FloatType::F16, bytes }
     }
 
     /// Stores values exactly.
     #[must_use]
     pub fn from_f32(shape: Vec<usize>, values: &[f32]) -> Self {
-        let bytes = values
-            .iter()
-            .flat_map(|&value| value.to_le_bytes())
-            .collect();
-        Self {
-            shape,
-            dtype: FloatType::F32,
-            bytes,
-        }
+        let bytes = values.iter().flat_map(|&value| value.to_le_bytes()).collect();
+        Self { shape, dtype: FloatType::F32, bytes }
     }
 
     /// The elements as f32; exact for F32, F16 and BF16, rounded for F64.
@@ -117,9 +93,9 @@ impl RawTensor {
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, CodecError> {
         let elements = self.bytes.chunks_exact(self.dtype.bytes());
         Ok(match self.dtype {
-            FloatType::F32 => elements
-                .map(|e| f32::from_le_bytes(e.try_into().expect("4 bytes")))
-                .collect(),
+            FloatType::F32 => {
+                elements.map(|e| f32::from_le_bytes(e.try_into().expect("4 bytes"))).collect()
+            }
             FloatType::F16 => elements
                 .map(|e| f16::from_le_bytes(e.try_into().expect("2 bytes")).to_f32())
                 .collect(),

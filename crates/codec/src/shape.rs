@@ -4,11 +4,7 @@
 pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     let count = shape.iter().try_fold(1_usize, |product, &size| {
         // A zero anywhere makes the tensor empty, whatever the other sizes are.
-        if product == 0 {
-            Some(0)
-        } else {
-            product.checked_mul(size)
-        }
+        if product == 0 { Some(0) } else { product.checked_mul(size) }
     });
     if shape.contains(&0) { Some(0) } else { count }
 }
@@ -19,10 +15,8 @@ pub(crate) fn matrix_shape(shape: &[usize]) -> (usize, usize) {
     match shape {
         [] => (1, 1),
         [columns] => (1, *columns),
-        [rows, rest @ ..] => (
-            *rows,
-            rest.iter()
-                .fold(1, |product: usize, &size| product.saturating_mul(size)),
-        ),
+        [rows, rest @ ..] => {
+            (*rows, rest.iter().fold(1, |product: usize, &size| product.saturating_mul(size)))
+        }
     }
 }

@@ -1,34 +1,29 @@
 //! The public face of the container: round trips, determinism, hostile bytes.
 
 use backslash_codec::{
-    Artifact, CodecError, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor, decode,
-    encode, encoded_size, inspect,
+    Artifact, CodecError, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor,
+    decode, decode_tensor, differences, encode, encode_with, encoded_size, encoded_size_with,
+    inspect, verify,
 };
 
 /// A deterministic sequence of small codes, peaked at zero.
 fn codes(count: usize, seed: u64) -> Vec<i32> {
     let mut state = seed;
     let mut next = move || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 33) as i32
     };
-    (0..count)
-        .map(|_| (next() % 7 + next() % 7 + next() % 5 - 8) / 2)
-        .collect()
+    (0..count).map(|_| (next() % 7 + next() % 7 + next() % 5 - 8) / 2).collect()
 }
 
 fn artifact() -> Artifact {
     let mut artifact = Artifact::default();
-    artifact.metadata.insert(
-        "config.json".into(),
-        br#"{"layers": 2, "layers": 2, "layers": 2}"#.to_vec(),
-    );
+    artifact
+        .metadata
+        .insert("config.json".into(), br#"{"layers": 2, "layers": 2, "layers": 2}"#.to_vec());
     artifact.metadata.insert("empty".into(), Vec::new());
-    for (index, shape) in [vec![64, 96], vec![3, 5, 7], vec![9], vec![], vec![0, 4]]
-        .into_iter()
-        .enumerate()
+    for (index, shape) in
+        [vec![64, 96], vec![3, 5, 7], vec![9], vec![], vec![0, 4]].into_iter().enumerate()
     {
         let mut tensor = QuantizedTensor {
             codes: codes(shape.iter().product(), index as u64),
@@ -40,14 +35,10 @@ fn artifact() -> Artifact {
         };
         tensor.row_scales = (index % 2 == 0).then(|| vec![0.5; tensor.rows()]);
         tensor.column_scales = (index == 1).then(|| vec![2.0; tensor.columns()]);
-        artifact
-            .tensors
-            .insert(format!("layer.{index}.weight"), Tensor::Quantized(tensor));
+        artifact.tensors.insert(format!("layer.{index}.weight"), Tensor::Quantized(tensor));
     }
     let norm = RawTensor::from_f32_as_bf16(vec![40], &[1.0; 40]);
-    artifact
-        .tensors
-        .insert("norm.weight".into(), Tensor::Raw(norm));
+    artifact.tensors.insert("norm.weight".into(), Tensor::Raw(norm));
     artifact
 }
 
@@ -66,10 +57,7 @@ fn content_comes_back() {
 fn one_and_two_threads_give_the_same_bytes() {
     let artifact = artifact();
     let with_threads = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| encode(&artifact).unwrap())
     };
     assert_eq!(with_threads(1), with_threads(2));
@@ -79,10 +67,7 @@ fn one_and_two_threads_give_the_same_bytes() {
 fn every_truncation_and_every_bit_flip_is_an_error() {
     let bytes = encode(&artifact()).unwrap();
     for length in 0..bytes.len() {
-        assert!(
-            decode(&bytes[..length], &Limits::default()).is_err(),
-            "cut to {length}"
-        );
+        assert!(decode(&bytes[..length], &Limits::default()).is_err(), "cut to {length}");
     }
     for bit in 0..bytes.len() * 8 {
         let mut damaged = bytes.clone();
@@ -92,20 +77,14 @@ fn every_truncation_and_every_bit_flip_is_an_error() {
     }
     let mut longer = bytes.clone();
     longer.push(0);
-    assert!(matches!(
-        decode(&longer, &Limits::default()),
-        Err(CodecError::Corrupt { .. })
-    ));
+    assert!(matches!(decode(&longer, &Limits::default()), Err(CodecError::Corrupt { .. })));
 }
 
 #[test]
 fn the_memory_limit_holds() {
     let bytes = encode(&artifact()).unwrap();
     let error = decode(&bytes, &Limits { max_memory: 1000 }).unwrap_err();
-    assert!(
-        matches!(error, CodecError::LimitExceeded { limit: 1000, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, CodecError::LimitExceeded { limit: 1000, .. }), "{error}");
 }
 
 #[test]
@@ -117,14 +96,129 @@ fn kinds_of_damage_are_told_apart() {
         decode(&future, &Limits::default()),
         Err(CodecError::UnsupportedVersion { major: 9, .. })
     ));
-    assert!(matches!(
-        decode(&bytes[..20], &Limits::default()),
-        Err(CodecError::Truncated { .. })
-    ));
+    assert!(matches!(decode(&bytes[..20], &Limits::default()), Err(CodecError::Truncated { .. })));
     let mut other = bytes;
     other[0] = b'P';
+    assert!(matches!(decode(&other, &Limits::default()), Err(CodecError::Corrupt { .. })));
+}
+
+#[test]
+fn fast_files_are_aligned_and_come_back() {
+    let artifact = artifact();
+    let bytes = encode_with(&artifact, Effort::Fast).unwrap();
+    assert_eq!(decode(&bytes, &Limits::default()).unwrap(), artifact);
+    assert_eq!(encoded_size_with(&artifact, Effort::Fast).unwrap().total(), bytes.len() as u64);
+    assert_eq!(inspect(&bytes).unwrap().split, encoded_size_with(&artifact, Effort::Fast).unwrap());
+    assert_eq!(bytes[12], 6);
+}
+
+#[test]
+fn huge_declared_shapes_are_refused_before_allocating() {
+    // A valid empty file whose directory is replaced by one that declares 2^60 codes.
+    for shape in [
+        &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f][..],
+        &[0x80, 0x80, 0x80, 0x80, 0x10],
+    ] {
+        let mut directory = vec![1, 0, 1, b'a', 2, 0, 0, 0, 0, 0, 0, 1];
+        directory.extend(shape);
+        directory.extend([0; 200]);
+        let file = with_directory(&directory);
+        let error = decode(&file, &Limits { max_memory: 1 << 20 }).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                CodecError::Corrupt { .. }
+                    | CodecError::LimitExceeded { .. }
+                    | CodecError::Truncated { .. }
+            ),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn wrong_directories_are_refused() {
+    let empty = |name: &[u8]| [&[0, name.len() as u8], name, &[0, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let file = |entries: &[Vec<u8>]| {
+        with_directory(&[vec![entries.len() as u8], entries.concat()].concat())
+    };
+    assert!(decode(&file(&[empty(b"a"), empty(b"b")]), &Limits::default()).is_ok());
+    for (entries, why) in [
+        (vec![empty(b"a"), empty(b"a")], "duplicate name"),
+        (vec![empty(b"b"), empty(b"a")], "out of order"),
+        (vec![empty(b"")], "empty name"),
+        (vec![empty(&[0xff])], "not UTF-8"),
+        (vec![vec![5, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 0]], "shares more than there is"),
+        (vec![vec![0, 1, b'a', 9, 0, 0, 0, 0, 0, 0, 0]], "unknown kind"),
+        (vec![vec![0, 1, b'a', 0, 0, 0, 9, 0, 0, 0, 0]], "section beyond the end"),
+    ] {
+        assert!(decode(&file(&entries), &Limits::default()).is_err(), "{why}");
+    }
+}
+
+/// A file of this directory and no sections, with right checksums.
+fn with_directory(directory: &[u8]) -> Vec<u8> {
+    let mut file = b"\x89BSL\r\n\x1a\n\x01\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    file.extend((directory.len() as u64).to_le_bytes());
+    let checksum = crc32fast::hash(&[&file, directory].concat());
+    let hash = blake3::hash(&[&file, directory].concat());
+    file.extend(checksum.to_le_bytes());
+    file.extend(hash.as_bytes());
+    file.extend(directory);
+    file
+}
+
+/// Bytes changed behind right checksums must still be refused or decoded, quickly and without a panic.
+#[test]
+fn mutations_behind_right_checksums_are_safe() {
+    let mut state = 7_u64;
+    let mut random = move |bound: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % bound
+    };
+    for effort in [Effort::Smallest, Effort::Fast] {
+        let original = encode_with(&artifact(), effort).unwrap();
+        let directory_bytes = u64::from_le_bytes(original[20..28].try_into().unwrap()) as usize;
+        for _ in 0..400 {
+            let mut file = original.clone();
+            for _ in 0..1 + random(3) {
+                let position = 64 + random(file.len() - 64);
+                file[position] = [0, 1, 0x7f, 0x80, 0xff, random(256) as u8][random(6)];
+            }
+            if random(4) == 0 {
+                file.truncate(64 + random(file.len() - 64));
+            }
+            backslash_codec::reseal(&mut file, directory_bytes);
+            let _ = decode(&file, &Limits { max_memory: 1 << 22 });
+            let _ = inspect(&file);
+        }
+    }
+}
+
+#[test]
+fn verification_tells_canonical_files_and_differences() {
+    let artifact = artifact();
+    for effort in [Effort::Fast, Effort::Smallest] {
+        let bytes = encode_with(&artifact, effort).unwrap();
+        let found = verify(&bytes, &Limits::default()).unwrap();
+        assert_eq!((found.tensors, found.metadata, found.canonical), (6, 2, Some(effort)));
+        let expected = |name: &str| match &artifact.tensors[name] {
+            Tensor::Quantized(tensor) => Some(tensor.dequantize()),
+            Tensor::Raw(_) => None,
+        };
+        assert_eq!(differences(&bytes, &Limits::default(), expected).unwrap(), ["norm.weight"]);
+    }
+}
+
+#[test]
+fn one_tensor_is_read_without_the_rest() {
+    let artifact = artifact();
+    let bytes = encode(&artifact).unwrap();
+    for (name, tensor) in &artifact.tensors {
+        assert_eq!(&decode_tensor(&bytes, name, &Limits::default()).unwrap(), tensor);
+    }
     assert!(matches!(
-        decode(&other, &Limits::default()),
-        Err(CodecError::Corrupt { .. })
+        decode_tensor(&bytes, "config.json", &Limits::default()),
+        Err(CodecError::InvalidArgument { .. })
     ));
 }

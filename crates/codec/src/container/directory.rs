@@ -2,12 +2,11 @@
 
 use crate::cursor::{Cursor, write_varint};
 use crate::error::CodecError;
+use crate::layout::Layout;
 use crate::quantized::Reconstruction;
 use crate::raw::FloatType;
 use crate::shape::element_count;
 
-/// Codes per independent block; the last block of a tensor may be shorter.
-pub(crate) const BLOCK_CODES: usize = 1 << 20;
 /// Longest name of a tensor or metadata key, in bytes.
 const MAX_NAME: usize = 1024;
 /// Most dimensions of a tensor.
@@ -36,6 +35,7 @@ pub(super) enum Body {
     },
     Quantized {
         shape: Vec<usize>,
+        coder: CodeCoder,
         step: f32,
         reconstruction: Reconstruction,
         row_scales: bool,
@@ -43,11 +43,19 @@ pub(super) enum Body {
     },
 }
 
+/// How the codes of a tensor are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CodeCoder {
+    Rans,
+    Mix,
+}
+
 /// How a run of bytes is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByteCoder {
     Stored,
     Deflate,
+    Mix,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -62,11 +70,7 @@ impl Body {
     pub(super) fn section_count(&self) -> usize {
         match self {
             Self::Metadata { .. } | Self::Raw { .. } => 1,
-            Self::Quantized { shape, .. } => {
-                1 + element_count(shape)
-                    .expect("checked when read")
-                    .div_ceil(BLOCK_CODES)
-            }
+            Self::Quantized { shape, .. } => 1 + Layout::new(shape).blocks(),
         }
     }
 
@@ -77,20 +81,12 @@ impl Body {
             Self::Raw { shape, dtype, .. } => (element_count(shape).expect("checked when read")
                 as u64)
                 .saturating_mul(dtype.bytes() as u64),
-            Self::Quantized {
-                shape,
-                row_scales,
-                column_scales,
-                ..
-            } => {
+            Self::Quantized { shape, row_scales, column_scales, .. } => {
                 let (rows, columns) = crate::shape::matrix_shape(shape);
                 let count = element_count(shape).expect("checked when read") as u64;
                 let rows = if *row_scales { rows as u64 } else { 0 };
                 let columns = if *column_scales { columns as u64 } else { 0 };
-                count
-                    .saturating_add(rows)
-                    .saturating_add(columns)
-                    .saturating_mul(4)
+                count.saturating_add(rows).saturating_add(columns).saturating_mul(4)
             }
         }
     }
@@ -99,29 +95,24 @@ impl Body {
 pub(super) fn write(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
     write_varint(&mut out, entries.len() as u64);
+    let mut previous: &[u8] = &[];
     for entry in entries {
-        write_varint(&mut out, entry.name.len() as u64);
-        out.extend(entry.name.as_bytes());
+        let name = entry.name.as_bytes();
+        let shared = name.iter().zip(previous).take_while(|pair| pair.0 == pair.1).count();
+        write_varint(&mut out, shared as u64);
+        write_varint(&mut out, (name.len() - shared) as u64);
+        out.extend(&name[shared..]);
+        previous = name;
         match &entry.body {
             Body::Metadata { length, coder } => {
                 out.extend([0, *coder as u8]);
                 write_varint(&mut out, *length);
             }
-            Body::Raw {
-                shape,
-                dtype,
-                coder,
-            } => {
+            Body::Raw { shape, dtype, coder } => {
                 out.extend([1, *coder as u8, *dtype as u8]);
                 write_shape(&mut out, shape);
             }
-            Body::Quantized {
-                shape,
-                step,
-                reconstruction,
-                row_scales,
-                column_scales,
-            } => {
+            Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales } => {
                 let shrink = match reconstruction {
                     Reconstruction::Uniform => None,
                     Reconstruction::Shrink(n) => Some(*n),
@@ -129,7 +120,7 @@ pub(super) fn write(entries: &[Entry]) -> Vec<u8> {
                 let flags = u8::from(*row_scales)
                     | u8::from(*column_scales) << 1
                     | u8::from(shrink.is_some()) << 2;
-                out.extend([2, flags]);
+                out.extend([2, flags, *coder as u8]);
                 out.extend(shrink);
                 out.extend(step.to_le_bytes());
                 write_shape(&mut out, shape);
@@ -153,10 +144,7 @@ fn write_shape(out: &mut Vec<u8>, shape: &[usize]) {
 /// Checks what the directory can hold.
 pub(super) fn validate(name: &str, shape: &[usize]) -> Result<(), CodecError> {
     if name.is_empty() || name.len() > MAX_NAME {
-        let problem = format!(
-            "a name of {} bytes; 1 to {MAX_NAME} are allowed",
-            name.len()
-        );
+        let problem = format!("a name of {} bytes; 1 to {MAX_NAME} are allowed", name.len());
         return Err(CodecError::invalid(name, problem));
     }
     if shape.len() > MAX_RANK {
@@ -168,43 +156,51 @@ pub(super) fn validate(name: &str, shape: &[usize]) -> Result<(), CodecError> {
     Ok(())
 }
 
-/// Reads a directory for sections of `section_bytes` bytes in total.
-pub(super) fn read(bytes: &[u8], section_bytes: u64) -> Result<Vec<Entry>, CodecError> {
+/// Offset of a section that would start at `offset` without padding.
+pub(super) fn aligned(offset: u64, alignment: u64) -> Option<u64> {
+    offset.checked_next_multiple_of(alignment)
+}
+
+/// Reads a directory for sections that cover the bytes from `start` to `end` of the file.
+pub(super) fn read(
+    bytes: &[u8],
+    start: u64,
+    end: u64,
+    alignment: u64,
+) -> Result<Vec<Entry>, CodecError> {
     let mut cursor = Cursor::new(bytes, "directory");
     let count = cursor.varint()?;
     if count > MAX_ENTRIES {
-        return Err(cursor.corrupt(format!(
-            "{count} entries; at most {MAX_ENTRIES} are allowed"
-        )));
+        return Err(cursor.corrupt(format!("{count} entries; at most {MAX_ENTRIES} are allowed")));
     }
     let mut entries: Vec<Entry> = Vec::new();
-    let mut covered = 0_u64;
+    let mut covered = start;
     for _ in 0..count {
-        let entry = read_entry(&mut cursor)?;
+        let entry = read_entry(&mut cursor, entries.last().map_or("", |entry| &entry.name))?;
         if let Some(previous) = entries.last()
             && (previous.body.is_tensor(), &previous.name) >= (entry.body.is_tensor(), &entry.name)
         {
             return Err(cursor.corrupt(format!("{}: out of order or twice", entry.name)));
         }
         for section in &entry.sections {
-            covered = covered
-                .checked_add(section.length)
-                .ok_or_else(|| cursor.corrupt("section lengths overflow"))?;
+            let reached =
+                aligned(covered, alignment).and_then(|offset| offset.checked_add(section.length));
+            covered = reached.ok_or_else(|| cursor.corrupt("section lengths overflow"))?;
         }
         entries.push(entry);
     }
     cursor.finish()?;
-    if covered > section_bytes {
+    if covered > end {
         return Err(CodecError::Truncated {
             place: "sections".into(),
             needed: covered,
-            available: section_bytes,
+            available: end,
         });
     }
-    if covered < section_bytes {
+    if covered < end {
         return Err(CodecError::corrupt(
             "sections",
-            format!("{} bytes belong to no entry", section_bytes - covered),
+            format!("{} bytes belong to no entry", end - covered),
         ));
     }
     Ok(entries)
@@ -216,37 +212,36 @@ impl Body {
     }
 }
 
-fn read_entry(cursor: &mut Cursor) -> Result<Entry, CodecError> {
-    let length = cursor.length()?;
-    if length == 0 || length > MAX_NAME {
-        return Err(cursor.corrupt(format!(
-            "a name of {length} bytes; 1 to {MAX_NAME} are allowed"
-        )));
+fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> {
+    let (shared, length) = (cursor.length()?, cursor.length()?);
+    let shared = previous
+        .as_bytes()
+        .get(..shared)
+        .ok_or_else(|| cursor.corrupt("a name shares more than there is"))?;
+    if shared.len() + length.min(MAX_NAME + 1) > MAX_NAME || shared.len() + length == 0 {
+        return Err(cursor.corrupt(format!("a name is empty or longer than {MAX_NAME} bytes")));
     }
-    let name = std::str::from_utf8(cursor.take(length)?)
-        .map_err(|_| cursor.corrupt("a name is not UTF-8"))?
-        .to_owned();
+    let name = [shared, cursor.take(length)?].concat();
+    let name = String::from_utf8(name).map_err(|_| cursor.corrupt("a name is not UTF-8"))?;
     let body = match cursor.u8()? {
-        0 => Body::Metadata {
-            coder: read_coder(cursor)?,
-            length: cursor.varint()?,
-        },
+        0 => Body::Metadata { coder: read_coder(cursor)?, length: cursor.varint()? },
         1 => {
             let coder = read_coder(cursor)?;
             let number = cursor.u8()?;
             let dtype = FloatType::from_wire(number)
                 .ok_or_else(|| cursor.corrupt(format!("{name}: type {number} is unknown")))?;
-            Body::Raw {
-                coder,
-                dtype,
-                shape: read_shape(cursor, &name)?,
-            }
+            Body::Raw { coder, dtype, shape: read_shape(cursor, &name)? }
         }
         2 => {
             let flags = cursor.u8()?;
             if flags > 7 {
                 return Err(cursor.corrupt(format!("{name}: flags {flags} are unknown")));
             }
+            let coder = match cursor.u8()? {
+                0 => CodeCoder::Rans,
+                1 => CodeCoder::Mix,
+                number => return Err(cursor.corrupt(format!("{name}: coder {number} is unknown"))),
+            };
             let reconstruction = match flags & 4 {
                 0 => Reconstruction::Uniform,
                 _ => Reconstruction::Shrink(cursor.u8()?),
@@ -255,6 +250,7 @@ fn read_entry(cursor: &mut Cursor) -> Result<Entry, CodecError> {
             let (row_scales, column_scales) = (flags & 1 != 0, flags & 2 != 0);
             Body::Quantized {
                 shape: read_shape(cursor, &name)?,
+                coder,
                 step,
                 reconstruction,
                 row_scales,
@@ -266,22 +262,16 @@ fn read_entry(cursor: &mut Cursor) -> Result<Entry, CodecError> {
     let mut sections = Vec::new();
     for _ in 0..body.section_count() {
         // Grows with the bytes that are there, never with what they declare.
-        sections.push(Section {
-            length: cursor.varint()?,
-            checksum: cursor.u32()?,
-        });
+        sections.push(Section { length: cursor.varint()?, checksum: cursor.u32()? });
     }
-    Ok(Entry {
-        name,
-        body,
-        sections,
-    })
+    Ok(Entry { name, body, sections })
 }
 
-fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
+pub(super) fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
     match cursor.u8()? {
         0 => Ok(ByteCoder::Stored),
         1 => Ok(ByteCoder::Deflate),
+        2 => Ok(ByteCoder::Mix),
         number => Err(cursor.corrupt(format!("byte coder {number} is unknown"))),
     }
 }
@@ -289,13 +279,9 @@ fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
 fn read_shape(cursor: &mut Cursor, name: &str) -> Result<Vec<usize>, CodecError> {
     let rank = cursor.length()?;
     if rank > MAX_RANK {
-        return Err(cursor.corrupt(format!(
-            "{name}: rank {rank}; at most {MAX_RANK} is allowed"
-        )));
+        return Err(cursor.corrupt(format!("{name}: rank {rank}; at most {MAX_RANK} is allowed")));
     }
-    let shape = (0..rank)
-        .map(|_| cursor.length())
-        .collect::<Result<Vec<_>, _>>()?;
+    let shape = (0..rank).map(|_| cursor.length()).collect::<Result<Vec<_>, _>>()?;
     match element_count(&shape) {
         // Byte counts of eight-byte elements must fit too.
         Some(count) if count <= usize::MAX / 16 => Ok(shape),

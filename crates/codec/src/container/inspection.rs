@@ -1,11 +1,13 @@
 //! Where the bytes of a file go, without decoding its codes.
 
-use super::HEADER_BYTES;
-use super::directory::Body;
-use super::reader::open;
+use super::directory::{Body, CodeCoder};
+use super::reader::{Limits, decode, open};
+use crate::artifact::Tensor;
 use crate::cursor::Cursor;
 use crate::error::CodecError;
-use crate::rans::FrequencyTable;
+use crate::layout::Layout;
+use crate::mix;
+use crate::rans;
 use crate::shape::element_count;
 use crate::size::SizeSplit;
 
@@ -22,7 +24,7 @@ pub struct TensorReport {
     pub step: Option<f32>,
     /// All bytes of the tensor, in bits, per weight.
     pub bits_per_weight: f64,
-    /// Entropy of the stored probability table, in bits per weight, where there is one.
+    /// Entropy of the codes' histogram in bits per weight, filled by [`inspect_codes`] only.
     pub entropy_bits: Option<f64>,
     /// Bytes by purpose; the directory is counted for the file only.
     pub split: SizeSplit,
@@ -46,43 +48,40 @@ pub struct Inspection {
 /// Those of [`decode`](super::decode) that header, directory and tables can give.
 pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
     let open = open(file)?;
-    let directory = HEADER_BYTES as u64 + open.header.directory_bytes;
+    // Everything that belongs to no section: header, directory, padding.
+    let sections: usize =
+        open.entries.iter().flat_map(|entry| &entry.1).map(|section| section.len()).sum();
+    let directory = (file.len() - sections) as u64;
     let mut inspection = Inspection {
         metadata: Vec::new(),
         tensors: Vec::new(),
-        split: SizeSplit {
-            directory,
-            ..SizeSplit::default()
-        },
+        split: SizeSplit { directory, ..SizeSplit::default() },
     };
     for (entry, sections) in &open.entries {
         let stored: u64 = sections.iter().map(|section| section.len() as u64).sum();
         let mut split = SizeSplit::default();
-        let (shape, coder, step, entropy) = match &entry.body {
+        let (shape, coder, step) = match &entry.body {
             Body::Metadata { length, .. } => {
                 split.uncoded = stored;
                 inspection.split += split;
-                inspection
-                    .metadata
-                    .push((entry.name.clone(), stored, *length));
+                inspection.metadata.push((entry.name.clone(), stored, *length));
                 continue;
             }
             Body::Raw { shape, coder, .. } => {
                 split.uncoded = stored;
-                (shape, format!("{coder:?}").to_lowercase(), None, None)
+                (shape, format!("{coder:?}").to_lowercase(), None)
             }
-            Body::Quantized { shape, step, .. } => {
+            Body::Quantized { shape, coder, step, .. } => {
                 let mut side = Cursor::new(sections[0], &entry.name);
-                let table = FrequencyTable::read(&mut side)?;
+                let layout = Layout::new(shape);
+                let coder = match coder {
+                    CodeCoder::Rans => rans::Classes::read(&mut side, layout).map(|_| "rans")?,
+                    CodeCoder::Mix => mix::Parameters::read(&mut side, layout).map(|_| "mix")?,
+                };
                 split.scales = side.remaining() as u64;
                 split.tables = sections[0].len() as u64 - split.scales;
                 split.payload = stored - sections[0].len() as u64;
-                (
-                    shape,
-                    "rans".to_owned(),
-                    Some(*step),
-                    Some(entropy_bits(&table)),
-                )
+                (shape, coder.to_owned(), Some(*step))
             }
         };
         let weights = element_count(shape).expect("checked when read").max(1) as f64;
@@ -92,21 +91,27 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
             shape: shape.clone(),
             coder,
             step,
+            entropy_bits: None,
             bits_per_weight: split.total() as f64 * 8.0 / weights,
-            entropy_bits: entropy,
+
             split,
         });
     }
     Ok(inspection)
 }
 
-fn entropy_bits(table: &FrequencyTable) -> f64 {
-    let probabilities = table
-        .frequencies
-        .iter()
-        .map(|&frequency| f64::from(frequency) / 4096.0);
-    probabilities
-        .filter(|&p| p > 0.0)
-        .map(|p| -p * p.log2())
-        .sum()
+/// [`inspect`], and the entropy of the codes of each quantised tensor, for which they are decoded.
+///
+/// # Errors
+///
+/// Those of [`decode`].
+pub fn inspect_codes(file: &[u8], limits: &Limits) -> Result<Inspection, CodecError> {
+    let mut inspection = inspect(file)?;
+    let artifact = decode(file, limits)?;
+    for report in &mut inspection.tensors {
+        if let Some(Tensor::Quantized(tensor)) = artifact.tensors.get(&report.name) {
+            report.entropy_bits = Some(tensor.entropy_bits());
+        }
+    }
+    Ok(inspection)
 }

@@ -2,16 +2,18 @@
 
 use rayon::prelude::*;
 
+use super::HEADER_BYTES;
 use super::bytes;
-use super::directory::{self, BLOCK_CODES, Body, Entry};
+use super::codes;
+use super::directory::{self, Body, Entry};
 use super::header::{self, Header};
 use crate::artifact::{Artifact, Tensor};
 use crate::cursor::Cursor;
 use crate::error::CodecError;
+use crate::layout::Layout;
 use crate::quantized::QuantizedTensor;
-use crate::rans::{self, FrequencyTable};
 use crate::raw::RawTensor;
-use crate::shape::{element_count, matrix_shape};
+use crate::shape::matrix_shape;
 
 /// What decoding may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +25,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 16 GiB.
     fn default() -> Self {
-        Self {
-            max_memory: 16 << 30,
-        }
+        Self { max_memory: 16 << 30 }
     }
 }
 
@@ -37,29 +37,27 @@ pub(super) struct OpenFile<'a> {
 }
 
 pub(super) fn open(file: &[u8]) -> Result<OpenFile<'_>, CodecError> {
-    let (header, directory, mut rest) = header::read(file)?;
-    let entries = directory::read(directory, rest.len() as u64)?;
-    let mut sections = |entry: &Entry| {
-        let section = |length| {
-            let (front, back) = rest.split_at(length);
-            rest = back;
-            front
-        };
-        // The directory's lengths are known to add up to the bytes that are there.
-        entry
-            .sections
-            .iter()
-            .map(|section| section.length as usize)
-            .map(section)
-            .collect::<Vec<_>>()
-    };
-    let entries = entries
-        .into_iter()
-        .map(|entry| {
-            let bytes = sections(&entry);
-            (entry, bytes)
-        })
-        .collect();
+    let (header, directory, _) = header::read(file)?;
+    let mut offset = HEADER_BYTES + directory.len();
+    let entries = directory::read(directory, offset as u64, file.len() as u64, header.alignment)?;
+    let mut with_sections = Vec::new();
+    for entry in entries {
+        let mut sections = Vec::new();
+        for section in &entry.sections {
+            // The directory's lengths are known to cover the file exactly.
+            let start = offset.next_multiple_of(header.alignment as usize);
+            if file[offset..start].iter().any(|&byte| byte != 0) {
+                return Err(CodecError::corrupt(
+                    &entry.name,
+                    "padding before a section is not zero",
+                ));
+            }
+            offset = start + section.length as usize;
+            sections.push(&file[start..offset]);
+        }
+        with_sections.push((entry, sections));
+    }
+    let entries = with_sections;
     Ok(OpenFile { header, entries })
 }
 
@@ -71,9 +69,10 @@ pub(super) fn open(file: &[u8]) -> Result<OpenFile<'_>, CodecError> {
 /// [`CodecError::UnsupportedVersion`]; content larger than allowed is [`CodecError::LimitExceeded`].
 pub fn decode(file: &[u8], limits: &Limits) -> Result<Artifact, CodecError> {
     let open = open(file)?;
-    let needed = open.entries.iter().fold(0_u64, |sum, (entry, _)| {
-        sum.saturating_add(entry.body.decoded_bytes())
-    });
+    let needed = open
+        .entries
+        .iter()
+        .fold(0_u64, |sum, (entry, _)| sum.saturating_add(entry.body.decoded_bytes()));
     if needed > limits.max_memory {
         return Err(CodecError::LimitExceeded {
             place: "file".into(),
@@ -82,22 +81,40 @@ pub fn decode(file: &[u8], limits: &Limits) -> Result<Artifact, CodecError> {
         });
     }
     header::verify_content(&open.header, file)?;
-    let decoded = open
-        .entries
-        .par_iter()
-        .map(|(entry, sections)| decode_entry(entry, sections));
+    let decoded = open.entries.par_iter().map(|(entry, sections)| decode_entry(entry, sections));
     let mut artifact = Artifact::default();
-    for ((entry, _), content) in open
-        .entries
-        .iter()
-        .zip(decoded.collect::<Result<Vec<_>, _>>()?)
-    {
+    for ((entry, _), content) in open.entries.iter().zip(decoded.collect::<Result<Vec<_>, _>>()?) {
         match content {
             Content::Metadata(value) => drop(artifact.metadata.insert(entry.name.clone(), value)),
             Content::Tensor(tensor) => drop(artifact.tensors.insert(entry.name.clone(), tensor)),
         }
     }
     Ok(artifact)
+}
+
+/// Reads one tensor, decoding nothing else. Its own checksums are verified; the content hash of the
+/// whole file is not.
+///
+/// # Errors
+///
+/// Those of [`decode`], and [`CodecError::InvalidArgument`] when the file has no tensor of that name.
+pub fn decode_tensor(file: &[u8], name: &str, limits: &Limits) -> Result<Tensor, CodecError> {
+    let open = open(file)?;
+    let found = open.entries.iter().find(|(entry, _)| entry.body.is_tensor() && entry.name == name);
+    let (entry, sections) =
+        found.ok_or_else(|| CodecError::invalid(name, "the file has no tensor of this name"))?;
+    let needed = entry.body.decoded_bytes();
+    if needed > limits.max_memory {
+        return Err(CodecError::LimitExceeded {
+            place: name.to_owned(),
+            needed,
+            limit: limits.max_memory,
+        });
+    }
+    match decode_entry(entry, sections)? {
+        Content::Tensor(tensor) => Ok(tensor),
+        Content::Metadata(_) => unreachable!("the entry is a tensor"),
+    }
 }
 
 enum Content {
@@ -117,45 +134,25 @@ fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError
     }
     let length = entry.body.decoded_bytes();
     match &entry.body {
-        Body::Metadata { coder, .. } => Ok(Content::Metadata(bytes::decompress(
-            *coder,
-            sections[0],
-            length,
-            name,
-        )?)),
-        Body::Raw {
-            shape,
-            dtype,
-            coder,
-        } => {
-            let planes = bytes::decompress(*coder, sections[0], length, name)?;
-            let bytes = bytes::from_planes(&planes, dtype.bytes());
+        Body::Metadata { coder, .. } => {
+            Ok(Content::Metadata(bytes::decompress(*coder, sections[0], length, 1, name)?))
+        }
+        Body::Raw { shape, dtype, coder } => {
+            let bytes = bytes::decompress(*coder, sections[0], length, dtype.bytes(), name)?;
             Ok(Content::Tensor(Tensor::Raw(RawTensor {
                 shape: shape.clone(),
                 dtype: *dtype,
                 bytes,
             })))
         }
-        Body::Quantized {
-            shape,
-            step,
-            reconstruction,
-            row_scales,
-            column_scales,
-        } => {
+        Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales } => {
             let (rows, columns) = matrix_shape(shape);
             let mut side = Cursor::new(sections[0], name);
-            let table = FrequencyTable::read(&mut side)?;
-            let row_scales = row_scales
-                .then(|| read_scales(&mut side, rows))
-                .transpose()?;
-            let column_scales = column_scales
-                .then(|| read_scales(&mut side, columns))
-                .transpose()?;
+            let codes = codes::decode(*coder, Layout::new(shape), &mut side, &sections[1..], name)?;
+            let row_scales = row_scales.then(|| read_scales(&mut side, rows, name)).transpose()?;
+            let column_scales =
+                column_scales.then(|| read_scales(&mut side, columns, name)).transpose()?;
             side.finish()?;
-            let mut codes = vec![0; element_count(shape).expect("checked when read")];
-            let blocks = codes.par_chunks_mut(BLOCK_CODES).zip(&sections[1..]);
-            blocks.try_for_each(|(codes, section)| rans::decode(section, &table, codes, name))?;
             Ok(Content::Tensor(Tensor::Quantized(QuantizedTensor {
                 shape: shape.clone(),
                 codes,
@@ -168,8 +165,15 @@ fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError
     }
 }
 
-fn read_scales(cursor: &mut Cursor, count: usize) -> Result<Vec<f32>, CodecError> {
-    let bytes = cursor.take(count.saturating_mul(4))?;
+/// Scales: a byte coder, the stored length, the coded f32 values.
+pub(super) fn read_scales(
+    cursor: &mut Cursor,
+    count: usize,
+    name: &str,
+) -> Result<Vec<f32>, CodecError> {
+    let coder = directory::read_coder(cursor)?;
+    let length = cursor.length()?;
+    let bytes = bytes::decompress(coder, cursor.take(length)?, count as u64 * 4, 4, name)?;
     Ok(bytes
         .chunks_exact(4)
         .map(|scale| f32::from_le_bytes(scale.try_into().expect("4 bytes")))

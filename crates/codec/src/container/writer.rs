@@ -2,12 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::directory::{self, BLOCK_CODES, Body, Entry, Section};
+use super::codes::{self, Effort};
+use super::directory::{self, Body, Entry, Section};
 use super::{HEADER_BYTES, bytes, header};
 use crate::artifact::{Artifact, Tensor};
+use crate::cursor::write_varint;
 use crate::error::CodecError;
 use crate::quantized::QuantizedTensor;
-use crate::rans::{self, FrequencyTable};
 use crate::size::SizeSplit;
 
 /// An entry with the bytes of its sections.
@@ -24,15 +25,35 @@ struct EncodedEntry {
 ///
 /// [`CodecError::InvalidArgument`] when a name is empty or too long, or a tensor contradicts its shape.
 pub fn encode(artifact: &Artifact) -> Result<Vec<u8>, CodecError> {
-    let entries = encode_entries(artifact)?;
+    encode_with(artifact, Effort::default())
+}
+
+/// [`encode`] with a chosen effort.
+///
+/// # Errors
+///
+/// Those of [`encode`].
+pub fn encode_with(artifact: &Artifact, effort: Effort) -> Result<Vec<u8>, CodecError> {
+    let entries = encode_entries(artifact, effort)?;
+    let alignment = alignment(effort);
     let mut after_header = write_directory(&entries);
     let directory_bytes = after_header.len();
     for section in entries.iter().flat_map(|entry| &entry.sections) {
+        let offset = HEADER_BYTES + after_header.len();
+        after_header.resize(offset.next_multiple_of(alignment as usize) - HEADER_BYTES, 0);
         after_header.extend_from_slice(section);
     }
-    let mut file = header::write(directory_bytes, &after_header);
+    let mut file = header::write(directory_bytes, alignment, &after_header);
     file.append(&mut after_header);
     Ok(file)
+}
+
+/// Padding costs about 32 bytes per section, which only the fast files can afford.
+fn alignment(effort: Effort) -> u64 {
+    match effort {
+        Effort::Smallest => 1,
+        Effort::Fast => 64,
+    }
 }
 
 /// Exact size of the file that [`encode`] makes, by purpose.
@@ -41,22 +62,32 @@ pub fn encode(artifact: &Artifact) -> Result<Vec<u8>, CodecError> {
 ///
 /// Those of [`encode`].
 pub fn encoded_size(artifact: &Artifact) -> Result<SizeSplit, CodecError> {
-    let entries = encode_entries(artifact)?;
-    let mut split = SizeSplit {
-        directory: (HEADER_BYTES + write_directory(&entries).len()) as u64,
-        ..SizeSplit::default()
-    };
+    encoded_size_with(artifact, Effort::default())
+}
+
+/// [`encoded_size`] with a chosen effort.
+///
+/// # Errors
+///
+/// Those of [`encode`].
+pub fn encoded_size_with(artifact: &Artifact, effort: Effort) -> Result<SizeSplit, CodecError> {
+    let entries = encode_entries(artifact, effort)?;
+    let mut offset = (HEADER_BYTES + write_directory(&entries).len()) as u64;
+    let mut split = SizeSplit { directory: offset, ..SizeSplit::default() };
     for entry in &entries {
         split += entry.split;
+        for section in &entry.sections {
+            let start = offset.next_multiple_of(alignment(effort));
+            split.directory += start - offset;
+            offset = start + section.len() as u64;
+        }
     }
     Ok(split)
 }
 
 fn write_directory(entries: &[EncodedEntry]) -> Vec<u8> {
-    let section = |bytes: &Vec<u8>| Section {
-        length: bytes.len() as u64,
-        checksum: crc32fast::hash(bytes),
-    };
+    let section =
+        |bytes: &Vec<u8>| Section { length: bytes.len() as u64, checksum: crc32fast::hash(bytes) };
     let entries: Vec<Entry> = entries
         .iter()
         .map(|entry| Entry {
@@ -68,102 +99,64 @@ fn write_directory(entries: &[EncodedEntry]) -> Vec<u8> {
     directory::write(&entries)
 }
 
-fn encode_entries(artifact: &Artifact) -> Result<Vec<EncodedEntry>, CodecError> {
+fn encode_entries(artifact: &Artifact, effort: Effort) -> Result<Vec<EncodedEntry>, CodecError> {
     let metadata: Vec<_> = artifact.metadata.iter().collect();
     let tensors: Vec<_> = artifact.tensors.iter().collect();
-    let metadata = metadata
-        .into_par_iter()
-        .map(|(key, value)| encode_metadata(key, value));
-    let tensors = tensors
-        .into_par_iter()
-        .map(|(name, tensor)| encode_tensor(name, tensor));
+    let metadata = metadata.into_par_iter().map(|(key, value)| encode_metadata(key, value, effort));
+    let tensors = tensors.into_par_iter().map(|(name, tensor)| encode_tensor(name, tensor, effort));
     metadata.chain(tensors).collect()
 }
 
-fn encode_metadata(key: &str, value: &[u8]) -> Result<EncodedEntry, CodecError> {
+fn encode_metadata(key: &str, value: &[u8], effort: Effort) -> Result<EncodedEntry, CodecError> {
     directory::validate(key, &[])?;
-    let (coder, stored) = bytes::compress(value);
-    let split = SizeSplit {
-        uncoded: stored.len() as u64,
-        ..SizeSplit::default()
-    };
-    let body = Body::Metadata {
-        length: value.len() as u64,
-        coder,
-    };
-    Ok(EncodedEntry {
-        name: key.to_owned(),
-        body,
-        sections: vec![stored],
-        split,
-    })
+    let (coder, stored) = bytes::compress(value, 1, effort);
+    let split = SizeSplit { uncoded: stored.len() as u64, ..SizeSplit::default() };
+    let body = Body::Metadata { length: value.len() as u64, coder };
+    Ok(EncodedEntry { name: key.to_owned(), body, sections: vec![stored], split })
 }
 
-fn encode_tensor(name: &str, tensor: &Tensor) -> Result<EncodedEntry, CodecError> {
+fn encode_tensor(name: &str, tensor: &Tensor, effort: Effort) -> Result<EncodedEntry, CodecError> {
     directory::validate(name, tensor.shape())?;
     match tensor {
-        Tensor::Quantized(tensor) => encode_quantized(name, tensor),
+        Tensor::Quantized(tensor) => encode_quantized(name, tensor, effort),
         Tensor::Raw(tensor) => {
             tensor.validate(name)?;
-            let (coder, stored) =
-                bytes::compress(&bytes::to_planes(&tensor.bytes, tensor.dtype.bytes()));
-            let split = SizeSplit {
-                uncoded: stored.len() as u64,
-                ..SizeSplit::default()
-            };
-            let body = Body::Raw {
-                shape: tensor.shape.clone(),
-                dtype: tensor.dtype,
-                coder,
-            };
-            Ok(EncodedEntry {
-                name: name.to_owned(),
-                body,
-                sections: vec![stored],
-                split,
-            })
+            let (coder, stored) = bytes::compress(&tensor.bytes, tensor.dtype.bytes(), effort);
+            let split = SizeSplit { uncoded: stored.len() as u64, ..SizeSplit::default() };
+            let body = Body::Raw { shape: tensor.shape.clone(), dtype: tensor.dtype, coder };
+            Ok(EncodedEntry { name: name.to_owned(), body, sections: vec![stored], split })
         }
     }
 }
 
-fn encode_quantized(name: &str, tensor: &QuantizedTensor) -> Result<EncodedEntry, CodecError> {
+fn encode_quantized(
+    name: &str,
+    tensor: &QuantizedTensor,
+    effort: Effort,
+) -> Result<EncodedEntry, CodecError> {
     tensor.validate(name)?;
     let mut split = SizeSplit::default();
-    let table = FrequencyTable::from_codes(&tensor.codes);
-    let mut side = Vec::new();
-    table.write(&mut side);
+    let encoded = codes::encode(tensor, effort);
+    let mut side = encoded.tables;
     split.tables = side.len() as u64;
-    for scale in tensor
-        .row_scales
-        .iter()
-        .chain(&tensor.column_scales)
-        .flatten()
-    {
-        side.extend(scale.to_le_bytes());
+    for scales in tensor.row_scales.iter().chain(&tensor.column_scales) {
+        let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        let (coder, stored) = bytes::compress(&bytes, 4, effort);
+        side.push(coder as u8);
+        write_varint(&mut side, stored.len() as u64);
+        side.extend(stored);
     }
     split.scales = side.len() as u64 - split.tables;
+    split.payload = encoded.blocks.iter().map(|block| block.len() as u64).sum();
     let mut sections = vec![side];
-    sections.par_extend(
-        tensor
-            .codes
-            .par_chunks(BLOCK_CODES)
-            .map(|codes| rans::encode(codes, &table)),
-    );
-    split.payload = sections[1..]
-        .iter()
-        .map(|section| section.len() as u64)
-        .sum();
+    sections.extend(encoded.blocks);
     let body = Body::Quantized {
         shape: tensor.shape.clone(),
+        coder: encoded.coder,
         step: tensor.step,
         reconstruction: tensor.reconstruction,
         row_scales: tensor.row_scales.is_some(),
         column_scales: tensor.column_scales.is_some(),
     };
-    Ok(EncodedEntry {
-        name: name.to_owned(),
-        body,
-        sections,
-        split,
-    })
+    Ok(EncodedEntry { name: name.to_owned(), body, sections, split })
 }

@@ -1,0 +1,370 @@
+//! The model of weight codes: which contexts predict a code, and in which decisions it is spelled.
+
+use rayon::prelude::*;
+
+use super::factors::round;
+use super::model::{Counter, INPUTS, Mixer, Rates, code_plain};
+use super::parameters::Parameters;
+use super::range::{BitCoder, Decoder, Encoder};
+use super::side::scale_by_level;
+use super::tables::{TABLES, Tables};
+use crate::error::CodecError;
+use crate::layout::Layout;
+
+/// Magnitudes from here on are spelled by an exponential Golomb code.
+const MAX_FLAGS: usize = 24;
+/// Sizes of the contexts, per decision.
+const SIZES: [usize; INPUTS] = [128, 64, 64, 1024, 1024, 1024];
+const fn offsets() -> [usize; INPUTS] {
+    let mut offsets = [0; INPUTS];
+    let mut index = 1;
+    while index < INPUTS {
+        offsets[index] = offsets[index - 1] + SIZES[index - 1];
+        index += 1;
+    }
+    offsets
+}
+const OFFSETS: [usize; INPUTS] = offsets();
+/// Counters of one kind of decision: the contexts, padded to a power of two so that indices need no check.
+const CONTEXTS: usize = 4096;
+const _: () = assert!(OFFSETS[INPUTS - 1] + SIZES[INPUTS - 1] <= CONTEXTS);
+/// Mixers: one per magnitude flag, one for low bits, three for signs.
+const LOW_KIND: usize = MAX_FLAGS;
+const SIGN_KIND: usize = MAX_FLAGS + 1;
+const KINDS: usize = MAX_FLAGS + 4;
+
+const RATES: Rates = Rates { counter_limit: 1023, mixer_shift: 10 };
+
+/// Encodes all blocks of a tensor.
+pub(super) fn encode_blocks(
+    codes: &[i32],
+    layout: Layout,
+    parameters: &Parameters,
+) -> Vec<Vec<u8>> {
+    let blocks = codes.par_chunks(layout.block_codes()).enumerate();
+    blocks
+        .map(|(index, codes)| {
+            encode(codes, layout.columns, index * layout.rows_per_block(), parameters)
+        })
+        .collect()
+}
+
+/// Encodes rows starting with row `first_row` of the tensor.
+pub(crate) fn encode(
+    codes: &[i32],
+    columns: usize,
+    first_row: usize,
+    parameters: &Parameters,
+) -> Vec<u8> {
+    let mut coder = Encoder::new();
+    let mut buffer = codes.to_vec();
+    run(&mut coder, &mut buffer, columns, first_row, parameters);
+    coder.finish()
+}
+
+/// Decodes rows starting with row `first_row` of the tensor.
+///
+/// # Errors
+///
+/// [`CodecError::Corrupt`] when the stream does not end with its bytes.
+pub(crate) fn decode(
+    bytes: &[u8],
+    codes: &mut [i32],
+    columns: usize,
+    first_row: usize,
+    parameters: &Parameters,
+    place: &str,
+) -> Result<(), CodecError> {
+    let mut coder = Decoder::new(bytes);
+    codes.fill(0);
+    run(&mut coder, codes, columns, first_row, parameters);
+    if coder.ended() {
+        Ok(())
+    } else {
+        Err(CodecError::corrupt(place, "the stream does not end with its bytes"))
+    }
+}
+
+/// Runs the model with the instructions that the processor has; the result is the same on all.
+fn run<C: BitCoder>(
+    coder: &mut C,
+    codes: &mut [i32],
+    columns: usize,
+    first_row: usize,
+    parameters: &Parameters,
+) {
+    let mut model = Model::new(columns, parameters);
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+    {
+        // SAFETY: the processor has the features; the function is safe code compiled for them.
+        #[allow(unsafe_code)]
+        unsafe {
+            run_avx2(&mut model, coder, codes, first_row);
+        }
+        return;
+    }
+    model.run(coder, codes, first_row);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+fn run_avx2<C: BitCoder>(model: &mut Model, coder: &mut C, codes: &mut [i32], first_row: usize) {
+    model.run(coder, codes, first_row);
+}
+
+/// What the sign of a residual is predicted from.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Sum of the residuals of the row so far, and their number.
+    row_sum: i32,
+    seen: u32,
+    /// Context of the column.
+    column: usize,
+    /// Sixteenths between the prediction and the code below it.
+    fraction: usize,
+}
+
+/// Running sums of one column.
+#[derive(Clone, Copy, Default)]
+struct Column {
+    /// Sum of 16·magnitude that the prior stands for, and the sum of the magnitudes themselves.
+    start: u64,
+    magnitudes: u32,
+    signed: i32,
+    /// Context of the scale, and the scale itself as 64·log2 relative to the mean.
+    log: i32,
+    /// Context of the sign, 0..32.
+    sign: usize,
+    /// The column itself as a context, at most 1024 of them, and its sixteenth of the row.
+    place: u16,
+    group: u16,
+}
+
+struct Model<'a> {
+    parameters: &'a Parameters,
+    columns: Vec<Column>,
+    counters: Vec<[Counter; CONTEXTS]>,
+    mixer: Mixer,
+    golomb: Vec<Counter>,
+}
+
+impl<'a> Model<'a> {
+    fn new(columns: usize, parameters: &'a Parameters) -> Self {
+        let mean = u64::from(parameters.mean) >> parameters.low_bits;
+        let nonzero = (65536 * mean / (mean + 16)).clamp(64, 65000) as u32;
+        let mut counters = vec![[Counter::new(nonzero, 1); CONTEXTS]; KINDS];
+        counters[LOW_KIND..].fill([Counter::new(32768, 1); CONTEXTS]);
+        Self {
+            parameters,
+            columns: (0..columns)
+                .map(|index| Column {
+                    sign: 16,
+                    start: scale_by_level(
+                        u64::from(parameters.column_prior) * u64::from(parameters.mean),
+                        parameters.column_levels.get(index).copied().unwrap_or(0),
+                    ),
+                    log: i32::from(parameters.column_levels.get(index).copied().unwrap_or(0)) * 16,
+                    place: (if columns > 1024 { index * 1024 / columns } else { index }) as u16,
+                    group: (index * 16 / columns) as u16,
+                    ..Column::default()
+                })
+                .collect(),
+            counters,
+            mixer: Mixer::new(KINDS),
+            golomb: vec![Counter::new(32768, 0); 64],
+        }
+    }
+
+    #[inline(always)]
+    fn run<C: BitCoder>(&mut self, coder: &mut C, codes: &mut [i32], first_row: usize) {
+        let tables = &**TABLES;
+        let columns = self.columns.len();
+        let mean_log = tables.log2(self.parameters.mean);
+        let mut prediction = vec![0_i32; columns];
+        for (row, codes) in codes.chunks_mut(columns).enumerate() {
+            self.parameters.factors.predict(first_row + row, &mut prediction);
+            self.row(coder, tables, first_row + row, codes, &prediction, mean_log);
+            self.finish_row(tables, codes, &prediction, row as u32 + 1, mean_log);
+        }
+    }
+
+    #[inline(always)]
+    fn row<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        tables: &Tables,
+        row: usize,
+        codes: &mut [i32],
+        prediction: &[i32],
+        mean_log: i32,
+    ) {
+        let low_bits = self.parameters.low_bits;
+        let prior = self.parameters.row_prior;
+        let level = self.parameters.row_levels.get(row).copied().unwrap_or(0);
+        let mut magnitudes =
+            scale_by_level(u64::from(prior) * u64::from(self.parameters.mean), level);
+        let mut signed = 0_i32;
+        for (index, code) in codes.iter_mut().enumerate() {
+            let column = self.columns[index];
+            let seen = tables.log2(index as u32 + prior);
+            let row_log = tables.log2(magnitudes.min(u64::from(u32::MAX)) as u32) - seen - mean_log;
+            let both = row_log + column.log;
+            // A bin of 2^shift/64 octaves, with the mean in the middle of `count` bins.
+            let bin = |log: i32, shift: u32, count: i32| {
+                ((log >> shift) + count / 2).clamp(0, count - 1) as usize
+            };
+            let contexts = [
+                OFFSETS[0] + bin(both, 2, 128),
+                OFFSETS[1] + bin(row_log, 3, 64),
+                OFFSETS[2] + bin(column.log, 3, 64),
+                OFFSETS[3] + bin(row_log, 4, 32) * 32 + bin(column.log, 4, 32),
+                OFFSETS[4] + column.place as usize,
+                OFFSETS[5] + column.group as usize * 64 + bin(both, 3, 64),
+            ];
+            let (expected, fraction) =
+                (round(prediction[index]), prediction[index].wrapping_add(128) >> 4 & 15);
+            let residual = code.wrapping_sub(expected);
+            let magnitude =
+                self.magnitude(coder, tables, &contexts, residual.unsigned_abs(), low_bits);
+            let negative = magnitude > 0 && {
+                let place = Place {
+                    row_sum: signed,
+                    seen: index as u32,
+                    column: column.sign,
+                    fraction: fraction as usize,
+                };
+                self.sign(coder, tables, residual < 0, magnitude, place)
+            };
+            let residual = if negative { magnitude.wrapping_neg() } else { magnitude } as i32;
+            *code = residual.wrapping_add(expected);
+            magnitudes = magnitudes.saturating_add(u64::from(magnitude) << 4);
+            signed = signed.saturating_add(residual);
+        }
+    }
+
+    #[inline(always)]
+    fn magnitude<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        tables: &Tables,
+        contexts: &[usize; INPUTS],
+        magnitude: u32,
+        low_bits: u32,
+    ) -> u32 {
+        let high = magnitude.checked_shr(low_bits).unwrap_or(0);
+        let mut decoded = 0;
+        while decoded < MAX_FLAGS {
+            let counters = &mut self.counters[decoded];
+            let bit = u32::from(high > decoded as u32);
+            if self.mixer.code(coder, tables, RATES, decoded.min(8), counters, contexts, bit) == 0 {
+                break;
+            }
+            decoded += 1;
+        }
+        let mut value = decoded as u32;
+        if decoded == MAX_FLAGS {
+            value = value.wrapping_add(self.exponential_golomb(
+                coder,
+                tables,
+                high.wrapping_sub(MAX_FLAGS as u32),
+            ));
+        }
+        for position in (0..low_bits).rev() {
+            let bit = magnitude >> position & 1;
+            let bit = if position + 1 == low_bits {
+                let counters = &mut self.counters[LOW_KIND];
+                let context = decoded.min(31);
+                let contexts = std::array::from_fn(|input| OFFSETS[input] + context);
+                self.mixer.code(coder, tables, RATES, LOW_KIND, counters, &contexts, bit)
+            } else {
+                coder.code(32768, bit)
+            };
+            value = value << 1 | bit;
+        }
+        value
+    }
+
+    /// Length in unary with adaptive bits, then the bits below the leading one.
+    #[inline(never)]
+    fn exponential_golomb<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        tables: &Tables,
+        value: u32,
+    ) -> u32 {
+        let value = u64::from(value) + 1;
+        let length = 63 - value.leading_zeros();
+        let mut decoded = 0;
+        while decoded < 32
+            && code_plain(
+                coder,
+                tables,
+                &mut self.golomb[decoded as usize],
+                u32::from(length > decoded),
+            ) == 1
+        {
+            decoded += 1;
+        }
+        let mut result = 1_u64;
+        for position in (0..decoded).rev() {
+            result = result << 1 | u64::from(coder.code(32768, (value >> position & 1) as u32));
+        }
+        (result - 1) as u32
+    }
+
+    /// Whether the residual is negative.
+    #[inline(always)]
+    fn sign<C: BitCoder>(
+        &mut self,
+        coder: &mut C,
+        tables: &Tables,
+        negative: bool,
+        magnitude: u32,
+        place: Place,
+    ) -> bool {
+        if !self.parameters.predict_signs {
+            return coder.code(32768, u32::from(negative)) == 1;
+        }
+        let level = magnitude.min(3) as usize - 1;
+        let row_mean = i64::from(place.row_sum) * 128
+            / (i64::from(place.seen + 8) * i64::from(self.parameters.mean));
+        let row_bin = (row_mean + 16).clamp(0, 31) as usize;
+        let contexts = [
+            OFFSETS[0] + place.fraction,
+            OFFSETS[1] + row_bin,
+            OFFSETS[2] + place.column,
+            OFFSETS[3] + row_bin * 32 + place.column,
+            OFFSETS[4] + place.column * 16 + place.fraction,
+            OFFSETS[5] + (row_bin + place.column) * 16 + place.fraction,
+        ];
+        let kind = SIGN_KIND + level;
+        let counters = &mut self.counters[kind];
+        self.mixer.code(coder, tables, RATES, kind, counters, &contexts, u32::from(negative)) == 1
+    }
+
+    /// Adds a row to the sums of the columns.
+    fn finish_row(
+        &mut self,
+        tables: &Tables,
+        codes: &[i32],
+        prediction: &[i32],
+        rows: u32,
+        mean_log: i32,
+    ) {
+        let prior = self.parameters.column_prior;
+        let seen_log = tables.log2(rows + prior);
+        let signed_scale = i64::from(rows + 8) * i64::from(self.parameters.mean);
+        for ((column, &code), &prediction) in self.columns.iter_mut().zip(codes).zip(prediction) {
+            let residual = code.wrapping_sub(round(prediction));
+            column.magnitudes = column.magnitudes.saturating_add(residual.unsigned_abs());
+            column.signed = column.signed.saturating_add(residual);
+            let sum = column.start + (u64::from(column.magnitudes) << 4);
+            column.log = tables.log2(sum.min(u64::from(u32::MAX)) as u32) - seen_log - mean_log;
+            column.sign =
+                (i64::from(column.signed) * 128 / signed_scale + 16).clamp(0, 31) as usize;
+        }
+    }
+}

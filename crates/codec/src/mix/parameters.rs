@@ -1,0 +1,177 @@
+//! What the encoder chooses for one tensor under the mixing coder.
+
+use super::factors::Factors;
+use super::side;
+use crate::cursor::{Cursor, write_varint};
+use crate::error::CodecError;
+use crate::layout::Layout;
+
+/// What the encoder chooses per tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parameters {
+    /// Mean magnitude of the codes in units of 1/16, at least 1: the reference for all scales.
+    pub(crate) mean: u32,
+    /// Low bits of a magnitude that are spelled apart.
+    pub(crate) low_bits: u32,
+    /// Weight of the mean against the row's and the column's own codes, in codes.
+    pub(crate) row_prior: u32,
+    pub(crate) column_prior: u32,
+    /// Scale of each row and column against the mean, in quarter octaves; empty when all are 0.
+    pub(crate) row_levels: Vec<i8>,
+    pub(crate) column_levels: Vec<i8>,
+    /// Whether signs are predicted or cost one bit each.
+    pub(crate) predict_signs: bool,
+    /// Prediction of the codes themselves.
+    pub(crate) factors: Factors,
+}
+
+/// Parameters with what they make of the codes.
+struct Candidate {
+    parameters: Parameters,
+    blocks: Vec<Vec<u8>>,
+    size: usize,
+}
+
+impl Candidate {
+    fn new(parameters: Parameters, codes: &[i32], layout: Layout) -> Self {
+        let blocks = super::codes::encode_blocks(codes, layout, &parameters);
+        let mut tables = Vec::new();
+        parameters.write(&mut tables);
+        let size = tables.len() + blocks.iter().map(Vec::len).sum::<usize>();
+        Self { parameters, blocks, size }
+    }
+
+    /// Halves, or doubles, one prior for as long as that saves bytes.
+    fn climb(&mut self, codes: &[i32], layout: Layout, prior: fn(&mut Parameters) -> &mut u32) {
+        for step in [|prior: u32| prior / 2, |prior: u32| prior * 2] {
+            let before = self.size;
+            loop {
+                let mut next = self.parameters.clone();
+                let value = step(*prior(&mut next));
+                if !(1..=1 << 15).contains(&value) {
+                    break;
+                }
+                *prior(&mut next) = value;
+                if !self.challenge(next, codes, layout) {
+                    break;
+                }
+            }
+            if self.size < before {
+                break;
+            }
+        }
+    }
+
+    /// Replaces the candidate by a smaller one, and tells whether it was.
+    fn challenge(&mut self, parameters: Parameters, codes: &[i32], layout: Layout) -> bool {
+        let candidate = Self::new(parameters, codes, layout);
+        let smaller = candidate.size < self.size;
+        if smaller {
+            *self = candidate;
+        }
+        smaller
+    }
+}
+
+impl Parameters {
+    /// Parameters for values around zero without further structure.
+    pub(super) fn with_mean(mean: u32) -> Self {
+        let mut low_bits = 0;
+        // More than ten flags per value would be slow.
+        while (mean >> low_bits) >= 16 * 10 {
+            low_bits += 1;
+        }
+        Self {
+            mean,
+            low_bits,
+            row_prior: 32,
+            column_prior: 32,
+            row_levels: Vec::new(),
+            column_levels: Vec::new(),
+            predict_signs: false,
+            factors: Factors::default(),
+        }
+    }
+
+    /// [`Parameters::with_mean`] of these values.
+    pub(super) fn plain(values: &[i32]) -> Self {
+        let sum: u64 = values.iter().map(|value| u64::from(value.unsigned_abs())).sum();
+        Self::with_mean((sum * 16 / values.len().max(1) as u64).clamp(1, 1 << 24) as u32)
+    }
+
+    /// The smallest of several candidates for these codes, with their blocks.
+    pub(crate) fn choose(codes: &[i32], layout: Layout) -> (Self, Vec<Vec<u8>>) {
+        let mut best = Candidate::new(Self::plain(codes), codes, layout);
+        // Twelve would be the fineness that pays for uniform scales; uneven ones want finer factors.
+        for fineness in [12.0, 4.0, 2.0] {
+            let factors = super::fit::fit(codes, layout, fineness);
+            if factors.components.is_empty() {
+                break;
+            }
+            let residual = factors.residual(codes, layout.columns);
+            best.challenge(
+                Self { factors, predict_signs: true, ..Self::plain(&residual) },
+                codes,
+                layout,
+            );
+        }
+        if !best.parameters.predict_signs {
+            best.challenge(Self { predict_signs: true, ..best.parameters.clone() }, codes, layout);
+        }
+        let residual = best.parameters.factors.residual(codes, layout.columns);
+        let (row_levels, column_levels) = side::levels(&residual, layout, best.parameters.mean);
+        // A stated scale deserves more trust than a common mean.
+        best.challenge(
+            Self { row_levels, row_prior: 256, ..best.parameters.clone() },
+            codes,
+            layout,
+        );
+        best.challenge(
+            Self { column_levels, column_prior: 256, ..best.parameters.clone() },
+            codes,
+            layout,
+        );
+        best.climb(codes, layout, |parameters| &mut parameters.row_prior);
+        best.climb(codes, layout, |parameters| &mut parameters.column_prior);
+        (best.parameters, best.blocks)
+    }
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        write_varint(out, u64::from(self.mean));
+        let levels = u8::from(!self.row_levels.is_empty()) << 6
+            | u8::from(!self.column_levels.is_empty()) << 7;
+        out.push(self.low_bits as u8 | u8::from(self.predict_signs) << 5 | levels);
+        out.push((self.row_prior.trailing_zeros() | self.column_prior.trailing_zeros() << 4) as u8);
+        for levels in
+            [&self.row_levels, &self.column_levels].into_iter().filter(|levels| !levels.is_empty())
+        {
+            side::write(levels, out);
+        }
+        self.factors.write(out);
+    }
+
+    pub(crate) fn read(cursor: &mut Cursor, layout: Layout) -> Result<Self, CodecError> {
+        let mean = cursor.varint()?;
+        let flags = cursor.u8()?;
+        let priors = u32::from(cursor.u8()?);
+        if !(1..=1 << 24).contains(&mean) {
+            return Err(cursor.corrupt("the parameters of the mixing coder are out of range"));
+        }
+        let mut levels = |bit: u8, count: usize| match flags & bit {
+            0 => Ok(Vec::new()),
+            _ => side::read_levels(cursor, count),
+        };
+        let (row_levels, column_levels) =
+            (levels(64, layout.rows())?, levels(128, layout.columns)?);
+        Ok(Self {
+            row_levels,
+            column_levels,
+            mean: mean as u32,
+            low_bits: u32::from(flags & 31),
+            row_prior: 1 << (priors & 15),
+            column_prior: 1 << (priors >> 4),
+            predict_signs: flags & 32 != 0,
+            factors: Factors::read(cursor, layout)?,
+        })
+    }
+}

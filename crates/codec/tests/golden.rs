@@ -1,0 +1,126 @@
+//! Golden files of format version 1: they must decode to the same content for ever, and
+//! `docs/decoder/bsl_decode.py` must decode them to the same codes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use backslash_codec::{
+    Artifact, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor, decode,
+    encode_with,
+};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// The content of both golden files: every coder, shape and feature once.
+fn content() -> Artifact {
+    let mut state = 11_u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as i32
+    };
+    let mut artifact = Artifact::default();
+    artifact
+        .metadata
+        .insert("config.json".into(), br#"{"layers": 2, "width": 64, "heads": 4}"#.repeat(3));
+    artifact.metadata.insert("empty".into(), Vec::new());
+    let mut insert = |name: &str, shape: &[usize], code: &mut dyn FnMut(usize) -> i32| {
+        let count = shape.iter().product();
+        let mut tensor = QuantizedTensor {
+            shape: shape.to_vec(),
+            codes: (0..count).map(code).collect(),
+            step: 0.01 + count as f32 / 1e6,
+            row_scales: None,
+            column_scales: None,
+            reconstruction: if count % 3 == 0 {
+                Reconstruction::Shrink(17)
+            } else {
+                Reconstruction::Uniform
+            },
+        };
+        let scales =
+            |count: usize| (0..count).map(|index| 1.0 + (index % 5) as f32 / 8.0).collect();
+        tensor.row_scales = name.contains("rows").then(|| scales(tensor.rows()));
+        tensor.column_scales = name.contains("columns").then(|| scales(tensor.columns()));
+        artifact.tensors.insert(name.into(), Tensor::Quantized(tensor));
+    };
+    insert("blocks.0.narrow.weight", &[40, 60], &mut |_| random() % 3 + random() % 2 - 1);
+    insert("blocks.0.rows.weight", &[64, 48], &mut |index| {
+        random() % (2 + index as i32 / 48 % 4 * 6) - 3
+    });
+    insert("blocks.0.columns.weight", &[80, 32], &mut |index| {
+        random() % (2 + index as i32 % 32 % 3 * 9) - 2
+    });
+    insert("blocks.1.predicted.weight", &[96, 64], &mut |index| {
+        (index as i32 / 64 % 13 - 6) * (index as i32 % 64 % 9 - 4) / 2 + random() % 5 - 2
+    });
+    insert("blocks.1.wide.weight", &[20, 30], &mut |_| random() % 4001 - random() % 2001);
+    insert("extremes", &[7], &mut |index| [i32::MIN, i32::MAX, 0, 1, -1, 300, -300][index]);
+    insert("vector", &[1500], &mut |_| i32::from(random() % 9 == 0));
+    insert("constant", &[9, 9], &mut |_| 5);
+    insert("cube", &[3, 4, 5], &mut |_| random() % 7 - 3);
+    insert("scalar", &[], &mut |_| -2);
+    insert("empty", &[0, 3], &mut |_| 0);
+    let norm: Vec<f32> = (0..200).map(|index| 1.0 + index as f32 / 300.0).collect();
+    artifact
+        .tensors
+        .insert("norm.weight".into(), Tensor::Raw(RawTensor::from_f32_as_bf16(vec![200], &norm)));
+    artifact
+        .tensors
+        .insert("norm.bias".into(), Tensor::Raw(RawTensor::from_f32(vec![2, 50], &norm[..100])));
+    artifact
+}
+
+const FILES: [(&str, Effort); 2] =
+    [("v1_smallest.bsl", Effort::Smallest), ("v1_fast.bsl", Effort::Fast)];
+
+/// Writes the golden files when asked to, by the environment variable `BSL_WRITE_GOLDEN`: only for a new
+/// version of the format.
+#[test]
+fn golden_files_decode_to_the_same_content() {
+    for (name, effort) in FILES {
+        let path = folder().join(name);
+        if std::env::var_os("BSL_WRITE_GOLDEN").is_some() {
+            std::fs::create_dir_all(folder()).unwrap();
+            std::fs::write(&path, encode_with(&content(), effort).unwrap()).unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(decode(&bytes, &Limits::default()).unwrap(), content(), "{name}");
+        assert_eq!(encode_with(&content(), effort).unwrap(), bytes, "{name}: the encoder changed");
+    }
+}
+
+#[test]
+fn the_python_decoder_gives_the_same_codes() {
+    let python = ["python3", "python"].into_iter().find(|python| {
+        Command::new(python)
+            .args(["-c", "import numpy"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    });
+    let Some(python) = python else {
+        eprintln!("skipped: no Python with NumPy");
+        return;
+    };
+    let decoder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/decoder/bsl_decode.py");
+    for (name, _) in FILES {
+        let output = Command::new(python).arg(&decoder).arg(folder().join(name)).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        for (tensor, value) in content().tensors {
+            let bytes: Vec<u8> = match value {
+                Tensor::Quantized(value) => {
+                    value.codes.iter().flat_map(|code| code.to_le_bytes()).collect()
+                }
+                Tensor::Raw(value) => value.bytes,
+            };
+            let line = printed.lines().find(|line| line.starts_with(&format!("{tensor} (")));
+            let expected = format!(" {}", crc32fast::hash(&bytes));
+            assert!(
+                line.is_some_and(|line| line.ends_with(&expected)),
+                "{name}: {tensor}: {line:?} without{expected}"
+            );
+        }
+    }
+}
