@@ -29,23 +29,12 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Self {
-            bar,
-            title: title.to_owned(),
-            total,
-            first,
-            started: now,
-            printed: now,
-        }
+        Self { bar, title: title.to_owned(), total, first, started: now, printed: now }
     }
 
     /// Says where it stands; `message` is shown beside the count and the time left.
     pub fn at(&mut self, position: u64, message: &str) {
-        let left = left(
-            self.started.elapsed(),
-            position - self.first,
-            self.total - position,
-        );
+        let left = left(self.started.elapsed(), position - self.first, self.total - position);
         match &self.bar {
             Some(bar) => {
                 bar.set_position(position);
@@ -53,10 +42,7 @@ impl Progress {
             }
             None if self.printed.elapsed() >= INTERVAL || position == self.total => {
                 self.printed = Instant::now();
-                eprintln!(
-                    "{} {position}/{}  {message}  {left}",
-                    self.title, self.total
-                );
+                eprintln!("{} {position}/{}  {message}  {left}", self.title, self.total);
             }
             None => {}
         }

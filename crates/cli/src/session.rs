@@ -56,9 +56,7 @@ fn tokenizer(name: &str, source: &Source) -> Result<Tokenizer> {
         return Ok(Tokenizer::open(Path::new(name))?);
     };
     let size: usize = size.parse().map_err(|_| {
-        Usage(format!(
-            "data.tokenizer = \"{name}\": expected bpe:N with N the number of pieces"
-        ))
+        Usage(format!("data.tokenizer = \"{name}\": expected bpe:N with N the number of pieces"))
     })?;
     let Source::Text(corpus) = source else {
         bail!(Usage(format!(
@@ -112,10 +110,9 @@ pub fn overwrite(path: &Path, force: bool) -> Result<Overwrite> {
     match (force, path.exists()) {
         (true, _) => Ok(Overwrite::Replace),
         (false, false) => Ok(Overwrite::Refuse),
-        (false, true) => bail!(Usage(format!(
-            "{} exists: choose another name or pass --force",
-            path.display()
-        ))),
+        (false, true) => {
+            bail!(Usage(format!("{} exists: choose another name or pass --force", path.display())))
+        }
     }
 }
 
@@ -140,9 +137,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(named)?;
     std::io::Write::write_all(&mut file, bytes).with_context(named)?;
-    file.persist(path)
-        .map_err(|error| error.error)
-        .with_context(named)?;
+    file.persist(path).map_err(|error| error.error).with_context(named)?;
     Ok(())
 }
 

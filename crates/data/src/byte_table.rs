@@ -43,9 +43,7 @@ impl ByteTable {
             word_mark: matches!(piece, Piece::Word(_)),
             control: matches!(piece, Piece::Control),
         };
-        Self {
-            entries: pieces.iter().map(entry).collect(),
-        }
+        Self { entries: pieces.iter().map(entry).collect() }
     }
 
     /// Bytes of text that `target` stands for after `previous`; 0 for a target beyond the vocabulary.
@@ -53,19 +51,14 @@ impl ByteTable {
         let Some(entry) = self.entries.get(usize::from(target)) else {
             return 0;
         };
-        let after_text = self
-            .entries
-            .get(usize::from(previous))
-            .is_some_and(|previous| !previous.control);
+        let after_text =
+            self.entries.get(usize::from(previous)).is_some_and(|previous| !previous.control);
         entry.base + u32::from(entry.word_mark && after_text)
     }
 
     /// Bytes of text of all targets in `tokens`: every token but the first, each after its predecessor.
     pub fn count(&self, tokens: &[u16]) -> u64 {
-        tokens
-            .windows(2)
-            .map(|pair| u64::from(self.bytes(pair[0], pair[1])))
-            .sum()
+        tokens.windows(2).map(|pair| u64::from(self.bytes(pair[0], pair[1]))).sum()
     }
 }
 
@@ -151,11 +144,7 @@ mod tests {
             assert_eq!(table.count(&tokens), bytes, "{name}");
             // The first token is BOS, or in the last file the middle of a document: it is no target.
             let first = tokenizer.decode(&tokens[..1]).unwrap().len() as u64;
-            assert_eq!(
-                tokenizer.decode(&tokens).unwrap().len() as u64 - first,
-                bytes,
-                "{name}"
-            );
+            assert_eq!(tokenizer.decode(&tokens).unwrap().len() as u64 - first, bytes, "{name}");
         }
     }
 }

@@ -158,9 +158,6 @@ impl Error {
     /// For `map_err`: an [`Error::Tokenizer`] about the tokenizer `name`.
     pub(crate) fn tokenizer<E: std::fmt::Display>(name: &str) -> impl FnOnce(E) -> Self {
         let name = name.to_owned();
-        move |reason| Self::Tokenizer {
-            name,
-            reason: reason.to_string(),
-        }
+        move |reason| Self::Tokenizer { name, reason: reason.to_string() }
     }
 }

@@ -91,21 +91,14 @@ impl Sampler {
         seed: u64,
     ) -> Result<Self> {
         if sequence_length == 0 {
-            return Err(Error::Zero {
-                what: "the sequence length",
-            });
+            return Err(Error::Zero { what: "the sequence length" });
         }
         if batch_size == 0 {
-            return Err(Error::Zero {
-                what: "the batch size",
-            });
+            return Err(Error::Zero { what: "the batch size" });
         }
         let needed = sequence_length.saturating_add(1);
         if tokens < needed {
-            return Err(Error::TooFewTokens {
-                found: tokens,
-                needed,
-            });
+            return Err(Error::TooFewTokens { found: tokens, needed });
         }
         let mut sampler = Self {
             tokens,
@@ -127,11 +120,7 @@ impl Sampler {
     ///
     /// If `tokens` has another length than the sampler was made for.
     pub fn next(&mut self, tokens: &[u16]) -> Batch {
-        assert_eq!(
-            tokens.len(),
-            self.tokens,
-            "the sampler was made for a text of another length"
-        );
+        assert_eq!(tokens.len(), self.tokens, "the sampler was made for a text of another length");
         let size = self.batch_size * self.sequence_length;
         let mut batch = Batch {
             inputs: Vec::with_capacity(size),
@@ -147,9 +136,7 @@ impl Sampler {
             }
             let start = self.phase + self.order[self.index] * self.sequence_length;
             let window = &tokens[start..=start + self.sequence_length];
-            batch
-                .inputs
-                .extend_from_slice(&window[..self.sequence_length]);
+            batch.inputs.extend_from_slice(&window[..self.sequence_length]);
             batch.targets.extend_from_slice(&window[1..]);
             self.index += 1;
         }
@@ -181,23 +168,11 @@ impl Sampler {
     pub fn restore(&mut self, state: SamplerState) -> Result<()> {
         let same = |what, saved, found: usize| match saved == found as u64 {
             true => Ok(()),
-            false => Err(Error::SamplerState {
-                what,
-                saved,
-                found: found as u64,
-            }),
+            false => Err(Error::SamplerState { what, saved, found: found as u64 }),
         };
         same("a number of tokens of", state.tokens, self.tokens)?;
-        same(
-            "a sequence length of",
-            state.sequence_length,
-            self.sequence_length,
-        )?;
-        let mut restored = Self {
-            seed: state.seed,
-            epoch: state.epoch,
-            ..self.clone()
-        };
+        same("a sequence length of", state.sequence_length, self.sequence_length)?;
+        let mut restored = Self { seed: state.seed, epoch: state.epoch, ..self.clone() };
         restored.draw_epoch();
         let windows = restored.order.len();
         restored.index = usize::try_from(state.index)
@@ -230,9 +205,7 @@ mod tests {
 
     /// The first tokens of all windows of one epoch, in drawing order; the text counts 0, 1, 2, …
     fn epoch(sampler: &mut Sampler, tokens: &[u16]) -> Vec<u16> {
-        (0..sampler.windows_per_epoch())
-            .map(|_| sampler.next(tokens).inputs[0])
-            .collect()
+        (0..sampler.windows_per_epoch()).map(|_| sampler.next(tokens).inputs[0]).collect()
     }
 
     #[test]
@@ -268,11 +241,7 @@ mod tests {
             let batch = sampler.next(&tokens);
             assert_eq!((batch.inputs.len(), batch.targets.len()), (63, 63));
             assert!(
-                batch
-                    .inputs
-                    .iter()
-                    .zip(&batch.targets)
-                    .all(|(input, target)| input + 1 == *target)
+                batch.inputs.iter().zip(&batch.targets).all(|(input, target)| input + 1 == *target)
             );
         }
         assert!(sampler.state().epoch >= 10);
@@ -285,14 +254,8 @@ mod tests {
         let batch = sampler.next(&[5, 6, 7, 8, 9]);
         assert_eq!(batch.inputs, [5, 6, 7, 8].repeat(3));
         let message = Sampler::new(4, 4, 3, 0).unwrap_err().to_string();
-        assert!(
-            message.contains("has 4 tokens, one sequence needs 5"),
-            "{message}"
-        );
-        assert!(matches!(
-            Sampler::new(0, usize::MAX, 1, 0),
-            Err(Error::TooFewTokens { .. })
-        ));
+        assert!(message.contains("has 4 tokens, one sequence needs 5"), "{message}");
+        assert!(matches!(Sampler::new(0, usize::MAX, 1, 0), Err(Error::TooFewTokens { .. })));
         assert!(matches!(Sampler::new(9, 0, 1, 0), Err(Error::Zero { .. })));
         assert!(matches!(Sampler::new(9, 1, 0, 0), Err(Error::Zero { .. })));
     }
@@ -301,12 +264,7 @@ mod tests {
     fn the_order_never_changes_between_versions() {
         let mut sampler = Sampler::new(30, 4, 6, 1337).unwrap();
         let tokens: Vec<u16> = (0..30).collect();
-        let starts: Vec<u16> = sampler
-            .next(&tokens)
-            .inputs
-            .chunks(4)
-            .map(|row| row[0])
-            .collect();
+        let starts: Vec<u16> = sampler.next(&tokens).inputs.chunks(4).map(|row| row[0]).collect();
         assert_eq!(starts, [6, 10, 22, 14, 18, 2]);
         assert_ne!(
             Sampler::new(30, 4, 6, 1338).unwrap().next(&tokens),
@@ -319,24 +277,12 @@ mod tests {
         let mut sampler = Sampler::new(100, 9, 7, 3).unwrap();
         let state = sampler.state();
         for wrong in [
-            SamplerState {
-                tokens: 99,
-                ..state
-            },
-            SamplerState {
-                sequence_length: 8,
-                ..state
-            },
+            SamplerState { tokens: 99, ..state },
+            SamplerState { sequence_length: 8, ..state },
             SamplerState { index: 12, ..state },
-            SamplerState {
-                index: u64::MAX,
-                ..state
-            },
+            SamplerState { index: u64::MAX, ..state },
         ] {
-            assert!(matches!(
-                sampler.restore(wrong),
-                Err(Error::SamplerState { .. })
-            ));
+            assert!(matches!(sampler.restore(wrong), Err(Error::SamplerState { .. })));
         }
         assert_eq!(sampler.state(), state);
     }

@@ -31,19 +31,13 @@ pub fn read_shard(path: &Path, vocabulary_size: usize) -> Result<Vec<u16>> {
     let word =
         |i: usize| i32::from_le_bytes(content[4 * i..4 * i + 4].try_into().expect("four bytes"));
     if word(0) != MAGIC {
-        return Err(Error::ShardMagic {
-            path: path.to_path_buf(),
-            found: word(0),
-        });
+        return Err(Error::ShardMagic { path: path.to_path_buf(), found: word(0) });
     }
     if content.len() < HEADER_BYTES {
         return Err(length(HEADER_BYTES as u64));
     }
     if word(1) != VERSION {
-        return Err(Error::ShardVersion {
-            path: path.to_path_buf(),
-            found: word(1),
-        });
+        return Err(Error::ShardVersion { path: path.to_path_buf(), found: word(1) });
     }
     let expected = HEADER_BYTES as u64 + 2 * u64::from(word(2) as u32);
     if content.len() as u64 != expected {
@@ -53,10 +47,7 @@ pub fn read_shard(path: &Path, vocabulary_size: usize) -> Result<Vec<u16>> {
         .chunks_exact(2)
         .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
         .collect();
-    match tokens
-        .iter()
-        .position(|&token| usize::from(token) >= vocabulary_size)
-    {
+    match tokens.iter().position(|&token| usize::from(token) >= vocabulary_size) {
         None => Ok(tokens),
         Some(position) => Err(Error::TokenBeyondVocabulary {
             place: path.display().to_string(),
@@ -73,9 +64,8 @@ pub fn read_shard(path: &Path, vocabulary_size: usize) -> Result<Vec<u16>> {
 ///
 /// A folder that cannot be written to, or more tokens than the header's 31 bits can count.
 pub fn write_shard(path: &Path, tokens: &[u16]) -> Result<()> {
-    let count = i32::try_from(tokens.len())
-        .map_err(std::io::Error::other)
-        .map_err(Error::io(path))?;
+    let count =
+        i32::try_from(tokens.len()).map_err(std::io::Error::other).map_err(Error::io(path))?;
     let mut content = Vec::with_capacity(HEADER_BYTES + 2 * tokens.len());
     for word in [MAGIC, VERSION, count] {
         content.extend(word.to_le_bytes());
@@ -87,14 +77,11 @@ pub fn write_shard(path: &Path, tokens: &[u16]) -> Result<()> {
 
 /// Writes `content` to a temporary file beside `path` and renames it when complete.
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(path))?;
     file.write_all(content).map_err(Error::io(path))?;
-    file.persist(path)
-        .map_err(|error| Error::io(path)(error.error))?;
+    file.persist(path).map_err(|error| Error::io(path)(error.error))?;
     Ok(())
 }
 
@@ -102,9 +89,7 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
 pub(crate) fn is_shard(path: &Path) -> bool {
     use std::io::Read;
     let mut word = [0; 4];
-    std::fs::File::open(path)
-        .and_then(|mut file| file.read_exact(&mut word))
-        .is_ok()
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut word)).is_ok()
         && i32::from_le_bytes(word) == MAGIC
 }
 
@@ -126,10 +111,7 @@ mod tests {
         write_shard(&path, &tokens).unwrap();
         let content = std::fs::read(&path).unwrap();
         assert_eq!(content.len(), 1024 + 2000);
-        assert_eq!(
-            content[..12],
-            [0x88, 0xd8, 0x34, 0x01, 1, 0, 0, 0, 0xe8, 0x03, 0, 0]
-        );
+        assert_eq!(content[..12], [0x88, 0xd8, 0x34, 0x01, 1, 0, 0, 0, 0xe8, 0x03, 0, 0]);
         assert!(content[12..1024].iter().all(|&byte| byte == 0));
         assert_eq!(content[1026..1028], [37, 0]);
         assert!(is_shard(&path));
@@ -157,28 +139,19 @@ mod tests {
         let mut negative = content.clone();
         negative[8..12].fill(0xff);
         std::fs::write(&path, negative).unwrap();
-        assert!(matches!(
-            read_shard(&path, 4),
-            Err(Error::ShardLength { .. })
-        ));
+        assert!(matches!(read_shard(&path, 4), Err(Error::ShardLength { .. })));
     }
 
     #[test]
     fn wrong_magic_version_and_token() {
         let (_folder, path) = write(b"plain text, long enough for a word");
-        assert!(matches!(
-            read_shard(&path, 4),
-            Err(Error::ShardMagic { .. })
-        ));
+        assert!(matches!(read_shard(&path, 4), Err(Error::ShardMagic { .. })));
         assert!(!is_shard(&path));
         write_shard(&path, &[1, 2, 3]).unwrap();
         let mut content = std::fs::read(&path).unwrap();
         content[4] = 2;
         std::fs::write(&path, &content).unwrap();
-        assert!(matches!(
-            read_shard(&path, 4),
-            Err(Error::ShardVersion { found: 2, .. })
-        ));
+        assert!(matches!(read_shard(&path, 4), Err(Error::ShardVersion { found: 2, .. })));
         write_shard(&path, &[1, 2, 3]).unwrap();
         let message = read_shard(&path, 3).unwrap_err().to_string();
         assert!(

@@ -32,21 +32,14 @@ pub fn validation_windows(
     sequence_length: usize,
 ) -> Result<impl ExactSizeIterator<Item = Window<'_>> + Clone> {
     if sequence_length == 0 {
-        return Err(Error::Zero {
-            what: "the sequence length",
-        });
+        return Err(Error::Zero { what: "the sequence length" });
     }
     if tokens.len() < 2 {
-        return Err(Error::TooFewTokens {
-            found: tokens.len(),
-            needed: 2,
-        });
+        return Err(Error::TooFewTokens { found: tokens.len(), needed: 2 });
     }
     let inputs = tokens[..tokens.len() - 1].chunks(sequence_length);
     let targets = tokens[1..].chunks(sequence_length);
-    Ok(inputs
-        .zip(targets)
-        .map(|(inputs, targets)| Window { inputs, targets }))
+    Ok(inputs.zip(targets).map(|(inputs, targets)| Window { inputs, targets }))
 }
 
 #[cfg(test)]
@@ -57,20 +50,13 @@ mod tests {
     fn every_target_once_with_its_predecessor() {
         for (length, sequence_length) in [(2, 1), (2, 9), (33, 8), (34, 8), (100, 7)] {
             let tokens: Vec<u16> = (0..length).collect();
-            let rows: Vec<_> = validation_windows(&tokens, sequence_length)
-                .unwrap()
-                .collect();
+            let rows: Vec<_> = validation_windows(&tokens, sequence_length).unwrap().collect();
             let targets: Vec<u16> = rows.iter().flat_map(|row| row.targets).copied().collect();
             assert_eq!(targets, tokens[1..]);
             assert!(
-                rows.iter()
-                    .all(|row| row.inputs.iter().zip(row.targets).all(|(i, t)| i + 1 == *t))
+                rows.iter().all(|row| row.inputs.iter().zip(row.targets).all(|(i, t)| i + 1 == *t))
             );
-            assert!(
-                rows[..rows.len() - 1]
-                    .iter()
-                    .all(|row| row.targets.len() == sequence_length)
-            );
+            assert!(rows[..rows.len() - 1].iter().all(|row| row.targets.len() == sequence_length));
             assert_eq!(rows.len(), (tokens.len() - 1).div_ceil(sequence_length));
         }
     }
@@ -79,14 +65,8 @@ mod tests {
     fn nothing_to_score() {
         assert!(matches!(
             validation_windows(&[1], 4).err(),
-            Some(Error::TooFewTokens {
-                found: 1,
-                needed: 2
-            })
+            Some(Error::TooFewTokens { found: 1, needed: 2 })
         ));
-        assert!(matches!(
-            validation_windows(&[1, 2], 0).err(),
-            Some(Error::Zero { .. })
-        ));
+        assert!(matches!(validation_windows(&[1, 2], 0).err(), Some(Error::Zero { .. })));
     }
 }

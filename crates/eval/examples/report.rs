@@ -9,9 +9,7 @@ use backslash_eval::report::{MethodRow, Report, Sample, methods_table};
 const WEIGHTS: f64 = 1_048_576.0;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::args()
-        .nth(1)
-        .ok_or("say where to write the page")?;
+    let path = std::env::args().nth(1).ok_or("say where to write the page")?;
     let report = Report {
         title: "Example: rate-trained against plain, 1.0 M weights".into(),
         summary: "At the same file size the rate-trained model needs 2.36 bits per byte, the plain one 2.58. \
@@ -78,10 +76,7 @@ fn curve(name: &str, bits_per_byte: impl Fn(f64) -> f64, bits_per_weight: &[f64]
         bits_per_weight: bits,
         bits_per_byte: bits_per_byte(bits),
     };
-    Curve {
-        name: name.into(),
-        points: bits_per_weight.iter().map(point).collect(),
-    }
+    Curve { name: name.into(), points: bits_per_weight.iter().map(point).collect() }
 }
 
 fn trace(name: &str, has_rate: bool) -> TrainingTrace {
@@ -91,16 +86,9 @@ fn trace(name: &str, has_rate: bool) -> TrainingTrace {
         let loss = 3.3 + 3.6 * (-progress * 14.0).exp() + 0.5 * (-progress * 2.5).exp() + ripple;
         TraceStep {
             step,
-            loss_nats: if has_rate {
-                loss + 0.03 * progress
-            } else {
-                loss
-            },
+            loss_nats: if has_rate { loss + 0.03 * progress } else { loss },
             estimated_bits_per_weight: has_rate.then_some(1.5 + 4.5 * (-progress * 3.0).exp()),
         }
     };
-    TrainingTrace {
-        name: name.into(),
-        steps: (1..=600).map(step).collect(),
-    }
+    TrainingTrace { name: name.into(), steps: (1..=600).map(step).collect() }
 }

@@ -17,11 +17,7 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self {
-            temperature: 0.8,
-            top: 50,
-            seed: 1,
-        }
+        Self { temperature: 0.8, top: 50, seed: 1 }
     }
 }
 
@@ -44,9 +40,7 @@ pub fn generate(
     }
     for _ in 0..count {
         let seen = &tokens[tokens.len().saturating_sub(context)..];
-        let logits = network
-            .logits(seen, seen.len())
-            .slice_dim(0, seen.len() - 1..seen.len());
+        let logits = network.logits(seen, seen.len()).slice_dim(0, seen.len() - 1..seen.len());
         let logits = logits.into_data();
         let logits = logits.as_slice::<f32>().expect("logits are f32");
         let token = draw(&logits[..vocabulary], sampling, &mut random);
@@ -83,11 +77,7 @@ mod tests {
     #[test]
     fn draws_follow_the_probabilities() {
         let logits = [0.0_f32, 2.0_f32.ln(), f32::NEG_INFINITY, 5.0_f32.ln()];
-        let sampling = Sampling {
-            temperature: 1.0,
-            top: 50,
-            seed: 0,
-        };
+        let sampling = Sampling { temperature: 1.0, top: 50, seed: 0 };
         let mut random = Pcg64::seed_from_u64(4);
         let mut counts = [0_u32; 4];
         for _ in 0..80_000 {
@@ -101,15 +91,9 @@ mod tests {
     #[test]
     fn without_temperature_the_most_likely_token_is_taken() {
         let mut random = Pcg64::seed_from_u64(4);
-        let sampling = Sampling {
-            temperature: 0.0,
-            ..Sampling::default()
-        };
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
         assert_eq!(draw(&[0.1, 0.3, 0.2], sampling, &mut random), 1);
-        let narrow = Sampling {
-            top: 1,
-            ..Sampling::default()
-        };
+        let narrow = Sampling { top: 1, ..Sampling::default() };
         assert!((0..50).all(|_| draw(&[0.1, 0.3, 0.2], narrow, &mut random) == 1));
     }
 }

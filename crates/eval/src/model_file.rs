@@ -44,10 +44,7 @@ impl ModelFile {
     /// # Errors
     /// If the content is a set of tensors without a model's configuration or tokenizer.
     pub fn from_artifact(path: &Path, artifact: &Artifact) -> Result<Self, EvalError> {
-        let problem = |problem: String| EvalError::ModelFile {
-            path: path.to_owned(),
-            problem,
-        };
+        let problem = |problem: String| EvalError::ModelFile { path: path.to_owned(), problem };
         let entry = |key: &str| {
             artifact.metadata.get(key).ok_or_else(|| {
                 problem(format!(
@@ -59,12 +56,7 @@ impl ModelFile {
             .map_err(|error| problem(format!("its model configuration is not valid: {error}")))?;
         let tokenizer = Tokenizer::from_bytes(entry(TOKENIZER_KEY)?)?;
         let weights = decoded_weights(artifact)?;
-        Self {
-            config,
-            tokenizer,
-            weights,
-        }
-        .checked(path)
+        Self { config, tokenizer, weights }.checked(path)
     }
 
     /// Metadata to be stored with the tensors, so that [`ModelFile::open`] finds all it needs.
@@ -81,18 +73,11 @@ impl ModelFile {
     /// # Errors
     /// If the weights do not fit the configuration.
     pub fn network(&self) -> Result<Transformer, EvalError> {
-        Ok(Transformer::from_weights(
-            &self.config,
-            &self.weights,
-            &device(),
-        )?)
+        Ok(Transformer::from_weights(&self.config, &self.weights, &device())?)
     }
 
     fn open_folder(folder: &Path) -> Result<Self, EvalError> {
-        let problem = |problem: String| EvalError::ModelFile {
-            path: folder.to_owned(),
-            problem,
-        };
+        let problem = |problem: String| EvalError::ModelFile { path: folder.to_owned(), problem };
         let config = folder.join("config.json");
         let text = std::fs::read_to_string(&config).map_err(|error| {
             problem(format!("has no readable config.json ({error}); a folder needs model.safetensors, config.json and tokenizer.json or tokenizer.model"))
@@ -107,21 +92,13 @@ impl ModelFile {
             .ok_or_else(|| problem("has no tokenizer.json or tokenizer.model".to_owned()))?;
         let tokenizer = Tokenizer::open(&tokenizer)?;
         let weights = NamedWeights::read(&folder.join("model.safetensors"))?;
-        Self {
-            config,
-            tokenizer,
-            weights,
-        }
-        .checked(folder)
+        Self { config, tokenizer, weights }.checked(folder)
     }
 
     /// Refuses parts that do not fit together.
     fn checked(self, path: &Path) -> Result<Self, EvalError> {
         self.config.validate()?;
-        let (pieces, rows) = (
-            self.tokenizer.vocabulary_size(),
-            self.config.vocabulary_size,
-        );
+        let (pieces, rows) = (self.tokenizer.vocabulary_size(), self.config.vocabulary_size);
         if pieces > rows {
             return Err(EvalError::ModelFile {
                 path: path.to_owned(),
@@ -143,15 +120,9 @@ pub fn decoded_weights(artifact: &Artifact) -> Result<NamedWeights, EvalError> {
             Tensor::Quantized(tensor) => tensor.dequantize(),
             Tensor::Raw(tensor) => tensor.to_f32(name)?,
         };
-        Ok(NamedTensor {
-            name: name.clone(),
-            shape: tensor.shape().to_vec(),
-            data,
-        })
+        Ok(NamedTensor { name: name.clone(), shape: tensor.shape().to_vec(), data })
     });
-    Ok(NamedWeights::new(
-        tensors.collect::<Result<_, EvalError>>()?,
-    ))
+    Ok(NamedWeights::new(tensors.collect::<Result<_, EvalError>>()?))
 }
 
 /// Views of all weights, as the quantiser takes them.
@@ -159,11 +130,7 @@ pub fn views(weights: &NamedWeights) -> Vec<Weights<'_>> {
     weights
         .tensors()
         .iter()
-        .map(|tensor| Weights {
-            name: &tensor.name,
-            shape: &tensor.shape,
-            data: &tensor.data,
-        })
+        .map(|tensor| Weights { name: &tensor.name, shape: &tensor.shape, data: &tensor.data })
         .collect()
 }
 
@@ -175,12 +142,8 @@ mod tests {
     use backslash_quant::Plan;
 
     fn small() -> (ModelConfig, NamedWeights) {
-        let config = ModelConfig {
-            vocabulary_size: 256,
-            width: 32,
-            layers: 1,
-            ..ModelConfig::default()
-        };
+        let config =
+            ModelConfig { vocabulary_size: 256, width: 32, layers: 1, ..ModelConfig::default() };
         let weights = initial_weights(&config, 5).unwrap();
         (config, weights)
     }
@@ -190,9 +153,7 @@ mod tests {
         let (config, weights) = small();
         let metadata = ModelFile::metadata(&config, &Tokenizer::bytes());
         let views = views(&weights);
-        let artifact = Plan::relative(&views, 0.2)
-            .artifact(&views, &metadata)
-            .unwrap();
+        let artifact = Plan::relative(&views, 0.2).artifact(&views, &metadata).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.bsl");
         write_file(&path, &artifact, Overwrite::Refuse).unwrap();
@@ -221,9 +182,6 @@ mod tests {
     #[test]
     fn tensors_alone_are_not_a_model() {
         let error = ModelFile::from_artifact(Path::new("x.bsl"), &Artifact::default()).unwrap_err();
-        assert!(
-            error.to_string().contains("decompressed but not run"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("decompressed but not run"), "{error}");
     }
 }

@@ -53,20 +53,10 @@ pub fn evaluate(
 ) -> Result<Quality, EvalError> {
     let config = network.config();
     let vocabulary = config.vocabulary_size;
-    if let Some(position) = tokens
-        .iter()
-        .position(|token| usize::from(*token) >= vocabulary)
-    {
-        return Err(EvalError::Token {
-            token: tokens[position],
-            position,
-            vocabulary,
-        });
+    if let Some(position) = tokens.iter().position(|token| usize::from(*token) >= vocabulary) {
+        return Err(EvalError::Token { token: tokens[position], position, vocabulary });
     }
-    let mut quality = Quality {
-        bytes: table.count(tokens),
-        ..Quality::default()
-    };
+    let mut quality = Quality { bytes: table.count(tokens), ..Quality::default() };
     let mut score = |inputs: &[u16], targets: &[u16], row: usize| {
         let losses = network.losses(inputs, targets, row).into_data();
         let losses = losses.as_slice::<f32>().expect("losses are f32");
@@ -121,11 +111,7 @@ mod tests {
         let tokens: Vec<u16> = (0..500).map(|i| (i * 7 % 256) as u16).collect();
         let quality = evaluate(&network, &tokens, &Tokenizer::bytes().byte_table()).unwrap();
         assert_eq!((quality.tokens, quality.bytes), (499, 499));
-        assert!(
-            (quality.bits_per_byte() - 8.0).abs() < 1e-5,
-            "{}",
-            quality.bits_per_byte()
-        );
+        assert!((quality.bits_per_byte() - 8.0).abs() < 1e-5, "{}", quality.bits_per_byte());
     }
 
     #[test]
@@ -141,11 +127,7 @@ mod tests {
             nats += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
         }
         assert_eq!(quality.tokens as usize, tokens.len() - 1);
-        assert!(
-            (quality.nats / nats - 1.0).abs() < 1e-6,
-            "{} {nats}",
-            quality.nats
-        );
+        assert!((quality.nats / nats - 1.0).abs() < 1e-6, "{} {nats}", quality.nats);
     }
 
     #[test]
@@ -153,9 +135,6 @@ mod tests {
         let weights = initial_weights(&config(), 3).unwrap();
         let network = Transformer::from_weights(&config(), &weights, &device()).unwrap();
         let error = evaluate(&network, &[1, 2, 300], &Tokenizer::bytes().byte_table()).unwrap_err();
-        assert!(
-            error.to_string().contains("token 300 at position 2"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("token 300 at position 2"), "{error}");
     }
 }

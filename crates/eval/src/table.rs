@@ -25,18 +25,12 @@ pub struct Column {
 impl Column {
     /// A column of text.
     pub fn text(title: &str) -> Self {
-        Self {
-            title: title.to_owned(),
-            align: Align::Left,
-        }
+        Self { title: title.to_owned(), align: Align::Left }
     }
 
     /// A column of numbers.
     pub fn number(title: &str) -> Self {
-        Self {
-            title: title.to_owned(),
-            align: Align::Right,
-        }
+        Self { title: title.to_owned(), align: Align::Right }
     }
 }
 
@@ -70,10 +64,7 @@ pub struct Table<const N: usize> {
 impl<const N: usize> Table<N> {
     /// A table without rows.
     pub fn new(columns: [Column; N]) -> Self {
-        Self {
-            columns,
-            rows: Vec::new(),
-        }
+        Self { columns, rows: Vec::new() }
     }
 
     /// Adds a row below the others.
@@ -94,15 +85,9 @@ impl<const N: usize> Table<N> {
     /// The table in GitHub's Markdown, aligned in the source too; what Markdown would interpret is
     /// escaped.
     pub fn to_markdown(&self) -> String {
-        let titles = self
-            .columns
-            .each_ref()
-            .map(|column| markdown_cell(&column.title));
-        let rows: Vec<[String; N]> = self
-            .rows
-            .iter()
-            .map(|row| row.each_ref().map(|cell| markdown_cell(cell)))
-            .collect();
+        let titles = self.columns.each_ref().map(|column| markdown_cell(&column.title));
+        let rows: Vec<[String; N]> =
+            self.rows.iter().map(|row| row.each_ref().map(|cell| markdown_cell(cell))).collect();
         let widths = self.widths(&titles, &rows).map(|width| width.max(3));
         let rule: [String; N] = std::array::from_fn(|index| match self.columns[index].align {
             Align::Left => "-".repeat(widths[index]),
@@ -135,23 +120,13 @@ impl<const N: usize> Table<N> {
 
 impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let titles = self
-            .columns
-            .each_ref()
-            .map(|column| plain_cell(&column.title));
-        let rows: Vec<[String; N]> = self
-            .rows
-            .iter()
-            .map(|row| row.each_ref().map(|cell| plain_cell(cell)))
-            .collect();
+        let titles = self.columns.each_ref().map(|column| plain_cell(&column.title));
+        let rows: Vec<[String; N]> =
+            self.rows.iter().map(|row| row.each_ref().map(|cell| plain_cell(cell))).collect();
         let widths = self.widths(&titles, &rows);
         let rule = widths.map(|width| "-".repeat(width));
         for cells in [&titles, &rule].into_iter().chain(&rows) {
-            writeln!(
-                formatter,
-                "{}",
-                self.aligned(cells, &widths).join("  ").trim_end()
-            )?;
+            writeln!(formatter, "{}", self.aligned(cells, &widths).join("  ").trim_end())?;
         }
         Ok(())
     }
@@ -195,15 +170,7 @@ pub fn fixed(value: f64, decimals: usize) -> String {
 }
 
 fn plain_cell(cell: &str) -> String {
-    cell.chars()
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
-        .collect()
+    cell.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 fn markdown_cell(cell: &str) -> String {
@@ -269,9 +236,7 @@ mod tests {
     #[test]
     fn numbers_read_well_at_every_size() {
         assert_eq!(
-            [0, 12, 123, 1_234, 123_456, 1_234_567]
-                .map(grouped)
-                .join(" "),
+            [0, 12, 123, 1_234, 123_456, 1_234_567].map(grouped).join(" "),
             "0 12 123 1,234 123,456 1,234,567"
         );
         assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");

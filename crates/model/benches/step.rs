@@ -30,29 +30,17 @@ struct Settings {
 }
 
 fn settings() -> Settings {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let golf = arguments.first().is_some_and(|argument| argument == "golf");
     let config = if golf {
         ModelConfig::golf()
     } else {
-        ModelConfig {
-            vocabulary_size: 1024,
-            width: 192,
-            kv_heads: 4,
-            ..ModelConfig::default()
-        }
+        ModelConfig { vocabulary_size: 1024, width: 192, kv_heads: 4, ..ModelConfig::default() }
     };
     let tokens = config.context;
-    let mut settings = Settings {
-        config,
-        rows: if golf { 1 } else { 12 },
-        tokens,
-        steps: 8,
-        composed: 1,
-    };
+    let mut settings =
+        Settings { config, rows: if golf { 1 } else { 12 }, tokens, steps: 8, composed: 1 };
     for argument in arguments.iter().skip(usize::from(golf)) {
         let (key, value) = argument.split_once('=').expect("settings are key=value");
         let value: usize = value.parse().expect("values are whole numbers");
@@ -83,13 +71,7 @@ struct Best {
 
 fn main() {
     let settings = settings();
-    let Settings {
-        config,
-        rows,
-        tokens: row,
-        steps,
-        composed: with_composed,
-    } = &settings;
+    let Settings { config, rows, tokens: row, steps, composed: with_composed } = &settings;
     let weights = initial_weights(config, 1).expect("the settings make a network");
     let network = Transformer::from_weights(config, &weights, &device().autodiff())
         .expect("the weights fit the network");
@@ -99,11 +81,8 @@ fn main() {
     let tokens: Vec<u16> = (0..count).map(|i| token(i) as u16).collect();
     let targets: Vec<u16> = (0..count).map(|i| token(i + 1) as u16).collect();
 
-    let mut best = [(); 2].map(|()| Best {
-        forward: Duration::MAX,
-        backward: Duration::MAX,
-        loss: 0.0,
-    });
+    let mut best =
+        [(); 2].map(|()| Best { forward: Duration::MAX, backward: Duration::MAX, loss: 0.0 });
     for _ in 0..*steps {
         for (composed, best) in [true, false].into_iter().zip(&mut best) {
             if composed && *with_composed == 0 {

@@ -32,11 +32,7 @@ impl Transformer {
     ) -> Result<Self, ModelError> {
         config.validate()?;
         check_layout(config, weights)?;
-        let mut bind = Bind {
-            path: Vec::new(),
-            weights,
-            device,
-        };
+        let mut bind = Bind { path: Vec::new(), weights, device };
         Ok(Self::skeleton(config, device).map(&mut bind))
     }
 
@@ -52,9 +48,7 @@ impl Transformer {
             values: weights.tensors().iter().map(|_| Vec::new()).collect(),
         };
         self.visit(&mut collect);
-        Gradients {
-            values: collect.values,
-        }
+        Gradients { values: collect.values }
     }
 }
 
@@ -62,9 +56,8 @@ impl Transformer {
 fn check_layout(config: &ModelConfig, weights: &NamedWeights) -> Result<(), ModelError> {
     let layout = Transformer::layout(config);
     for (name, expected) in &layout {
-        let tensor = weights
-            .get(name)
-            .ok_or_else(|| ModelError::MissingTensor { name: name.clone() })?;
+        let tensor =
+            weights.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.clone() })?;
         if tensor.shape != *expected {
             return Err(ModelError::Shape {
                 name: name.clone(),
@@ -75,9 +68,7 @@ fn check_layout(config: &ModelConfig, weights: &NamedWeights) -> Result<(), Mode
     }
     let known = |name: &str| layout.iter().any(|(expected, _)| expected == name);
     match weights.tensors().iter().find(|tensor| !known(&tensor.name)) {
-        Some(tensor) => Err(ModelError::UnknownTensor {
-            name: tensor.name.clone(),
-        }),
+        Some(tensor) => Err(ModelError::UnknownTensor { name: tensor.name.clone() }),
         None => Ok(()),
     }
 }
@@ -100,17 +91,10 @@ impl ModuleMapper for Bind<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.join(".");
-        let tensor = self
-            .weights
-            .get(&name)
-            .expect("the layout has been checked");
+        let tensor = self.weights.get(&name).expect("the layout has been checked");
         let data = TensorData::new(tensor.data.clone(), tensor.shape.clone());
         let value = Tensor::from_data(data, self.device);
-        let value = if self.device.is_autodiff() {
-            value.require_grad()
-        } else {
-            value
-        };
+        let value = if self.device.is_autodiff() { value.require_grad() } else { value };
         Param::initialized(param.id, value)
     }
 }
@@ -134,15 +118,9 @@ impl ModuleVisitor for Collect<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let name = self.path.join(".");
-        let at = self
-            .weights
-            .position(&name)
-            .expect("the network was made from these weights");
+        let at = self.weights.position(&name).expect("the network was made from these weights");
         self.values[at] = match param.val().grad_remove(&mut self.gradients) {
-            Some(gradient) => gradient
-                .into_data()
-                .try_into_vec()
-                .expect("gradients are f32"),
+            Some(gradient) => gradient.into_data().try_into_vec().expect("gradients are f32"),
             None => vec![0.0; self.weights.tensors()[at].data.len()],
         };
     }

@@ -122,11 +122,7 @@ impl ModelConfig {
     /// [`ModelError::Config`] names the first key that does not fit.
     pub fn validate(&self) -> Result<(), ModelError> {
         let wrong = |key: &'static str, value: String, expected: &str| {
-            Err(ModelError::Config {
-                key,
-                value,
-                expected: expected.to_owned(),
-            })
+            Err(ModelError::Config { key, value, expected: expected.to_owned() })
         };
         for (key, value, limit) in [
             ("vocabulary_size", self.vocabulary_size, 65_536),
@@ -138,11 +134,7 @@ impl ModelConfig {
             ("context", self.context, 1 << 20),
         ] {
             if value == 0 || value > limit {
-                return wrong(
-                    key,
-                    value.to_string(),
-                    &format!("must be from 1 to {limit}"),
-                );
+                return wrong(key, value.to_string(), &format!("must be from 1 to {limit}"));
             }
         }
         if !self.width.is_multiple_of(self.heads) {
@@ -156,11 +148,7 @@ impl ModelConfig {
             );
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return wrong(
-                "kv_heads",
-                self.kv_heads.to_string(),
-                "must divide model.heads",
-            );
+            return wrong("kv_heads", self.kv_heads.to_string(), "must divide model.heads");
         }
         for (key, value) in [
             ("rope_base", self.rope_base),
@@ -180,10 +168,7 @@ mod tests {
     use super::*;
 
     fn small() -> ModelConfig {
-        ModelConfig {
-            vocabulary_size: 1024,
-            ..ModelConfig::default()
-        }
+        ModelConfig { vocabulary_size: 1024, ..ModelConfig::default() }
     }
 
     #[test]
@@ -195,55 +180,13 @@ mod tests {
     #[test]
     fn each_wrong_key_is_named() {
         let cases = [
-            (
-                ModelConfig {
-                    heads: 3,
-                    ..small()
-                },
-                "model.heads",
-            ),
-            (
-                ModelConfig {
-                    heads: 128,
-                    ..small()
-                },
-                "model.heads",
-            ),
-            (
-                ModelConfig {
-                    kv_heads: 3,
-                    ..small()
-                },
-                "model.kv_heads",
-            ),
-            (
-                ModelConfig {
-                    layers: 0,
-                    ..small()
-                },
-                "model.layers",
-            ),
-            (
-                ModelConfig {
-                    vocabulary_size: 100_000,
-                    ..small()
-                },
-                "model.vocabulary_size",
-            ),
-            (
-                ModelConfig {
-                    rope_base: f32::NAN,
-                    ..small()
-                },
-                "model.rope_base",
-            ),
-            (
-                ModelConfig {
-                    logit_cap: 0.0,
-                    ..small()
-                },
-                "model.logit_cap",
-            ),
+            (ModelConfig { heads: 3, ..small() }, "model.heads"),
+            (ModelConfig { heads: 128, ..small() }, "model.heads"),
+            (ModelConfig { kv_heads: 3, ..small() }, "model.kv_heads"),
+            (ModelConfig { layers: 0, ..small() }, "model.layers"),
+            (ModelConfig { vocabulary_size: 100_000, ..small() }, "model.vocabulary_size"),
+            (ModelConfig { rope_base: f32::NAN, ..small() }, "model.rope_base"),
+            (ModelConfig { logit_cap: 0.0, ..small() }, "model.logit_cap"),
         ];
         for (config, key) in cases {
             let message = config.validate().unwrap_err().to_string();

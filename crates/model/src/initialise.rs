@@ -36,12 +36,7 @@ fn initial_values(
     random: &mut Pcg64,
 ) -> Vec<f32> {
     let count = shape.iter().product();
-    let last = name
-        .strip_suffix(".weight")
-        .unwrap_or(name)
-        .rsplit('.')
-        .next()
-        .unwrap_or(name);
+    let last = name.strip_suffix(".weight").unwrap_or(name).rsplit('.').next().unwrap_or(name);
     match last {
         "tok_emb" => {
             let normal = Normal::new(0.0, config.embedding_std).expect("a validated deviation");
@@ -57,9 +52,7 @@ fn initial_values(
         "attn_scale" | "mlp_scale" | "skip_weights" => vec![1.0; count],
         _ => {
             let bound = 1.0 / (shape[shape.len() - 1] as f32).sqrt();
-            (0..count)
-                .map(|_| random.random_range(-bound..bound))
-                .collect()
+            (0..count).map(|_| random.random_range(-bound..bound)).collect()
         }
     }
 }
@@ -73,10 +66,7 @@ mod tests {
         let weights = initial_weights(&ModelConfig::golf(), 1337).unwrap();
         assert_eq!(weights.parameters(), 17_059_912);
         assert_eq!(weights.get("skip_weights").unwrap().shape, [4, 512]);
-        assert_eq!(
-            weights.get("blocks.8.attn.c_k.weight").unwrap().shape,
-            [256, 512]
-        );
+        assert_eq!(weights.get("blocks.8.attn.c_k.weight").unwrap().shape, [256, 512]);
     }
 
     #[test]
@@ -90,24 +80,14 @@ mod tests {
         let largest = up.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
         let bound = 1.0 / 512.0_f32.sqrt();
         assert!(largest <= bound && largest > 0.999 * bound, "{largest}");
-        assert!(
-            weights
-                .get("blocks.3.mlp.proj.weight")
-                .unwrap()
-                .data
-                .iter()
-                .all(|x| *x == 0.0)
-        );
+        assert!(weights.get("blocks.3.mlp.proj.weight").unwrap().data.iter().all(|x| *x == 0.0));
         let mix = &weights.get("blocks.0.resid_mix").unwrap().data;
         assert!(mix[..512].iter().all(|x| *x == 1.0) && mix[512..].iter().all(|x| *x == 0.0));
     }
 
     #[test]
     fn a_seed_fixes_the_weights() {
-        let config = ModelConfig {
-            vocabulary_size: 32,
-            ..ModelConfig::default()
-        };
+        let config = ModelConfig { vocabulary_size: 32, ..ModelConfig::default() };
         let first = initial_weights(&config, 3).unwrap();
         assert_eq!(first, initial_weights(&config, 3).unwrap());
         assert_ne!(first, initial_weights(&config, 4).unwrap());

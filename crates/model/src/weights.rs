@@ -64,9 +64,7 @@ impl NamedWeights {
 
     /// Where the tensor of that name stands.
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.tensors
-            .binary_search_by(|tensor| tensor.name.as_str().cmp(name))
-            .ok()
+        self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok()
     }
 
     /// Number of values in all tensors.
@@ -96,10 +94,8 @@ impl NamedWeights {
     /// # Errors
     /// If the file cannot be read, is no safetensors file, or holds a tensor that is not of a float type.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes = std::fs::read(path)
+            .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         let file = SafeTensors::deserialize(&bytes).map_err(|error| ModelError::File {
             path: path.to_owned(),
             reason: format!("not a valid safetensors file ({error})"),
@@ -121,16 +117,10 @@ impl NamedWeights {
     /// # Errors
     /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), ModelError> {
-        let views = self
-            .tensors
-            .iter()
-            .map(|tensor| (tensor.name.as_str(), View(tensor)));
+        let views = self.tensors.iter().map(|tensor| (tensor.name.as_str(), View(tensor)));
         let bytes =
             safetensors::serialize(views, None::<HashMap<String, String>>).map_err(|error| {
-                ModelError::File {
-                    path: path.to_owned(),
-                    reason: error.to_string(),
-                }
+                ModelError::File { path: path.to_owned(), reason: error.to_string() }
             })?;
         write_atomically(path, &bytes)
     }
@@ -138,10 +128,7 @@ impl NamedWeights {
 
 /// Writes a file under a temporary name beside it and renames it when complete.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
-    let io = |source| ModelError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| ModelError::Io { path: path.to_owned(), source };
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -157,18 +144,10 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelErr
 fn widen(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, ModelError> {
     let bytes = view.data();
     Ok(match view.dtype() {
-        Dtype::F32 => bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect(),
-        Dtype::F16 => bytes
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|b| half::f16::from_le_bytes(*b).to_f32())
-            .collect(),
+        Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F16 => {
+            bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
+        }
         Dtype::BF16 => bytes
             .as_chunks::<2>()
             .0
@@ -197,13 +176,7 @@ impl safetensors::View for View<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(
-            self.0
-                .data
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-        )
+        Cow::Owned(self.0.data.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
     fn data_len(&self) -> usize {
@@ -216,11 +189,7 @@ mod tests {
     use super::*;
 
     fn tensor(name: &str, data: Vec<f32>) -> NamedTensor {
-        NamedTensor {
-            name: name.to_owned(),
-            shape: vec![data.len()],
-            data,
-        }
+        NamedTensor { name: name.to_owned(), shape: vec![data.len()], data }
     }
 
     #[test]
@@ -234,10 +203,7 @@ mod tests {
         weights.write(&path).unwrap();
         let again = NamedWeights::read(&path).unwrap();
         assert_eq!(again, weights);
-        assert_eq!(
-            again.get("b").unwrap().data[1].to_bits(),
-            (-0.0_f32).to_bits()
-        );
+        assert_eq!(again.get("b").unwrap().data[1].to_bits(), (-0.0_f32).to_bits());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
@@ -245,19 +211,14 @@ mod tests {
     fn values_that_are_no_numbers_are_named_with_their_place() {
         let weights = NamedWeights::new(vec![tensor("layer.weight", vec![0.0, f32::NAN])]);
         let message = weights.check_finite().unwrap_err().to_string();
-        assert!(
-            message.contains("`layer.weight` holds NaN at index 1"),
-            "{message}"
-        );
+        assert!(message.contains("`layer.weight` holds NaN at index 1"), "{message}");
     }
 
     #[test]
     fn a_cut_file_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cut.safetensors");
-        NamedWeights::new(vec![tensor("a", vec![1.0; 64])])
-            .write(&path)
-            .unwrap();
+        NamedWeights::new(vec![tensor("a", vec![1.0; 64])]).write(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
         let message = NamedWeights::read(&path).unwrap_err().to_string();

@@ -24,19 +24,13 @@ fn configurations() -> [ModelConfig; 2] {
         context: ROW,
         ..ModelConfig::default()
     };
-    let golf = ModelConfig {
-        architecture: Architecture::Golf,
-        layers: 4,
-        ..decoder.clone()
-    };
+    let golf = ModelConfig { architecture: Architecture::Golf, layers: 4, ..decoder.clone() };
     [decoder, golf]
 }
 
 /// Tokens of a text in which each token says much about the next.
 fn tokens() -> Vec<u16> {
-    (0..=ROWS * ROW)
-        .map(|i| (i * i % 97 + i % 3 * 100) as u16)
-        .collect()
+    (0..=ROWS * ROW).map(|i| (i * i % 97 + i % 3 * 100) as u16).collect()
 }
 
 fn step(config: &ModelConfig, weights: &NamedWeights) -> (f32, Gradients) {
@@ -65,9 +59,7 @@ fn losses(config: &ModelConfig) -> Vec<f32> {
 
 #[test]
 fn the_losses_of_a_hundred_steps_agree() {
-    let _guard = SETTING
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _guard = SETTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for config in configurations() {
         use_composed_operations(true);
         let composed = losses(&config);
@@ -76,19 +68,14 @@ fn the_losses_of_a_hundred_steps_agree() {
         assert!(composed[99] < 0.8 * composed[0], "{composed:?}");
         for (at, (composed, fused)) in composed.iter().zip(&fused).enumerate() {
             let difference = (fused / composed - 1.0).abs();
-            assert!(
-                difference < 1e-3,
-                "step {at}: {fused} instead of {composed}"
-            );
+            assert!(difference < 1e-3, "step {at}: {fused} instead of {composed}");
         }
     }
 }
 
 #[test]
 fn losses_per_target_average_to_the_training_loss() {
-    let _guard = SETTING
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _guard = SETTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let tokens = tokens();
     for config in configurations() {
         let weights = initial_weights(&config, 4).unwrap();
@@ -107,16 +94,11 @@ fn losses_per_target_average_to_the_training_loss() {
 
 #[test]
 fn one_and_two_threads_give_the_same_bits() {
-    let _guard = SETTING
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _guard = SETTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for config in configurations() {
         let weights = initial_weights(&config, 5).unwrap();
         let [one, two] = [1, 2].map(|threads| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 let (loss, gradients) = step(&config, &weights);
                 (loss, gradients.values)

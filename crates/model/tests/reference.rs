@@ -15,28 +15,17 @@ struct Reference<'a> {
 
 impl Reference<'_> {
     fn vector(&self, name: &str) -> Vec<f64> {
-        self.weights
-            .get(name)
-            .unwrap()
-            .data
-            .iter()
-            .map(|x| f64::from(*x))
-            .collect()
+        self.weights.get(name).unwrap().data.iter().map(|x| f64::from(*x)).collect()
     }
 
     fn matrix(&self, name: &str) -> Matrix {
         let columns = self.weights.get(name).unwrap().shape[1];
-        self.vector(name)
-            .chunks(columns)
-            .map(<[f64]>::to_vec)
-            .collect()
+        self.vector(name).chunks(columns).map(<[f64]>::to_vec).collect()
     }
 
     fn linear(&self, x: &Matrix, name: &str) -> Matrix {
         let weight = self.matrix(name);
-        x.iter()
-            .map(|row| weight.iter().map(|w| dot(row, w)).collect())
-            .collect()
+        x.iter().map(|row| weight.iter().map(|w| dot(row, w)).collect()).collect()
     }
 
     fn golf(&self) -> bool {
@@ -58,10 +47,7 @@ impl Reference<'_> {
 
     fn logits(&self, tokens: &[u16]) -> Matrix {
         let embedding = self.matrix("tok_emb.weight");
-        let start: Matrix = tokens
-            .iter()
-            .map(|t| rms_norm(&embedding[usize::from(*t)]))
-            .collect();
+        let start: Matrix = tokens.iter().map(|t| rms_norm(&embedding[usize::from(*t)])).collect();
         let mut x = start.clone();
         let mut stored: Vec<Matrix> = Vec::new();
         let half = self.config.layers / 2;
@@ -108,15 +94,8 @@ impl Reference<'_> {
         add_scaled(&mut x, &self.attention(&normed, block), &attention_scale);
         let normed: Matrix = x.iter().map(|row| rms_norm(row)).collect();
         let mut hidden = self.linear(&normed, &name("mlp.fc.weight"));
-        hidden
-            .iter_mut()
-            .flatten()
-            .for_each(|z| *z = z.max(0.0).powi(2));
-        add_scaled(
-            &mut x,
-            &self.linear(&hidden, &name("mlp.proj.weight")),
-            &mlp_scale,
-        );
+        hidden.iter_mut().flatten().for_each(|z| *z = z.max(0.0).powi(2));
+        add_scaled(&mut x, &self.linear(&hidden, &name("mlp.proj.weight")), &mlp_scale);
         x
     }
 
@@ -127,11 +106,7 @@ impl Reference<'_> {
         let queries = self.linear(x, &name("c_q.weight"));
         let keys = self.linear(x, &name("c_k.weight"));
         let values = self.linear(x, &name("c_v.weight"));
-        let gains = if self.golf() {
-            self.vector(&name("q_gain"))
-        } else {
-            vec![1.0; heads]
-        };
+        let gains = if self.golf() { self.vector(&name("q_gain")) } else { vec![1.0; heads] };
         let mut mixed = vec![vec![0.0; heads * d]; x.len()];
         for (head, gain) in gains.iter().enumerate() {
             let shared = head / (heads / kv_heads);
@@ -201,11 +176,7 @@ fn configurations() -> [ModelConfig; 2] {
         embedding_std: 0.3,
         ..ModelConfig::default()
     };
-    let golf = ModelConfig {
-        architecture: Architecture::Golf,
-        layers: 5,
-        ..decoder.clone()
-    };
+    let golf = ModelConfig { architecture: Architecture::Golf, layers: 5, ..decoder.clone() };
     [decoder, golf]
 }
 
@@ -232,15 +203,8 @@ fn the_loss_is_that_of_the_definition() {
         let weights = weights(&config);
         let network = Transformer::from_weights(&config, &weights, &device()).unwrap();
         let loss: f32 = network.loss(&TOKENS, &TARGETS, ROW).into_scalar();
-        let exact = Reference {
-            config: &config,
-            weights: &weights,
-        }
-        .loss(&TOKENS, &TARGETS, ROW);
-        assert!(
-            (f64::from(loss) / exact - 1.0).abs() < 1e-5,
-            "{loss} {exact}"
-        );
+        let exact = Reference { config: &config, weights: &weights }.loss(&TOKENS, &TARGETS, ROW);
+        assert!((f64::from(loss) / exact - 1.0).abs() < 1e-5, "{loss} {exact}");
     }
 }
 
@@ -253,19 +217,14 @@ fn the_gradient_of_every_tensor_agrees_with_finite_differences() {
         let gradients = network.gradients(&loss, &weights);
         for (at, tensor) in weights.tensors().iter().enumerate() {
             // A direction through the whole tensor, so that no entry escapes.
-            let direction: Vec<f32> = (0..tensor.data.len())
-                .map(|i| ((i * 7 + at) % 5) as f32 - 1.7)
-                .collect();
+            let direction: Vec<f32> =
+                (0..tensor.data.len()).map(|i| ((i * 7 + at) % 5) as f32 - 1.7).collect();
             let loss_at = |offset: f32| {
                 let mut moved = weights.clone();
                 for (value, direction) in moved.tensors_mut()[at].data.iter_mut().zip(&direction) {
                     *value += offset * direction;
                 }
-                Reference {
-                    config: &config,
-                    weights: &moved,
-                }
-                .loss(&TOKENS, &TARGETS, ROW)
+                Reference { config: &config, weights: &moved }.loss(&TOKENS, &TARGETS, ROW)
             };
             let nudge = 2.0_f32.powi(-13);
             let finite = (loss_at(nudge) - loss_at(-nudge)) / (2.0 * f64::from(nudge));
@@ -275,11 +234,7 @@ fn the_gradient_of_every_tensor_agrees_with_finite_differences() {
                 .map(|(g, d)| f64::from(*g) * f64::from(*d))
                 .sum();
             let error = (closed - finite).abs();
-            assert!(
-                error < 2e-3 * finite.abs() + 1e-5,
-                "{}: {closed} {finite}",
-                tensor.name
-            );
+            assert!(error < 2e-3 * finite.abs() + 1e-5, "{}: {closed} {finite}", tensor.name);
         }
     }
 }
@@ -291,19 +246,12 @@ fn no_token_sees_the_future() {
     let mut changed = TOKENS;
     changed[4] = 7;
     let values = |tokens: &[u16]| -> Vec<f32> {
-        network
-            .logits(tokens, ROW)
-            .into_data()
-            .try_into_vec()
-            .unwrap()
+        network.logits(tokens, ROW).into_data().try_into_vec().unwrap()
     };
     let (before, after) = (values(&TOKENS), values(&changed));
     let vocabulary = config.vocabulary_size;
     assert_eq!(before[..4 * vocabulary], after[..4 * vocabulary]);
-    assert_ne!(
-        before[4 * vocabulary..5 * vocabulary],
-        after[4 * vocabulary..5 * vocabulary]
-    );
+    assert_ne!(before[4 * vocabulary..5 * vocabulary], after[4 * vocabulary..5 * vocabulary]);
     assert_eq!(before[6 * vocabulary..], after[6 * vocabulary..]);
 }
 
@@ -311,24 +259,13 @@ fn no_token_sees_the_future() {
 fn weights_of_another_architecture_are_refused_by_name() {
     let [decoder, golf] = configurations();
     let message = |config: &ModelConfig, weights: &NamedWeights| {
-        Transformer::from_weights(config, weights, &device())
-            .unwrap_err()
-            .to_string()
+        Transformer::from_weights(config, weights, &device()).unwrap_err().to_string()
     };
     assert!(message(&golf, &weights(&decoder)).contains("is missing"));
     assert!(
-        message(
-            &decoder,
-            &weights(&ModelConfig {
-                layers: 3,
-                ..decoder.clone()
-            })
-        )
-        .contains("not part")
+        message(&decoder, &weights(&ModelConfig { layers: 3, ..decoder.clone() }))
+            .contains("not part")
     );
-    let wide = ModelConfig {
-        width: 32,
-        ..decoder.clone()
-    };
+    let wide = ModelConfig { width: 32, ..decoder.clone() };
     assert!(message(&wide, &weights(&decoder)).contains("has shape"));
 }

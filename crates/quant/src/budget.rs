@@ -57,25 +57,15 @@ mod tests {
     #[test]
     fn the_budget_is_met_from_below_and_used() {
         let mut random = rand_pcg::Pcg64::seed_from_u64(2);
-        let data: Vec<f32> = StandardNormal
-            .sample_iter(&mut random)
-            .take(256 * 256)
-            .collect();
-        let weights = [Weights {
-            name: "w",
-            shape: &[256, 256],
-            data: &data,
-        }];
+        let data: Vec<f32> = StandardNormal.sample_iter(&mut random).take(256 * 256).collect();
+        let weights = [Weights { name: "w", shape: &[256, 256], data: &data }];
         let metadata = BTreeMap::from([("note".to_owned(), b"of some length".to_vec())]);
         let plan = Plan::relative(&weights, 1.0);
         for budget in [4_000, 11_111, 25_000] {
             let fitted = fit_to_bytes(&plan, &weights, &metadata, budget).unwrap();
             let artifact = fitted.artifact(&weights, &metadata).unwrap();
             let bytes = backslash_codec::encode(&artifact).unwrap().len() as u64;
-            assert!(
-                bytes <= budget && bytes * 1000 > budget * 995,
-                "{budget}: {bytes}"
-            );
+            assert!(bytes <= budget && bytes * 1000 > budget * 995, "{budget}: {bytes}");
         }
         let error = fit_to_bytes(&plan, &weights, &metadata, 10).unwrap_err();
         assert!(matches!(error, QuantError::Unreachable { budget: 10, smallest } if smallest > 10));

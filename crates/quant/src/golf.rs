@@ -204,13 +204,11 @@ pub fn export_int8_zlib_all_matrices(tensors: &[FloatTensor<'_>]) -> Result<Golf
 /// [`GolfError::Corrupt`] for bytes that are cut, altered or not of this format,
 /// [`GolfError::TooLarge`] for a file beyond its limits.
 pub fn import_int8_zlib(bytes: &[u8]) -> Result<Vec<DecodedTensor>, GolfError> {
-    let decoded = container::read(bytes)?
-        .into_iter()
-        .map(|(name, shape, stored)| DecodedTensor {
-            values: dequantise(stored, &shape),
-            name,
-            shape,
-        });
+    let decoded = container::read(bytes)?.into_iter().map(|(name, shape, stored)| DecodedTensor {
+        values: dequantise(stored, &shape),
+        name,
+        shape,
+    });
     Ok(decoded.collect())
 }
 
@@ -221,25 +219,15 @@ fn export(
     let mut stored = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         check(tensor)?;
-        stored.push(if is_quantised(tensor) {
-            quantise(tensor)?
-        } else {
-            keep(tensor)?
-        });
+        stored.push(if is_quantised(tensor) { quantise(tensor)? } else { keep(tensor)? });
     }
     let payload_bytes = stored.iter().map(payload_bytes).sum();
     let bytes = container::write(tensors, &stored)?;
-    Ok(GolfExport {
-        bytes,
-        payload_bytes,
-    })
+    Ok(GolfExport { bytes, payload_bytes })
 }
 
 fn check(tensor: &FloatTensor<'_>) -> Result<(), GolfError> {
-    let count = tensor
-        .shape
-        .iter()
-        .try_fold(1_usize, |product, &size| product.checked_mul(size));
+    let count = tensor.shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
     if count != Some(tensor.values.len()) {
         return Err(GolfError::Shape {
             name: tensor.name.to_owned(),
@@ -265,11 +253,8 @@ fn keep(tensor: &FloatTensor<'_>) -> Result<Stored, GolfError> {
     if is_control(tensor.name) {
         return Ok(Stored::Float(tensor.values.to_vec()));
     }
-    let halves: Result<Vec<f16>, GolfError> = tensor
-        .values
-        .iter()
-        .map(|&value| finite_half(tensor.name, value))
-        .collect();
+    let halves: Result<Vec<f16>, GolfError> =
+        tensor.values.iter().map(|&value| finite_half(tensor.name, value)).collect();
     Ok(Stored::Half(halves?))
 }
 
@@ -277,15 +262,8 @@ fn quantise(tensor: &FloatTensor<'_>) -> Result<Stored, GolfError> {
     let &[rows, columns] = tensor.shape else {
         let clip = clip_magnitude(&mut magnitudes(tensor.values));
         // The original divides in double precision here.
-        let scale = if clip > 0.0 {
-            (f64::from(clip) / 127.0) as f32
-        } else {
-            1.0
-        };
-        return Ok(Stored::Whole {
-            codes: codes(tensor.values, clip, scale),
-            scale,
-        });
+        let scale = if clip > 0.0 { (f64::from(clip) / 127.0) as f32 } else { 1.0 };
+        return Ok(Stored::Whole { codes: codes(tensor.values, clip, scale), scale });
     };
     let mut all_codes = Vec::with_capacity(tensor.values.len());
     let mut scales = Vec::with_capacity(rows);
@@ -295,17 +273,12 @@ fn quantise(tensor: &FloatTensor<'_>) -> Result<Stored, GolfError> {
         all_codes.extend(codes(row, clip, scale));
         scales.push(finite_half(tensor.name, scale)?);
     }
-    Ok(Stored::Rows {
-        codes: all_codes,
-        scales,
-    })
+    Ok(Stored::Rows { codes: all_codes, scales })
 }
 
 fn codes(values: &[f32], clip: f32, scale: f32) -> Vec<i8> {
     let code = |value: &f32| {
-        (value.clamp(-clip, clip) / scale)
-            .round_ties_even()
-            .clamp(-MAX_CODE, MAX_CODE) as i8
+        (value.clamp(-clip, clip) / scale).round_ties_even().clamp(-MAX_CODE, MAX_CODE) as i8
     };
     values.iter().map(code).collect()
 }
@@ -338,10 +311,7 @@ fn finite_half(name: &str, value: f32) -> Result<f16, GolfError> {
     if half.is_finite() {
         Ok(half)
     } else {
-        Err(GolfError::BeyondHalf {
-            name: name.to_owned(),
-            value,
-        })
+        Err(GolfError::BeyondHalf { name: name.to_owned(), value })
     }
 }
 
@@ -362,10 +332,7 @@ fn dequantise(stored: Stored, shape: &[usize]) -> Vec<f32> {
         Stored::Rows { codes, scales } => codes
             .chunks_exact(shape[1])
             .zip(scales)
-            .flat_map(|(row, scale)| {
-                row.iter()
-                    .map(move |&code| f32::from(code) * scale.to_f32())
-            })
+            .flat_map(|(row, scale)| row.iter().map(move |&code| f32::from(code) * scale.to_f32()))
             .collect(),
         Stored::Whole { codes, scale } => {
             codes.iter().map(|&code| f32::from(code) * scale).collect()

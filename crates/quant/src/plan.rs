@@ -57,10 +57,7 @@ pub struct Plan {
 impl Plan {
     /// The steps that a training with rounding has learned, with the levels it has seen.
     pub fn learned(steps: BTreeMap<String, f32>) -> Self {
-        Self {
-            steps,
-            levels: Levels::Grid,
-        }
+        Self { steps, levels: Levels::Grid }
     }
 
     /// One step for all tensors.
@@ -82,35 +79,20 @@ impl Plan {
     pub fn between(weights: &[Weights<'_>], factor: f32) -> Self {
         Self::of(weights, |tensor| {
             let rms = Moments::of(tensor.data).root_mean_square() as f32;
-            if rms.is_normal() {
-                factor * rms.sqrt()
-            } else {
-                1.0
-            }
+            if rms.is_normal() { factor * rms.sqrt() } else { 1.0 }
         })
     }
 
     /// The same plan with every step multiplied by `factor`.
     pub fn scaled(&self, factor: f32) -> Self {
-        let steps = self
-            .steps
-            .iter()
-            .map(|(name, step)| (name.clone(), factor * step));
-        Self {
-            steps: steps.collect(),
-            levels: self.levels,
-        }
+        let steps = self.steps.iter().map(|(name, step)| (name.clone(), factor * step));
+        Self { steps: steps.collect(), levels: self.levels }
     }
 
     fn of(weights: &[Weights<'_>], step: impl Fn(&Weights<'_>) -> f32) -> Self {
         let coded = weights.iter().filter(|tensor| is_coded(tensor.shape));
-        let steps = coded
-            .map(|tensor| (tensor.name.to_owned(), step(tensor)))
-            .collect();
-        Self {
-            steps,
-            levels: Levels::Centroids,
-        }
+        let steps = coded.map(|tensor| (tensor.name.to_owned(), step(tensor))).collect();
+        Self { steps, levels: Levels::Centroids }
     }
 
     /// Quantises all weights by this plan into the content of a file; `metadata` goes along as it is.
@@ -126,18 +108,16 @@ impl Plan {
             .par_iter()
             .map(|tensor| Ok((tensor.name.to_owned(), self.tensor(tensor)?)))
             .collect::<Result<BTreeMap<_, _>, QuantError>>()?;
-        Ok(Artifact {
-            metadata: metadata.clone(),
-            tensors,
-        })
+        Ok(Artifact { metadata: metadata.clone(), tensors })
     }
 
     fn tensor(&self, tensor: &Weights<'_>) -> Result<Tensor, QuantError> {
         let Weights { name, shape, data } = *tensor;
         if is_coded(shape) {
-            let step = *self.steps.get(name).ok_or_else(|| QuantError::NoStep {
-                name: name.to_owned(),
-            })?;
+            let step = *self
+                .steps
+                .get(name)
+                .ok_or_else(|| QuantError::NoStep { name: name.to_owned() })?;
             let quantize = match self.levels {
                 Levels::Grid => quantize,
                 Levels::Centroids => quantize_to_centroids,
@@ -145,16 +125,9 @@ impl Plan {
             return Ok(Tensor::Quantized(quantize(name, shape, data, step)?));
         }
         if let Some(index) = data.iter().position(|value| !value.is_finite()) {
-            return Err(QuantError::NotFinite {
-                name: name.to_owned(),
-                index,
-                value: data[index],
-            });
+            return Err(QuantError::NotFinite { name: name.to_owned(), index, value: data[index] });
         }
-        Ok(Tensor::Raw(RawTensor::from_f32_as_bf16(
-            shape.to_vec(),
-            data,
-        )))
+        Ok(Tensor::Raw(RawTensor::from_f32_as_bf16(shape.to_vec(), data)))
     }
 }
 
@@ -166,25 +139,11 @@ mod tests {
     fn matrices_are_coded_and_the_rest_is_stored() {
         let (matrix, vector) = (vec![0.3_f32; 4096], vec![0.7_f32; 9000]);
         let weights = [
-            Weights {
-                name: "matrix",
-                shape: &[64, 64],
-                data: &matrix,
-            },
-            Weights {
-                name: "vector",
-                shape: &[9000],
-                data: &vector,
-            },
-            Weights {
-                name: "small",
-                shape: &[2, 8],
-                data: &matrix[..16],
-            },
+            Weights { name: "matrix", shape: &[64, 64], data: &matrix },
+            Weights { name: "vector", shape: &[9000], data: &vector },
+            Weights { name: "small", shape: &[2, 8], data: &matrix[..16] },
         ];
-        let artifact = Plan::relative(&weights, 0.5)
-            .artifact(&weights, &BTreeMap::new())
-            .unwrap();
+        let artifact = Plan::relative(&weights, 0.5).artifact(&weights, &BTreeMap::new()).unwrap();
         assert!(matches!(artifact.tensors["matrix"], Tensor::Quantized(_)));
         assert!(matches!(artifact.tensors["vector"], Tensor::Raw(_)));
         assert!(matches!(artifact.tensors["small"], Tensor::Raw(_)));
@@ -193,23 +152,11 @@ mod tests {
     #[test]
     fn a_missing_step_and_a_nan_in_a_vector_are_named() {
         let matrix = vec![0.3_f32; 4096];
-        let weights = [Weights {
-            name: "matrix",
-            shape: &[64, 64],
-            data: &matrix,
-        }];
-        let error = Plan::default()
-            .artifact(&weights, &BTreeMap::new())
-            .unwrap_err();
+        let weights = [Weights { name: "matrix", shape: &[64, 64], data: &matrix }];
+        let error = Plan::default().artifact(&weights, &BTreeMap::new()).unwrap_err();
         assert!(error.to_string().contains("`matrix` has no step"));
-        let bias = [Weights {
-            name: "bias",
-            shape: &[2],
-            data: &[1.0, f32::NAN],
-        }];
-        let error = Plan::default()
-            .artifact(&bias, &BTreeMap::new())
-            .unwrap_err();
+        let bias = [Weights { name: "bias", shape: &[2], data: &[1.0, f32::NAN] }];
+        let error = Plan::default().artifact(&bias, &BTreeMap::new()).unwrap_err();
         assert!(error.to_string().contains("`bias` holds NaN at index 1"));
     }
 }

@@ -25,10 +25,8 @@ pub fn quantize(
 ) -> Result<QuantizedTensor, QuantError> {
     check(name, weights, step)?;
     let codes_per_unit = 1.0 / step;
-    let codes = weights
-        .iter()
-        .map(|weight| (weight * codes_per_unit).round_ties_even() as i32)
-        .collect();
+    let codes =
+        weights.iter().map(|weight| (weight * codes_per_unit).round_ties_even() as i32).collect();
     Ok(QuantizedTensor {
         shape: shape.to_vec(),
         reconstruction: Reconstruction::Uniform,
@@ -62,26 +60,15 @@ pub fn quantize_to_centroids(
 fn check(name: &str, weights: &[f32], step: f32) -> Result<(), QuantError> {
     let name = || name.to_owned();
     if let Some(index) = weights.iter().position(|weight| !weight.is_finite()) {
-        return Err(QuantError::NotFinite {
-            name: name(),
-            index,
-            value: weights[index],
-        });
+        return Err(QuantError::NotFinite { name: name(), index, value: weights[index] });
     }
     if !(step.is_finite() && step > 0.0) {
         return Err(QuantError::Step { name: name(), step });
     }
-    let largest = weights
-        .iter()
-        .fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
+    let largest = weights.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
     if largest * (1.0 / step) >= MAX_CODE {
         let least = 2.0 * largest / MAX_CODE;
-        return Err(QuantError::StepTooFine {
-            name: name(),
-            step,
-            weight: largest,
-            least,
-        });
+        return Err(QuantError::StepTooFine { name: name(), step, weight: largest, least });
     }
     Ok(())
 }
@@ -109,10 +96,7 @@ mod tests {
 
     fn gaussian(count: usize) -> Vec<f32> {
         let mut random = rand_pcg::Pcg64::seed_from_u64(9);
-        StandardNormal
-            .sample_iter(&mut random)
-            .take(count)
-            .collect()
+        StandardNormal.sample_iter(&mut random).take(count).collect()
     }
 
     fn mean_square_error(weights: &[f32], tensor: &QuantizedTensor) -> f64 {
@@ -139,9 +123,7 @@ mod tests {
     fn no_other_shrink_loses_less() {
         let weights = gaussian(50_000);
         let best = quantize_to_centroids("w", &[weights.len()], &weights, 1.7).unwrap();
-        let Reconstruction::Shrink(chosen) = best.reconstruction else {
-            panic!("no shrink")
-        };
+        let Reconstruction::Shrink(chosen) = best.reconstruction else { panic!("no shrink") };
         for other in [chosen - 3, chosen + 3] {
             let mut tensor = best.clone();
             tensor.reconstruction = Reconstruction::Shrink(other);
@@ -160,9 +142,7 @@ mod tests {
     #[test]
     fn what_cannot_be_quantised_is_named() {
         let message = |weights: &[f32], step: f32| {
-            quantize("blocks.0.w", &[weights.len()], weights, step)
-                .unwrap_err()
-                .to_string()
+            quantize("blocks.0.w", &[weights.len()], weights, step).unwrap_err().to_string()
         };
         assert!(message(&[1.0, f32::NAN], 0.1).contains("`blocks.0.w` holds NaN at index 1"));
         assert!(message(&[1.0, f32::NEG_INFINITY], 0.1).contains("index 1"));

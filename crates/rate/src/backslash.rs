@@ -75,12 +75,7 @@ mod tests {
     fn the_gradient_is_that_of_the_penalty() {
         let weights = [0.3_f32, -0.02, 1.7, -0.6];
         for (shape, epsilon) in [(0.26, 1.0), (1.36, 0.01), (2.0, 0.5), (0.5, 0.001)] {
-            let pull = Pull {
-                lambda: 100.0,
-                shape,
-                epsilon,
-                parameters: 7,
-            };
+            let pull = Pull { lambda: 100.0, shape, epsilon, parameters: 7 };
             let mut gradient = [0.0_f32; 4];
             pull.add_gradient(&weights, &mut gradient);
             for index in 0..weights.len() {
@@ -101,12 +96,7 @@ mod tests {
     #[test]
     fn the_decoupled_step_subtracts_the_same_force() {
         let weights = [0.3_f32, -0.02, 0.0];
-        let pull = Pull {
-            lambda: 2000.0,
-            shape: 1.36,
-            epsilon: 1.0,
-            parameters: 110_000_000,
-        };
+        let pull = Pull { lambda: 2000.0, shape: 1.36, epsilon: 1.0, parameters: 110_000_000 };
         let (mut moved, mut gradient) = (weights, [0.0_f32; 3]);
         pull.step(&mut moved);
         pull.add_gradient(&weights, &mut gradient);
@@ -114,10 +104,6 @@ mod tests {
             assert_eq!(moved[index], weights[index] - gradient[index]);
         }
         // At shape 1.36 and ε = 1 the released λ moves a small weight by about 2.5·10⁻⁵ a step.
-        assert!(
-            (gradient[1].abs() / 2.5e-5 - 1.0).abs() < 0.02,
-            "{}",
-            gradient[1]
-        );
+        assert!((gradient[1].abs() / 2.5e-5 - 1.0).abs() < 0.02, "{}", gradient[1]);
     }
 }

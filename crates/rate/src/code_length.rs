@@ -13,9 +13,5 @@ pub fn entropy_bits(codes: &[i32]) -> f64 {
     let mut counts: Vec<u64> = counts.into_values().collect();
     counts.sort_unstable();
     let total = codes.len() as f64;
-    counts
-        .iter()
-        .map(|count| *count as f64 / total)
-        .map(|p| -p * p.log2())
-        .sum()
+    counts.iter().map(|count| *count as f64 / total).map(|p| -p * p.log2()).sum()
 }

@@ -52,11 +52,7 @@ mod tests {
     #[test]
     fn the_ratio_agrees_with_the_published_table() {
         // Three entries of the released table.
-        assert!(
-            (moment_ratio(0.10) - 216.8).abs() < 0.05,
-            "{}",
-            moment_ratio(0.10)
-        );
+        assert!((moment_ratio(0.10) - 216.8).abs() < 0.05, "{}", moment_ratio(0.10));
         assert!((moment_ratio(1.0) - 2.0).abs() < 1e-9);
         assert!((moment_ratio(2.0) - std::f64::consts::FRAC_PI_2).abs() < 1e-9);
     }
@@ -72,10 +68,7 @@ mod tests {
     #[test]
     fn the_shape_of_drawn_weights_is_found() {
         let mut random = rand_pcg::Pcg64::seed_from_u64(5);
-        let gauss: Vec<f32> = StandardNormal
-            .sample_iter(&mut random)
-            .take(200_000)
-            .collect();
+        let gauss: Vec<f32> = StandardNormal.sample_iter(&mut random).take(200_000).collect();
         let laplace: Vec<f32> = (0..200_000)
             .map(|_| {
                 let uniform: f32 = random.random_range(-0.5..0.5);

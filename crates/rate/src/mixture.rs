@@ -23,10 +23,7 @@ impl LaplaceMixture {
     /// of half the width, half in one of the full width.
     pub fn around(scale: f64) -> Self {
         let scale = scale.max(f64::from(f32::MIN_POSITIVE));
-        Self {
-            logit: 0.0,
-            log_scales: [(0.4 * scale).ln(), (0.9 * scale).ln()],
-        }
+        Self { logit: 0.0, log_scales: [(0.4 * scale).ln(), (0.9 * scale).ln()] }
     }
 
     /// The code lengths of this model for a quantiser of that step.
@@ -224,11 +221,7 @@ mod tests {
     /// The definition in double precision, from the cumulative distribution.
     fn reference(mixture: &LaplaceMixture, step: f64, x: f64) -> f64 {
         let upper_tail = |x: f64, scale: f64| {
-            if x > 0.0 {
-                0.5 * (-x / scale).exp()
-            } else {
-                1.0 - 0.5 * (x / scale).exp()
-            }
+            if x > 0.0 { 0.5 * (-x / scale).exp() } else { 1.0 - 0.5 * (x / scale).exp() }
         };
         let share = 1.0 / (1.0 + (-mixture.logit).exp());
         let x = x.abs();
@@ -246,10 +239,7 @@ mod tests {
     fn cases() -> Vec<(LaplaceMixture, f64, f64)> {
         let mut cases = Vec::new();
         for (logit, narrow, wide) in [(0.0, 0.03, 0.1), (2.0, 0.002, 0.3), (-1.0, 0.05, 0.05)] {
-            let mixture = LaplaceMixture {
-                logit,
-                log_scales: [f64::ln(narrow), f64::ln(wide)],
-            };
+            let mixture = LaplaceMixture { logit, log_scales: [f64::ln(narrow), f64::ln(wide)] };
             for step in [0.004_f64, 0.03, 0.11, 0.5] {
                 for x in [0.0013, -0.014, 0.0551, -0.0549, 0.2, -0.9] {
                     cases.push((mixture, f64::from(step as f32), f64::from(x as f32)));
@@ -264,10 +254,7 @@ mod tests {
         for (mixture, step, x) in cases() {
             let exact = reference(&mixture, step, x);
             let fast = mixture.at_step(step as f32).bits(x as f32);
-            assert!(
-                (fast - exact).abs() < 2e-5 * (1.0 + exact),
-                "{x} {step}: {fast} {exact}"
-            );
+            assert!((fast - exact).abs() < 2e-5 * (1.0 + exact), "{x} {step}: {fast} {exact}");
         }
     }
 
@@ -298,9 +285,7 @@ mod tests {
             let by_wide = difference(&|d| reference(&moved(0.0, 0.0, d), step, x));
 
             let mut gradient = [0.0_f32];
-            let sums = mixture
-                .at_step(step as f32)
-                .accumulate(&[x as f32], 1.0, &mut gradient);
+            let sums = mixture.at_step(step as f32).accumulate(&[x as f32], 1.0, &mut gradient);
             let pairs = [
                 (f64::from(gradient[0]), by_point),
                 (sums.by_log_step, by_log_step),
@@ -322,9 +307,7 @@ mod tests {
     fn sums_over_many_weights_are_those_of_the_weights() {
         let mixture = LaplaceMixture::around(0.05);
         let code_length = mixture.at_step(0.04);
-        let points: Vec<f32> = (0..1001)
-            .map(|i| ((i * 37) % 211) as f32 * 0.003 - 0.3)
-            .collect();
+        let points: Vec<f32> = (0..1001).map(|i| ((i * 37) % 211) as f32 * 0.003 - 0.3).collect();
         let mut gradient = vec![0.5; points.len()];
         let sums = code_length.accumulate(&points, 2.0, &mut gradient);
         let bits: f64 = points.iter().map(|x| code_length.bits(*x)).sum();

@@ -25,10 +25,7 @@ pub struct Moments {
 impl Moments {
     /// The moments of a slice.
     pub fn of(weights: &[f32]) -> Self {
-        let mut moments = Self {
-            count: weights.len() as u64,
-            ..Self::default()
-        };
+        let mut moments = Self { count: weights.len() as u64, ..Self::default() };
         for weight in weights {
             let weight = f64::from(*weight);
             moments.absolute += weight.abs();

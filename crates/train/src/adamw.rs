@@ -25,10 +25,7 @@ pub(crate) struct TensorMoments {
 
 impl TensorMoments {
     pub(crate) fn zeros(length: usize) -> Self {
-        Self {
-            first: vec![0.0; length],
-            second: vec![0.0; length],
-        }
+        Self { first: vec![0.0; length], second: vec![0.0; length] }
     }
 }
 
@@ -81,10 +78,7 @@ pub(crate) struct ScalarAdam<const N: usize> {
 
 impl<const N: usize> Default for ScalarAdam<N> {
     fn default() -> Self {
-        Self {
-            first: [0.0; N],
-            second: [0.0; N],
-        }
+        Self { first: [0.0; N], second: [0.0; N] }
     }
 }
 
@@ -112,11 +106,7 @@ mod tests {
     /// Three steps against the published update in double precision.
     #[test]
     fn the_update_is_the_published_one() {
-        let optimizer = AdamW {
-            beta1: 0.9,
-            beta2: 0.95,
-            epsilon: 1e-8,
-        };
+        let optimizer = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 };
         let gradients = [[0.3_f32, -2.0], [0.1, 0.5], [-0.7, 0.0]];
         let mut weights = [1.0_f32, -0.5];
         let mut moments = TensorMoments::zeros(2);
@@ -131,10 +121,7 @@ mod tests {
                 let m_hat = m[i] / (1.0 - 0.9_f64.powi(time as i32));
                 let v_hat = v[i] / (1.0 - 0.95_f64.powi(time as i32));
                 w[i] -= 0.01 * 0.1 * w[i] + 0.01 * m_hat / (v_hat.sqrt() + 1e-8);
-                assert!(
-                    (f64::from(weights[i]) - w[i]).abs() < 1e-6,
-                    "{weights:?} {w:?}"
-                );
+                assert!((f64::from(weights[i]) - w[i]).abs() < 1e-6, "{weights:?} {w:?}");
             }
         }
     }

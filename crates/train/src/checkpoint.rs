@@ -33,10 +33,7 @@ pub(crate) fn remove_unfinished(folder: &Path) {
 /// Writes the state to `folder/step-NNNNNNNN.safetensors` and removes all but the newest checkpoints.
 pub(crate) fn save(trainer: &Trainer, data_hash: &str, folder: &Path) -> Result<(), TrainError> {
     let path = folder.join(format!("step-{:08}.safetensors", trainer.step));
-    let io = |source| TrainError::Io {
-        path: path.clone(),
-        source,
-    };
+    let io = |source| TrainError::Io { path: path.clone(), source };
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .suffix(".tmp")
@@ -68,24 +65,16 @@ pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
 
 /// Puts a saved state into a fresh trainer of the same configuration and data.
 pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Result<(), TrainError> {
-    let wrong = |reason: &str| TrainError::Checkpoint {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let bytes = std::fs::read(path).map_err(|source| TrainError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
+    let wrong =
+        |reason: &str| TrainError::Checkpoint { path: path.to_owned(), reason: reason.to_owned() };
+    let bytes =
+        std::fs::read(path).map_err(|source| TrainError::Io { path: path.to_owned(), source })?;
     let (_, header) = SafeTensors::read_metadata(&bytes)
         .map_err(|error| wrong(&format!("not a valid checkpoint ({error})")))?;
     let metadata = header.metadata().clone().unwrap_or_default();
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|error| wrong(&format!("not a valid checkpoint ({error})")))?;
-    let entry = |key: &str| {
-        metadata
-            .get(key)
-            .ok_or_else(|| wrong(&format!("has no `{key}`")))
-    };
+    let entry = |key: &str| metadata.get(key).ok_or_else(|| wrong(&format!("has no `{key}`")));
 
     if *entry("config")? != trainer.config.to_toml() {
         return Err(wrong("was made with another configuration"));
@@ -93,17 +82,11 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
     if entry("data")? != data_hash {
         return Err(wrong("was made with other training data"));
     }
-    let step = entry("step")?
-        .parse()
-        .map_err(|_| wrong("`step` is not a number"))?;
+    let step = entry("step")?.parse().map_err(|_| wrong("`step` is not a number"))?;
     let sampler: SamplerState = serde_json::from_str(entry("sampler")?)
         .map_err(|_| wrong("`sampler` is not a sampler's position"))?;
 
-    let tensors = trainer
-        .weights
-        .tensors_mut()
-        .iter_mut()
-        .zip(&mut trainer.moments);
+    let tensors = trainer.weights.tensors_mut().iter_mut().zip(&mut trainer.moments);
     for (tensor, moments) in tensors {
         let parts = [
             ("weights", &mut tensor.data),
@@ -118,22 +101,14 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
                 .filter(|view| view.dtype() == Dtype::F32 && view.data().len() == 4 * target.len())
                 .ok_or_else(|| wrong(&format!("`{name}` is missing or of another shape")))?;
             let values = bytes.data().as_chunks::<4>().0;
-            target
-                .iter_mut()
-                .zip(values)
-                .for_each(|(t, b)| *t = f32::from_le_bytes(*b));
+            target.iter_mut().zip(values).for_each(|(t, b)| *t = f32::from_le_bytes(*b));
         }
     }
     if let Pressure::Bits(bits) = &mut trainer.pressure {
         let numbers: Vec<f64> = file
             .tensor("rate")
             .map(|view| {
-                view.data()
-                    .as_chunks::<8>()
-                    .0
-                    .iter()
-                    .map(|b| f64::from_le_bytes(*b))
-                    .collect()
+                view.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
             })
             .unwrap_or_default();
         if !bits.restore(&numbers) {
@@ -150,22 +125,13 @@ fn serialize(trainer: &Trainer, data_hash: &str) -> Vec<u8> {
         Pressure::Bits(bits) => bits.state(),
         _ => Vec::new(),
     };
-    let rate_bytes: Vec<u8> = rate
-        .iter()
-        .flat_map(|number| number.to_le_bytes())
-        .collect();
+    let rate_bytes: Vec<u8> = rate.iter().flat_map(|number| number.to_le_bytes()).collect();
     let mut named: Vec<(String, Vec<u8>)> = Vec::new();
     for (tensor, moments) in trainer.weights.tensors().iter().zip(&trainer.moments) {
-        let parts = [
-            ("weights", &tensor.data),
-            ("first", &moments.first),
-            ("second", &moments.second),
-        ];
+        let parts =
+            [("weights", &tensor.data), ("first", &moments.first), ("second", &moments.second)];
         for (part, values) in parts {
-            let bytes = values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             named.push((format!("{part}/{}", tensor.name), bytes));
         }
     }
@@ -173,10 +139,8 @@ fn serialize(trainer: &Trainer, data_hash: &str) -> Vec<u8> {
         let count = <[u8]>::len(bytes) / width;
         TensorView::new(dtype, vec![count], bytes).expect("whole numbers of values")
     };
-    let mut views: Vec<(&str, TensorView<'_>)> = named
-        .iter()
-        .map(|(name, bytes)| (name.as_str(), view(Dtype::F32, 4, bytes)))
-        .collect();
+    let mut views: Vec<(&str, TensorView<'_>)> =
+        named.iter().map(|(name, bytes)| (name.as_str(), view(Dtype::F32, 4, bytes))).collect();
     views.push(("rate", view(Dtype::F64, 8, &rate_bytes)));
     let sampler =
         serde_json::to_string(&trainer.sampler.state()).expect("a position is plain data");

@@ -64,10 +64,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Opens the file and drops what stands in it about steps after `step`, and a line cut by a kill.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
-        let io = |source| TrainError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| TrainError::Io { path: path.to_owned(), source };
         let old = std::fs::read_to_string(path).unwrap_or_default();
         let kept: String = old
             .split_inclusive('\n')
@@ -76,10 +73,7 @@ impl Metrics {
             .collect();
         std::fs::write(path, kept).map_err(io)?;
         let file = OpenOptions::new().append(true).open(path).map_err(io)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
+        Ok(Self { path: path.to_owned(), file })
     }
 
     pub(crate) fn write(&mut self, record: &Record) -> Result<(), TrainError> {
@@ -87,10 +81,7 @@ impl Metrics {
         line.push('\n');
         self.file
             .write_all(line.as_bytes())
-            .map_err(|source| TrainError::Io {
-                path: self.path.clone(),
-                source,
-            })
+            .map_err(|source| TrainError::Io { path: self.path.clone(), source })
     }
 }
 
@@ -99,11 +90,7 @@ mod tests {
     use super::*;
 
     fn evaluation(step: u64) -> Record {
-        Record::Evaluation(EvaluationRecord {
-            step,
-            nats_per_token: 3.5,
-            bits_per_byte: 2.0,
-        })
+        Record::Evaluation(EvaluationRecord { step, nats_per_token: 3.5, bits_per_byte: 2.0 })
     }
 
     #[test]

@@ -17,11 +17,7 @@ pub(crate) use bits::BitsPressure;
 pub(crate) enum Pressure {
     None,
     Bits(BitsPressure),
-    Backslash {
-        lambda_per_parameter: f64,
-        epsilon: f64,
-        in_loss: bool,
-    },
+    Backslash { lambda_per_parameter: f64, epsilon: f64, in_loss: bool },
 }
 
 impl Pressure {
@@ -58,11 +54,7 @@ impl Pressure {
     ) -> Option<f64> {
         match self {
             Self::Bits(bits) => Some(bits.add_gradient(weights, seen, gradients)),
-            Self::Backslash {
-                lambda_per_parameter,
-                epsilon,
-                in_loss: true,
-            } => {
+            Self::Backslash { lambda_per_parameter, epsilon, in_loss: true } => {
                 let pull = pull(*lambda_per_parameter, *epsilon, weights);
                 for (tensor, gradient) in weights.tensors().iter().zip(&mut gradients.values) {
                     gradient
@@ -80,17 +72,10 @@ impl Pressure {
     pub(crate) fn after_step(&mut self, weights: &mut NamedWeights, step: u64, multiplier: f64) {
         match self {
             Self::Bits(bits) => bits.update(step + 1, multiplier),
-            Self::Backslash {
-                lambda_per_parameter,
-                epsilon,
-                in_loss: false,
-            } => {
+            Self::Backslash { lambda_per_parameter, epsilon, in_loss: false } => {
                 let pull = pull(*lambda_per_parameter, *epsilon, weights);
                 for tensor in weights.tensors_mut() {
-                    tensor
-                        .data
-                        .par_chunks_mut(CHUNK)
-                        .for_each(|weights| pull.step(weights));
+                    tensor.data.par_chunks_mut(CHUNK).for_each(|weights| pull.step(weights));
                 }
             }
             _ => {}

@@ -59,10 +59,7 @@ impl Run {
     ) -> Result<Self, TrainError> {
         let mut trainer = Trainer::new(config, tokens.len())?;
         let checkpoints = folder.join("checkpoints");
-        let bytes: Vec<u8> = tokens
-            .iter()
-            .flat_map(|token| token.to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let data_hash = format!("{:032x}", xxh3_128(&bytes));
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -70,9 +67,7 @@ impl Run {
         };
         match start {
             Start::Fresh if folder.join("config.toml").exists() => {
-                return Err(TrainError::RunExists {
-                    path: folder.to_owned(),
-                });
+                return Err(TrainError::RunExists { path: folder.to_owned() });
             }
             Start::Fresh | Start::Replace => {
                 for old in checkpoint::list(&checkpoints) {
@@ -84,9 +79,7 @@ impl Run {
             }
             Start::Resume => {
                 if !folder.join("config.toml").exists() {
-                    return Err(TrainError::NoCheckpoint {
-                        path: folder.to_owned(),
-                    });
+                    return Err(TrainError::NoCheckpoint { path: folder.to_owned() });
                 }
                 checkpoint::remove_unfinished(&checkpoints);
                 // A run killed before its first checkpoint has lost nothing by starting again.
@@ -96,12 +89,7 @@ impl Run {
             }
         }
         let metrics = Metrics::open(&folder.join("metrics.jsonl"), trainer.steps_taken())?;
-        Ok(Self {
-            trainer,
-            folder: folder.to_owned(),
-            data_hash,
-            metrics,
-        })
+        Ok(Self { trainer, folder: folder.to_owned(), data_hash, metrics })
     }
 
     /// Takes all steps that are left, with metrics, evaluations and checkpoints on the way.
@@ -133,11 +121,7 @@ impl Run {
             observer.step(&report, tokens_per_second);
             // Save before evaluating: an evaluation that fails must not cost the steps.
             if due(config.train.checkpoint_every, report.step) && !self.trainer.finished() {
-                checkpoint::save(
-                    &self.trainer,
-                    &self.data_hash,
-                    &self.folder.join("checkpoints"),
-                )?;
+                checkpoint::save(&self.trainer, &self.data_hash, &self.folder.join("checkpoints"))?;
             }
             if due(config.train.evaluate_every, report.step) || self.trainer.finished() {
                 let (nats_per_token, bits_per_byte) =

@@ -18,23 +18,14 @@ mod tests {
 
     #[test]
     fn it_rises_stays_and_falls() {
-        let config = TrainConfig {
-            steps: 100,
-            warmup_steps: 10,
-            warmdown: 0.5,
-            ..Default::default()
-        };
+        let config =
+            TrainConfig { steps: 100, warmup_steps: 10, warmdown: 0.5, ..Default::default() };
         assert_eq!(multiplier(&config, 0), 0.1);
         assert_eq!(multiplier(&config, 9), 1.0);
         assert_eq!(multiplier(&config, 50), 1.0);
         assert_eq!(multiplier(&config, 75), 0.5);
         assert_eq!(multiplier(&config, 99), 0.02);
-        let flat = TrainConfig {
-            steps: 100,
-            warmup_steps: 0,
-            warmdown: 0.0,
-            ..Default::default()
-        };
+        let flat = TrainConfig { steps: 100, warmup_steps: 0, warmdown: 0.0, ..Default::default() };
         assert!((0..100).all(|step| multiplier(&flat, step) == 1.0));
     }
 }

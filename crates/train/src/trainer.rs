@@ -46,19 +46,11 @@ impl Trainer {
         let weights = initial_weights(&config.model, config.train.seed)?;
         let train = &config.train;
         Ok(Self {
-            moments: weights
-                .tensors()
-                .iter()
-                .map(|t| TensorMoments::zeros(t.data.len()))
-                .collect(),
+            moments: weights.tensors().iter().map(|t| TensorMoments::zeros(t.data.len())).collect(),
             pressure: Pressure::new(&config.rate, train, &weights),
             sampler: Sampler::new(tokens, config.model.context, train.batch_size, train.seed)?,
             step: 0,
-            optimizer: AdamW {
-                beta1: train.beta1,
-                beta2: train.beta2,
-                epsilon: train.epsilon,
-            },
+            optimizer: AdamW { beta1: train.beta1, beta2: train.beta2, epsilon: train.epsilon },
             weights,
             config: config.clone(),
         })
@@ -104,43 +96,26 @@ impl Trainer {
         let gradient_norm = norm(&gradients);
         for (what, value) in [("loss", loss), ("gradient", gradient_norm)] {
             if !value.is_finite() {
-                return Err(TrainError::Diverged {
-                    step: self.step,
-                    what,
-                    value,
-                });
+                return Err(TrainError::Diverged { step: self.step, what, value });
             }
         }
         let clip = (self.config.train.clip_norm / gradient_norm.max(1e-30)).min(1.0);
         scale(&mut gradients, clip as f32);
-        let bits_per_weight = self
-            .pressure
-            .add_gradient(&self.weights, seen, &mut gradients);
+        let bits_per_weight = self.pressure.add_gradient(&self.weights, seen, &mut gradients);
 
         let multiplier = schedule::multiplier(&self.config.train, self.step);
         let learning_rate = multiplier * self.config.train.learning_rate;
         self.descend(&gradients, learning_rate);
-        self.pressure
-            .after_step(&mut self.weights, self.step, multiplier);
+        self.pressure.after_step(&mut self.weights, self.step, multiplier);
         self.step += 1;
-        Ok(StepReport {
-            step: self.step,
-            loss,
-            learning_rate,
-            gradient_norm,
-            bits_per_weight,
-        })
+        Ok(StepReport { step: self.step, loss, learning_rate, gradient_norm, bits_per_weight })
     }
 
     /// AdamW on every tensor; matrices decay, vectors do not.
     fn descend(&mut self, gradients: &Gradients, learning_rate: f64) {
         let tensors = self.weights.tensors_mut().iter_mut();
         for ((tensor, gradient), moments) in tensors.zip(&gradients.values).zip(&mut self.moments) {
-            let decay = if tensor.shape.len() >= 2 {
-                self.config.train.weight_decay
-            } else {
-                0.0
-            };
+            let decay = if tensor.shape.len() >= 2 { self.config.train.weight_decay } else { 0.0 };
             self.optimizer.update(
                 self.step + 1,
                 learning_rate,

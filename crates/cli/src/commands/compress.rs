@@ -30,10 +30,7 @@ pub fn run(arguments: Compress) -> Result<()> {
     };
     let plan = match arguments.budget {
         Some(budget) => {
-            say(&format!(
-                "searching the finest steps for {} bytes",
-                table::grouped(budget)
-            ));
+            say(&format!("searching the finest steps for {} bytes", table::grouped(budget)));
             fit_to_bytes(&plan, &views, &metadata, budget)?
         }
         None => plan.scaled(arguments.step.unwrap_or(default)),

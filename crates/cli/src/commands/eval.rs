@@ -20,17 +20,12 @@ pub fn run(arguments: Eval) -> Result<()> {
     let mut tokens = source.tokens(&decoded.tokenizer)?.validation;
     session::limit(&mut tokens, arguments.tokens);
     let table = decoded.tokenizer.byte_table();
-    say(&format!(
-        "scoring {} tokens",
-        table::grouped(tokens.len() as u64)
-    ));
+    say(&format!("scoring {} tokens", table::grouped(tokens.len() as u64)));
     let measure = |model: &ModelFile| -> Result<Quality> {
         session::measure(&model.config, &model.weights, &tokens, &table)
     };
     let quality = measure(&decoded)?;
-    let float = folder
-        .map(|folder| measure(&ModelFile::open(&folder)?))
-        .transpose()?;
+    let float = folder.map(|folder| measure(&ModelFile::open(&folder)?)).transpose()?;
     let bytes = std::fs::metadata(&file)?.len();
     if arguments.json {
         return output::print_json(&json!({

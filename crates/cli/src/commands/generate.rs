@@ -17,11 +17,7 @@ pub fn run(arguments: Generate) -> Result<()> {
         &model,
         &arguments.prompt,
         arguments.tokens,
-        Sampling {
-            temperature: arguments.temperature,
-            top: arguments.top,
-            seed: arguments.seed,
-        },
+        Sampling { temperature: arguments.temperature, top: arguments.top, seed: arguments.seed },
     )?;
     if arguments.json {
         return output::print_json(&json!({ "prompt": arguments.prompt, "text": text }));

@@ -53,10 +53,7 @@ fn configuration(arguments: &Train) -> Result<RunConfig> {
     if arguments.resume {
         let path = arguments.out.join("config.toml");
         if !path.exists() {
-            return Err(TrainError::NoCheckpoint {
-                path: arguments.out.clone(),
-            }
-            .into());
+            return Err(TrainError::NoCheckpoint { path: arguments.out.clone() }.into());
         }
         return Ok(config::parse_file(&path, &[])?);
     }
@@ -68,10 +65,7 @@ fn configuration(arguments: &Train) -> Result<RunConfig> {
         config.data.train.clone_from(&arguments.data.data);
     }
     if !arguments.data.validation.is_empty() {
-        config
-            .data
-            .validation
-            .clone_from(&arguments.data.validation);
+        config.data.validation.clone_from(&arguments.data.validation);
     }
     if let Some(tokenizer) = &arguments.tokenizer {
         config.data.tokenizer.clone_from(tokenizer);
@@ -122,13 +116,7 @@ pub fn train(
         None => Plan::relative(&views(&weights), DEFAULT_RELATIVE_STEP),
     };
     let learned = run.trainer.learned_steps().is_some();
-    leave(
-        folder,
-        config,
-        tokenizer,
-        &weights,
-        learned.then_some(&plan),
-    )?;
+    leave(folder, config, tokenizer, &weights, learned.then_some(&plan))?;
 
     let metadata = ModelFile::metadata(&config.model, tokenizer);
     let artifact = plan.artifact(&views(&weights), &metadata)?;
@@ -137,13 +125,7 @@ pub fn train(
     let decoded = ModelFile::open(&path)?;
     let table = tokenizer.byte_table();
     let decoded = session::measure(&config.model, &decoded.weights, &tokens.validation, &table)?;
-    Ok(Finished {
-        file_bytes,
-        float,
-        decoded,
-        weights,
-        plan,
-    })
+    Ok(Finished { file_bytes, float, decoded, weights, plan })
 }
 
 /// Writes the float model, what is needed to run it, and the learned steps.
@@ -159,10 +141,7 @@ fn leave(
     session::write_whole(&folder.join("config.json"), &model)?;
     tokenizer.save(&folder.join(format!("tokenizer.{}", tokenizer.extension())))?;
     if let Some(plan) = plan {
-        session::write_whole(
-            &folder.join("steps.json"),
-            &serde_json::to_vec_pretty(&plan.steps)?,
-        )?;
+        session::write_whole(&folder.join("steps.json"), &serde_json::to_vec_pretty(&plan.steps)?)?;
     }
     Ok(())
 }
@@ -210,16 +189,11 @@ impl Observer for Watch<'_> {
 
     fn evaluate(&mut self, step: u64, weights: &NamedWeights) -> Result<(f64, f64), TrainError> {
         let quality =
-            self.measure(weights)
-                .map_err(|error| match error.downcast::<TrainError>() {
-                    Ok(error) => error,
-                    Err(error) => TrainError::Evaluation {
-                        step,
-                        reason: format!("{error:#}"),
-                    },
-                })?;
-        self.progress
-            .note(&format!("step {step}: validation {}", describe(&quality)));
+            self.measure(weights).map_err(|error| match error.downcast::<TrainError>() {
+                Ok(error) => error,
+                Err(error) => TrainError::Evaluation { step, reason: format!("{error:#}") },
+            })?;
+        self.progress.note(&format!("step {step}: validation {}", describe(&quality)));
         self.last = Some(quality);
         Ok((quality.nats_per_token(), quality.bits_per_byte()))
     }

@@ -39,11 +39,7 @@ fn data_that_cannot_be_trained_on() {
     let broken = [
         ("magic.bin", shard(&tokens, 600, 7), "20240520"),
         ("cut.bin", shard(&tokens[..500], 600, 20_240_520), "cut.bin"),
-        (
-            "vocabulary.bin",
-            shard(&[tokens.clone(), vec![777]].concat(), 601, 20_240_520),
-            "777",
-        ),
+        ("vocabulary.bin", shard(&[tokens.clone(), vec![777]].concat(), 601, 20_240_520), "777"),
     ];
     for (name, content, message) in broken {
         std::fs::write(place.path(name), content).unwrap();
@@ -56,21 +52,13 @@ fn data_that_cannot_be_trained_on() {
 fn configurations_that_mean_nothing() {
     let place = Place::new();
     let set = |assignment: &str| place.train("run", &["--set", assignment]);
-    place.fails(
-        &borrowed(&set("train.lerning_rate=1")),
-        2,
-        "did you mean `train.learning_rate`",
-    );
+    place.fails(&borrowed(&set("train.lerning_rate=1")), 2, "did you mean `train.learning_rate`");
     place.fails(&borrowed(&set("train.steps=0")), 2, "train.steps = 0");
     place.fails(&borrowed(&set("model.heads=5")), 2, "model.heads = 5");
     place.fails(&borrowed(&set("rate.lambda=-0.1")), 2, "rate.lambda = -0.1");
     place.fails(&["train", "--config", "missing.toml"], 1, "missing.toml");
     place.fails(&["train", "--no-such-option"], 2, "--no-such-option");
-    place.fails(
-        &["compress", "run", "-o", "x.bsl", "--budget", "3 pints"],
-        2,
-        "pints",
-    );
+    place.fails(&["compress", "run", "-o", "x.bsl", "--budget", "3 pints"], 2, "pints");
     assert_eq!(place.files(), ["text.txt"]);
 }
 
@@ -111,10 +99,7 @@ fn weights_that_are_no_numbers() {
     let place = Place::new();
     let mut values = vec![0.25_f32; 64 * 64];
     values[77] = f32::NAN;
-    let data: Vec<u8> = values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, vec![64, 64], &data).unwrap();
     let content = safetensors::serialize([("layer.weight", view)], None::<HashMap<_, _>>).unwrap();
     std::fs::write(place.path("nan.safetensors"), content).unwrap();
@@ -128,17 +113,10 @@ fn outputs_that_exist_are_kept() {
     let place = trained();
     std::fs::write(place.path("kept"), "precious").unwrap();
     place.fails(&["compress", "run", "-o", "kept"], 2, "kept exists");
-    place.fails(
-        &["decompress", "run/model.bsl", "-o", "kept"],
-        2,
-        "kept exists",
-    );
+    place.fails(&["decompress", "run/model.bsl", "-o", "kept"], 2, "kept exists");
     assert_eq!(bytes(&place.path("kept")), b"precious");
     place.ok(&["compress", "run", "-o", "kept", "--force"]);
-    assert_eq!(
-        bytes(&place.path("kept")),
-        bytes(&place.path("run/model.bsl"))
-    );
+    assert_eq!(bytes(&place.path("kept")), bytes(&place.path("run/model.bsl")));
 }
 
 /// A limit on the size of files stands in for a full disk: writing fails half-way with an error.

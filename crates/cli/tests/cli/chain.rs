@@ -10,26 +10,15 @@ fn json(text: &str) -> Value {
 #[test]
 fn text_becomes_a_file_that_decodes_evaluates_and_writes() {
     let place = Place::new();
-    let arguments = place.train(
-        "run",
-        &[
-            "--set",
-            "train.steps=60",
-            "--set",
-            "rate.method=bits",
-            "--json",
-        ],
-    );
+    let arguments =
+        place.train("run", &["--set", "train.steps=60", "--set", "rate.method=bits", "--json"]);
     let trained = json(&place.ok(&borrowed(&arguments)));
     assert_eq!(
         trained["file_bytes"].as_u64().unwrap(),
         bytes(&place.path("run/model.bsl")).len() as u64
     );
     let learned = trained["decoded"]["bits_per_byte"].as_f64().unwrap();
-    assert!(
-        learned < 6.0,
-        "60 steps beat eight bits per byte by far: {learned}"
-    );
+    assert!(learned < 6.0, "60 steps beat eight bits per byte by far: {learned}");
     for name in [
         "config.toml",
         "metrics.jsonl",
@@ -43,13 +32,9 @@ fn text_becomes_a_file_that_decodes_evaluates_and_writes() {
 
     // The learned steps make the same file again; the decoded weights make the same figure again.
     place.ok(&["compress", "run", "-o", "again.bsl"]);
-    assert_eq!(
-        bytes(&place.path("again.bsl")),
-        bytes(&place.path("run/model.bsl"))
-    );
-    let evaluated = json(&place.ok(&[
-        "eval", "run", "--data", "text.txt", "--tokens", "200", "--json",
-    ]));
+    assert_eq!(bytes(&place.path("again.bsl")), bytes(&place.path("run/model.bsl")));
+    let evaluated =
+        json(&place.ok(&["eval", "run", "--data", "text.txt", "--tokens", "200", "--json"]));
     assert_eq!(evaluated["decoded"], trained["decoded"]);
     assert_eq!(evaluated["float"], trained["float"]);
 
@@ -62,24 +47,13 @@ fn text_becomes_a_file_that_decodes_evaluates_and_writes() {
     let mut names = [decoded.names(), original.names()];
     names.iter_mut().for_each(|names| names.sort());
     assert_eq!(names[0], names[1]);
-    place.ok(&[
-        "compress",
-        "run/model.safetensors",
-        "-o",
-        "plain.bsl",
-        "--budget",
-        "9kB",
-    ]);
+    place.ok(&["compress", "run/model.safetensors", "-o", "plain.bsl", "--budget", "9kB"]);
     let size = bytes(&place.path("plain.bsl")).len();
     assert!((8_900..=9_000).contains(&size), "{size}");
 
     let inspected = json(&place.ok(&["inspect", "run/model.bsl", "--json"]));
     assert_eq!(inspected["split"]["total"], trained["file_bytes"]);
-    assert!(
-        place
-            .ok(&["inspect", "run/model.bsl"])
-            .contains("tok_emb.weight")
-    );
+    assert!(place.ok(&["inspect", "run/model.bsl"]).contains("tok_emb.weight"));
     let written = json(&place.ok(&[
         "generate",
         "run/model.bsl",
@@ -113,42 +87,19 @@ fn one_thread_and_two_make_the_same_file() {
         assert!(status.success());
     }
     assert_eq!(bytes(&place.path("1.bsl")), bytes(&place.path("2.bsl")));
-    assert_eq!(
-        bytes(&place.path("1.safetensors")),
-        bytes(&place.path("2.safetensors"))
-    );
+    assert_eq!(bytes(&place.path("1.safetensors")), bytes(&place.path("2.safetensors")));
 }
 
 #[test]
 fn every_rate_method_trains_and_leaves_a_file() {
     let place = Place::new();
-    for (method, lambda) in [
-        ("backslash", "1e-5"),
-        ("backslash-in-loss", "1e-5"),
-        ("bits", "0.1"),
-        ("none", "0"),
-    ] {
-        let (method, lambda) = (
-            format!("rate.method={method}"),
-            format!("rate.lambda={lambda}"),
-        );
-        let more = [
-            "--set",
-            "train.steps=4",
-            "--set",
-            &method,
-            "--set",
-            &lambda,
-            "--json",
-            "--force",
-        ];
+    for (method, lambda) in
+        [("backslash", "1e-5"), ("backslash-in-loss", "1e-5"), ("bits", "0.1"), ("none", "0")]
+    {
+        let (method, lambda) = (format!("rate.method={method}"), format!("rate.lambda={lambda}"));
+        let more =
+            ["--set", "train.steps=4", "--set", &method, "--set", &lambda, "--json", "--force"];
         let trained = json(&place.ok(&borrowed(&place.train("run", &more))));
-        assert!(
-            trained["decoded"]["bits_per_byte"]
-                .as_f64()
-                .unwrap()
-                .is_finite(),
-            "{method}"
-        );
+        assert!(trained["decoded"]["bits_per_byte"].as_f64().unwrap().is_finite(), "{method}");
     }
 }

@@ -30,8 +30,5 @@ fn the_untrained_preset_has_the_published_bits_per_byte() {
     let quality = evaluate(&network, &tokens[..8 * 1024 + 1], &table).unwrap();
     let bits_per_token = quality.nats_per_token() / std::f64::consts::LN_2;
     let bits_per_byte = bits_per_token / bytes_per_token;
-    assert!(
-        (bits_per_byte / (10.0 / 2.44) - 1.0).abs() < 0.01,
-        "{bits_per_byte}"
-    );
+    assert!((bits_per_byte / (10.0 / 2.44) - 1.0).abs() < 0.01, "{bits_per_byte}");
 }

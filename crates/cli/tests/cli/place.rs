@@ -64,11 +64,7 @@ impl Place {
     /// Runs a command that must succeed, and gives its stdout.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            stderr(&output)
-        );
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -77,10 +73,7 @@ impl Place {
         let output = self.run(arguments);
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-        assert!(
-            text.contains(message),
-            "{arguments:?}: expected {message:?} in {text}"
-        );
+        assert!(text.contains(message), "{arguments:?}: expected {message:?} in {text}");
         assert!(!text.contains("panicked"), "{text}");
     }
 

@@ -46,18 +46,13 @@ fn a_killed_run_resumes_to_the_same_bytes() {
         let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
         let newest = |checkpoints: &Path| {
             let names = std::fs::read_dir(checkpoints).ok()?;
-            let names = names
-                .flatten()
-                .map(|entry| entry.file_name().into_string().unwrap());
+            let names = names.flatten().map(|entry| entry.file_name().into_string().unwrap());
             names.filter(|name| name.starts_with("step-")).max()
         };
         let before = newest(&checkpoints);
         let started = Instant::now();
         while newest(&checkpoints) == before && child.try_wait().unwrap().is_none() {
-            assert!(
-                started.elapsed() < Duration::from_secs(120),
-                "no checkpoint"
-            );
+            assert!(started.elapsed() < Duration::from_secs(120), "no checkpoint");
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(pause));
@@ -69,12 +64,7 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     place.ok(&["train", "--resume", "--out", "killed"]);
     assert!(!unfinished.exists());
 
-    for name in [
-        "model.safetensors",
-        "model.bsl",
-        "steps.json",
-        "config.toml",
-    ] {
+    for name in ["model.safetensors", "model.bsl", "steps.json", "config.toml"] {
         let of = |run: &str| bytes(&place.path(run).join(name));
         assert_eq!(of("killed"), of("whole"), "{name}");
     }
@@ -84,12 +74,7 @@ fn a_killed_run_resumes_to_the_same_bytes() {
 #[test]
 fn a_run_killed_before_its_first_checkpoint_starts_again() {
     let place = Place::new();
-    let more = [
-        "--set",
-        "train.steps=5",
-        "--set",
-        "train.checkpoint_every=0",
-    ];
+    let more = ["--set", "train.steps=5", "--set", "train.checkpoint_every=0"];
     place.ok(&borrowed(&place.train("run", &more)));
     let whole = bytes(&place.path("run/model.bsl"));
     std::fs::remove_file(place.path("run/model.bsl")).unwrap();
@@ -100,17 +85,8 @@ fn a_run_killed_before_its_first_checkpoint_starts_again() {
 #[test]
 fn what_cannot_be_resumed_is_refused() {
     let place = Place::new();
-    place.fails(
-        &["train", "--resume", "--out", "nothing"],
-        2,
-        "holds no run to resume",
-    );
-    let more = [
-        "--set",
-        "train.steps=6",
-        "--set",
-        "train.checkpoint_every=2",
-    ];
+    place.fails(&["train", "--resume", "--out", "nothing"], 2, "holds no run to resume");
+    let more = ["--set", "train.steps=6", "--set", "train.checkpoint_every=2"];
     let arguments = place.train("run", &more);
     place.ok(&borrowed(&arguments));
     place.fails(&borrowed(&arguments), 2, "holds a run already");
@@ -118,20 +94,12 @@ fn what_cannot_be_resumed_is_refused() {
     let config = place.path("run/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("steps = 6", "steps = 8")).unwrap();
-    place.fails(
-        &["train", "--resume", "--out", "run"],
-        1,
-        "another configuration",
-    );
+    place.fails(&["train", "--resume", "--out", "run"], 1, "another configuration");
     std::fs::write(&config, &text).unwrap();
 
     let original = std::fs::read_to_string(place.path("text.txt")).unwrap();
     std::fs::write(place.path("text.txt"), original.replace("green", "white")).unwrap();
-    place.fails(
-        &["train", "--resume", "--out", "run"],
-        1,
-        "other training data",
-    );
+    place.fails(&["train", "--resume", "--out", "run"], 1, "other training data");
     std::fs::write(place.path("text.txt"), original).unwrap();
 
     for checkpoint in std::fs::read_dir(place.path("run/checkpoints")).unwrap() {
@@ -139,9 +107,5 @@ fn what_cannot_be_resumed_is_refused() {
         let content = bytes(&path);
         std::fs::write(&path, &content[..content.len() / 2]).unwrap();
     }
-    place.fails(
-        &["train", "--resume", "--out", "run"],
-        1,
-        "not a valid checkpoint",
-    );
+    place.fails(&["train", "--resume", "--out", "run"], 1, "not a valid checkpoint");
 }

@@ -24,13 +24,7 @@ const MAX_PACKAGE_BYTES: usize = 16_000;
 const SKIPPED_FOLDERS: [&str; 3] = ["benches", "target", "tests"];
 
 /// Beginnings of the names of files that list or repeat.
-const SKIPPED_FILES: [&str; 5] = [
-    "CHANGELOG",
-    "CHANGES",
-    "CODE_OF_CONDUCT",
-    "LICENSE",
-    "RELEASE",
-];
+const SKIPPED_FILES: [&str; 5] = ["CHANGELOG", "CHANGES", "CODE_OF_CONDUCT", "LICENSE", "RELEASE"];
 
 impl Corpus {
     /// The source and documentation text (`.rs`, `.md`) of the packages that this project needs on this machine.
@@ -66,11 +60,9 @@ fn of_workspace(manifest: Option<&Path>) -> Result<Corpus> {
             }
         }
     }
-    split::split_documents(documents)
-        .not_empty()
-        .map_err(|_| Error::Dependencies {
-            reason: "no package with sources on disk was found".into(),
-        })
+    split::split_documents(documents).not_empty().map_err(|_| Error::Dependencies {
+        reason: "no package with sources on disk was found".into(),
+    })
 }
 
 fn metadata(manifest: Option<&Path>) -> Result<Metadata> {
@@ -79,38 +71,26 @@ fn metadata(manifest: Option<&Path>) -> Result<Metadata> {
         if let Some(manifest) = manifest {
             command.manifest_path(manifest);
         }
-        let options = ["--locked", "--filter-platform", "host-tuple"]
-            .iter()
-            .chain(network);
+        let options = ["--locked", "--filter-platform", "host-tuple"].iter().chain(network);
         command.other_options(options.map(|option| option.to_string()).collect::<Vec<_>>());
         command.exec()
     };
     // Packages that only tests need may not be on disk yet; then cargo has to fetch them to know the graph.
     run(&["--offline"])
         .or_else(|_| run(&[]))
-        .map_err(|error| Error::Dependencies {
-            reason: error.to_string().trim().to_owned(),
-        })
+        .map_err(|error| Error::Dependencies { reason: error.to_string().trim().to_owned() })
 }
 
 /// The foreign packages that building the workspace's programs needs, by name and version.
 fn packages(metadata: &Metadata) -> Vec<&Package> {
-    let nodes = metadata
-        .resolve
-        .as_ref()
-        .map_or(&[][..], |resolve| &resolve.nodes);
+    let nodes = metadata.resolve.as_ref().map_or(&[][..], |resolve| &resolve.nodes);
     let mut needed: HashSet<&PackageId> = metadata.workspace_members.iter().collect();
     let mut open: Vec<&PackageId> = metadata.workspace_members.iter().collect();
     while let Some(id) = open.pop() {
-        let dependencies = nodes
-            .iter()
-            .filter(|node| node.id == *id)
-            .flat_map(|node| &node.deps);
+        let dependencies = nodes.iter().filter(|node| node.id == *id).flat_map(|node| &node.deps);
         for dependency in dependencies {
-            let built = dependency
-                .dep_kinds
-                .iter()
-                .any(|kind| kind.kind != DependencyKind::Development);
+            let built =
+                dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development);
             if built && needed.insert(&dependency.pkg) {
                 open.push(&dependency.pkg);
             }
@@ -124,11 +104,8 @@ fn packages(metadata: &Metadata) -> Vec<&Package> {
 
 /// The text files of one package, up to [`MAX_PACKAGE_BYTES`].
 fn package_text(package: &Package) -> Result<Vec<Document>> {
-    let Some(root) = package
-        .manifest_path
-        .parent()
-        .map(|root| root.as_std_path())
-        .filter(|root| root.is_dir())
+    let Some(root) =
+        package.manifest_path.parent().map(|root| root.as_std_path()).filter(|root| root.is_dir())
     else {
         return Ok(Vec::new());
     };
@@ -161,16 +138,10 @@ fn package_text(package: &Package) -> Result<Vec<Document>> {
 /// Whether a file of a package, named by its path in it, is text to learn from.
 fn is_wanted(path: &Path) -> bool {
     let text = files::has_extension(path, "rs") || files::has_extension(path, "md");
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().to_uppercase())
-        .unwrap_or_default();
-    text && !SKIPPED_FILES
-        .iter()
-        .any(|skipped| name.starts_with(skipped))
-        && !path
-            .iter()
-            .any(|part| SKIPPED_FOLDERS.iter().any(|skipped| part == *skipped))
+    let name =
+        path.file_name().map(|name| name.to_string_lossy().to_uppercase()).unwrap_or_default();
+    text && !SKIPPED_FILES.iter().any(|skipped| name.starts_with(skipped))
+        && !path.iter().any(|part| SKIPPED_FOLDERS.iter().any(|skipped| part == *skipped))
 }
 
 #[cfg(test)]
@@ -181,27 +152,12 @@ mod tests {
     fn the_default_text_is_plenty_varied_and_without_overlap() {
         let corpus = Corpus::dependencies().unwrap();
         let (train, validation) = (corpus.train_bytes(), corpus.validation_bytes());
-        assert!(
-            (2_000_000..=MAX_BYTES).contains(&(train + validation)),
-            "{train} + {validation}"
-        );
-        assert!(
-            (15..=20).contains(&(train / validation)),
-            "{train} / {validation}"
-        );
+        assert!((2_000_000..=MAX_BYTES).contains(&(train + validation)), "{train} + {validation}");
+        assert!((15..=20).contains(&(train / validation)), "{train} / {validation}");
 
-        let texts: HashSet<&str> = corpus
-            .train
-            .iter()
-            .map(|document| &*document.text)
-            .collect();
+        let texts: HashSet<&str> = corpus.train.iter().map(|document| &*document.text).collect();
         assert_eq!(texts.len(), corpus.train.len());
-        assert!(
-            corpus
-                .validation
-                .iter()
-                .all(|document| !texts.contains(&*document.text))
-        );
+        assert!(corpus.validation.iter().all(|document| !texts.contains(&*document.text)));
 
         let package = |document: &Document| document.name.split_once('/').unwrap().0.to_owned();
         let mut packages: Vec<String> = corpus.train.iter().map(package).collect();
@@ -212,20 +168,10 @@ mod tests {
             packages.len(),
             "in one run each"
         );
+        assert!(packages.iter().any(|package| package.starts_with("serde-1.")));
+        assert!(!packages.iter().any(|package| package.starts_with("backslash")));
         assert!(
-            packages
-                .iter()
-                .any(|package| package.starts_with("serde-1."))
-        );
-        assert!(
-            !packages
-                .iter()
-                .any(|package| package.starts_with("backslash"))
-        );
-        assert!(
-            !packages
-                .iter()
-                .any(|package| package.starts_with("proptest-")),
+            !packages.iter().any(|package| package.starts_with("proptest-")),
             "only tests need it"
         );
         assert_eq!(Corpus::dependencies().unwrap(), corpus);
@@ -233,9 +179,7 @@ mod tests {
 
     #[test]
     fn without_a_workspace_the_error_says_what_to_do() {
-        let message = of_workspace(Some(Path::new("/nowhere/Cargo.toml")))
-            .unwrap_err()
-            .to_string();
+        let message = of_workspace(Some(Path::new("/nowhere/Cargo.toml"))).unwrap_err().to_string();
         assert!(message.contains("pass --data"), "{message}");
     }
 
@@ -244,13 +188,9 @@ mod tests {
         for wanted in ["README.md", "src/lib.rs", "docs/guide.md"] {
             assert!(is_wanted(Path::new(wanted)), "{wanted}");
         }
-        for unwanted in [
-            "CHANGELOG.md",
-            "License-MIT.md",
-            "tests/a.rs",
-            "src/tests/a.rs",
-            "Cargo.toml",
-        ] {
+        for unwanted in
+            ["CHANGELOG.md", "License-MIT.md", "tests/a.rs", "src/tests/a.rs", "Cargo.toml"]
+        {
             assert!(!is_wanted(Path::new(unwanted)), "{unwanted}");
         }
     }

@@ -29,10 +29,7 @@ pub(super) fn find(paths: &[PathBuf]) -> Result<Found> {
         if path.is_dir() {
             let files = files_below(path)?;
             shards.extend(
-                files
-                    .iter()
-                    .filter(|file| has_extension(file, "bin") && is_shard(file))
-                    .cloned(),
+                files.iter().filter(|file| has_extension(file, "bin") && is_shard(file)).cloned(),
             );
             if shards.len() == shards_before {
                 documents.extend(text_files(path, &files)?);
@@ -45,18 +42,14 @@ pub(super) fn find(paths: &[PathBuf]) -> Result<Found> {
             if text.is_empty() {
                 return Err(Error::NoText { path: path.clone() });
             }
-            documents.push(Document {
-                name: name_below(path, path),
-                text,
-            });
+            documents.push(Document { name: name_below(path, path), text });
             text_path = Some(path);
         }
     }
     match (text_path, shards.first()) {
-        (Some(text), Some(shard)) => Err(Error::MixedData {
-            text: text.clone(),
-            shard: shard.clone(),
-        }),
+        (Some(text), Some(shard)) => {
+            Err(Error::MixedData { text: text.clone(), shard: shard.clone() })
+        }
         (_, Some(_)) => Ok(Found::Shards(shards)),
         _ => Ok(Found::Text(documents)),
     }
@@ -70,15 +63,10 @@ fn text_files(folder: &Path, files: &[PathBuf]) -> Result<Vec<Document>> {
         if content.is_empty() || content[..content.len().min(BINARY_PROBE_BYTES)].contains(&0) {
             continue;
         }
-        documents.push(Document {
-            name: name_below(folder, file),
-            text: utf8(file, content)?,
-        });
+        documents.push(Document { name: name_below(folder, file), text: utf8(file, content)? });
     }
     if documents.is_empty() {
-        return Err(Error::NoText {
-            path: folder.to_path_buf(),
-        });
+        return Err(Error::NoText { path: folder.to_path_buf() });
     }
     Ok(documents)
 }
@@ -89,10 +77,8 @@ pub(super) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
         entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
     };
     let mut files = Vec::new();
-    for entry in WalkDir::new(folder)
-        .sort_by_file_name()
-        .into_iter()
-        .filter_entry(|entry| !hidden(entry))
+    for entry in
+        WalkDir::new(folder).sort_by_file_name().into_iter().filter_entry(|entry| !hidden(entry))
     {
         let entry = entry.map_err(|error| {
             let path = error.path().unwrap_or(folder).to_path_buf();
@@ -108,9 +94,7 @@ pub(super) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
 fn read_text(path: &Path) -> Result<String> {
     if path.exists() && !path.is_file() {
         // A pipe or device might never end.
-        return Err(Error::NoText {
-            path: path.to_path_buf(),
-        });
+        return Err(Error::NoText { path: path.to_path_buf() });
     }
     utf8(path, std::fs::read(path).map_err(Error::io(path))?)
 }
@@ -130,10 +114,7 @@ pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
 pub(super) fn name_below(root: &Path, path: &Path) -> String {
     let below = path.strip_prefix(root).expect("a path below its root");
     let parts = root.file_name().into_iter().chain(below.iter());
-    parts
-        .map(|part| part.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join("/")
+    parts.map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
@@ -168,35 +149,20 @@ mod tests {
         let root = folder.path().file_name().unwrap().to_str().unwrap();
         let found: Vec<_> = documents
             .iter()
-            .map(|document| {
-                (
-                    document.name.strip_prefix(root).unwrap(),
-                    document.text.as_str(),
-                )
-            })
+            .map(|document| (document.name.strip_prefix(root).unwrap(), document.text.as_str()))
             .collect();
         assert_eq!(
             found,
-            [
-                ("/a/z.md", "first"),
-                ("/b.txt", "second"),
-                ("/c/deep/er.rs", "dritté")
-            ]
+            [("/a/z.md", "first"), ("/b.txt", "second"), ("/c/deep/er.rs", "dritté")]
         );
     }
 
     #[test]
     fn text_that_is_not_utf8_is_named_with_its_offset() {
         let folder = folder(&[("latin1.txt", b"caf\xe9 au lait")]);
-        for path in [
-            folder.path().to_path_buf(),
-            folder.path().join("latin1.txt"),
-        ] {
+        for path in [folder.path().to_path_buf(), folder.path().join("latin1.txt")] {
             let message = find(&[path]).unwrap_err().to_string();
-            assert!(
-                message.contains("latin1.txt is not UTF-8 text: byte 3"),
-                "{message}"
-            );
+            assert!(message.contains("latin1.txt is not UTF-8 text: byte 3"), "{message}");
         }
     }
 
@@ -205,10 +171,7 @@ mod tests {
         let folder = folder(&[("empty.txt", b""), ("x/image.png", b"\0")]);
         let path = |name: &str| folder.path().join(name);
         assert!(matches!(find(&[path("")]), Err(Error::NoText { .. })));
-        assert!(matches!(
-            find(&[path("empty.txt")]),
-            Err(Error::NoText { .. })
-        ));
+        assert!(matches!(find(&[path("empty.txt")]), Err(Error::NoText { .. })));
         assert!(matches!(find(&[path("absent.txt")]), Err(Error::Io { .. })));
         assert!(matches!(
             find(&[PathBuf::from("/dev/zero")]),
@@ -225,9 +188,6 @@ mod tests {
         assert!(
             matches!(find(std::slice::from_ref(&shards)), Ok(Found::Shards(paths)) if paths == [shard])
         );
-        assert!(matches!(
-            find(&[shards, text]),
-            Err(Error::MixedData { .. })
-        ));
+        assert!(matches!(find(&[shards, text]), Err(Error::MixedData { .. })));
     }
 }

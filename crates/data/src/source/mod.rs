@@ -41,10 +41,7 @@ impl Corpus {
 
     /// Bytes of text to evaluate on.
     pub fn validation_bytes(&self) -> usize {
-        self.validation
-            .iter()
-            .map(|document| document.text.len())
-            .sum()
+        self.validation.iter().map(|document| document.text.len()).sum()
     }
 
     /// Encodes both sides.
@@ -60,10 +57,9 @@ impl Corpus {
     }
 
     fn not_empty(self) -> Result<Self> {
-        for (side, bytes) in [
-            ("training", self.train_bytes()),
-            ("validation", self.validation_bytes()),
-        ] {
+        for (side, bytes) in
+            [("training", self.train_bytes()), ("validation", self.validation_bytes())]
+        {
             if bytes == 0 {
                 return Err(Error::EmptySplit { side });
             }
@@ -120,14 +116,12 @@ impl Source {
             (Found::Shards(train), Found::Shards(validation)) => {
                 Ok(Self::Shards(Shards { train, validation }))
             }
-            (Found::Text(_), Found::Shards(shards)) => Err(Error::MixedData {
-                text: data[0].clone(),
-                shard: shards[0].clone(),
-            }),
-            (Found::Shards(shards), Found::Text(_)) => Err(Error::MixedData {
-                text: validation[0].clone(),
-                shard: shards[0].clone(),
-            }),
+            (Found::Text(_), Found::Shards(shards)) => {
+                Err(Error::MixedData { text: data[0].clone(), shard: shards[0].clone() })
+            }
+            (Found::Shards(shards), Found::Text(_)) => {
+                Err(Error::MixedData { text: validation[0].clone(), shard: shards[0].clone() })
+            }
         }
     }
 
@@ -147,9 +141,8 @@ impl Source {
 /// A file of the shared test data, or `None` with a printed reason.
 #[cfg(test)]
 pub(crate) fn shared(name: &str) -> Option<PathBuf> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/data")
-        .join(name);
+    let path =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
     if !path.exists() {
         eprintln!("skipped: the shared file data/{name} is absent");
         return None;
@@ -175,13 +168,8 @@ mod tests {
         assert_eq!((tokens.train.len(), tokens.validation.len()), (1500, 11));
 
         let source = Source::open(&a, &[]).unwrap();
-        let Source::Text(corpus) = &source else {
-            panic!("text")
-        };
-        assert_eq!(
-            (corpus.train_bytes(), corpus.validation_bytes()),
-            (1350, 150)
-        );
+        let Source::Text(corpus) = &source else { panic!("text") };
+        assert_eq!((corpus.train_bytes(), corpus.validation_bytes()), (1350, 150));
         assert_eq!(corpus.train[0].name, "a.txt");
 
         assert!(matches!(Source::open(&[], &b), Err(Error::NoTrainingData)));
@@ -215,9 +203,6 @@ mod tests {
         assert_eq!((set.train, set.validation), (tokens(0..50), tokens(50..60)));
 
         crate::write_shard(&shard("fineweb_val_000000.bin"), &[256]).unwrap();
-        assert!(matches!(
-            open().tokens(&bytes),
-            Err(Error::TokenBeyondVocabulary { .. })
-        ));
+        assert!(matches!(open().tokens(&bytes), Err(Error::TokenBeyondVocabulary { .. })));
     }
 }

@@ -18,16 +18,12 @@ impl Shards {
     /// Shards with `val` in their file names are held out.
     pub(super) fn by_name(paths: Vec<PathBuf>) -> Self {
         let held_out = |path: &PathBuf| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().contains("val"))
+            path.file_name().is_some_and(|name| name.to_string_lossy().contains("val"))
         };
         let (validation, train): (Vec<_>, Vec<_>) = paths.into_iter().partition(held_out);
         match train.is_empty() {
             // Validation shards alone are meant to be used.
-            true => Self {
-                train: validation,
-                validation: train,
-            },
+            true => Self { train: validation, validation: train },
             false => Self { train, validation },
         }
     }

@@ -14,11 +14,7 @@ const LINE_BYTES: usize = 4096;
 
 /// Splits documents as [`Source::open`](super::Source::open) says.
 pub(super) fn split(documents: Vec<Document>) -> Corpus {
-    if documents.len() < MIN_DOCUMENTS {
-        split_text(documents)
-    } else {
-        split_documents(documents)
-    }
+    if documents.len() < MIN_DOCUMENTS { split_text(documents) } else { split_documents(documents) }
 }
 
 /// Holds out whole documents, about 5 % of the bytes, in the order of the hashes of their names. Repeated contents are
@@ -39,39 +35,25 @@ pub(super) fn split_documents(mut documents: Vec<Document>) -> Corpus {
             held_out.insert(i);
         }
     }
-    let (validation, train): (Vec<_>, Vec<_>) = documents
-        .into_iter()
-        .enumerate()
-        .partition(|(i, _)| held_out.contains(i));
+    let (validation, train): (Vec<_>, Vec<_>) =
+        documents.into_iter().enumerate().partition(|(i, _)| held_out.contains(i));
     let without_index =
         |side: Vec<(usize, Document)>| side.into_iter().map(|(_, document)| document).collect();
-    Corpus {
-        train: without_index(train),
-        validation: without_index(validation),
-    }
+    Corpus { train: without_index(train), validation: without_index(validation) }
 }
 
 /// Holds out the last tenth of the text, from a line end on if there is one near.
 fn split_text(documents: Vec<Document>) -> Corpus {
     let total: usize = documents.iter().map(|document| document.text.len()).sum();
     let mut train_bytes = total - total / 10;
-    let mut corpus = Corpus {
-        train: Vec::new(),
-        validation: Vec::new(),
-    };
+    let mut corpus = Corpus { train: Vec::new(), validation: Vec::new() };
     for Document { name, text } in documents {
         let cut = cut_before(&text, train_bytes.min(text.len()));
         train_bytes -= train_bytes.min(text.len());
         let (train, validation) = text.split_at(cut);
-        for (side, text) in [
-            (&mut corpus.train, train),
-            (&mut corpus.validation, validation),
-        ] {
+        for (side, text) in [(&mut corpus.train, train), (&mut corpus.validation, validation)] {
             if !text.is_empty() {
-                side.push(Document {
-                    name: name.clone(),
-                    text: text.to_owned(),
-                });
+                side.push(Document { name: name.clone(), text: text.to_owned() });
             }
         }
     }
@@ -85,9 +67,7 @@ fn cut_before(text: &str, position: usize) -> usize {
     }
     let nearest = text.floor_char_boundary(position);
     let lines = text.floor_char_boundary(position.saturating_sub(LINE_BYTES));
-    text[lines..nearest]
-        .rfind('\n')
-        .map_or(nearest, |end| lines + end + 1)
+    text[lines..nearest].rfind('\n').map_or(nearest, |end| lines + end + 1)
 }
 
 #[cfg(test)]
@@ -95,10 +75,7 @@ mod tests {
     use super::*;
 
     fn document(name: impl ToString, text: impl ToString) -> Document {
-        Document {
-            name: name.to_string(),
-            text: text.to_string(),
-        }
+        Document { name: name.to_string(), text: text.to_string() }
     }
 
     fn bytes(side: &[Document]) -> usize {
@@ -107,23 +84,14 @@ mod tests {
 
     #[test]
     fn whole_documents_are_held_out() {
-        let documents: Vec<_> = (0..400)
-            .map(|i| document(i, format!("{i} ").repeat(1 + i % 37)))
-            .collect();
+        let documents: Vec<_> =
+            (0..400).map(|i| document(i, format!("{i} ").repeat(1 + i % 37))).collect();
         let total = bytes(&documents);
         let corpus = split(documents.clone());
         let held_out = bytes(&corpus.validation);
-        assert!(
-            (total / 20..=total / 10).contains(&held_out),
-            "{held_out} of {total}"
-        );
+        assert!((total / 20..=total / 10).contains(&held_out), "{held_out} of {total}");
         assert_eq!(held_out + bytes(&corpus.train), total);
-        let mut together: Vec<_> = corpus
-            .train
-            .iter()
-            .chain(&corpus.validation)
-            .cloned()
-            .collect();
+        let mut together: Vec<_> = corpus.train.iter().chain(&corpus.validation).cloned().collect();
         together.sort_by_key(|document| document.name.parse::<usize>().unwrap());
         assert_eq!(together, documents);
         assert_eq!(split(documents), corpus);
@@ -131,30 +99,20 @@ mod tests {
 
     #[test]
     fn no_content_is_on_both_sides() {
-        let documents: Vec<_> = (0..300)
-            .map(|i| document(i, format!("content {}", i % 60)))
-            .collect();
+        let documents: Vec<_> =
+            (0..300).map(|i| document(i, format!("content {}", i % 60))).collect();
         let corpus = split(documents);
         assert_eq!(corpus.train.len() + corpus.validation.len(), 60);
         assert!(!corpus.validation.is_empty());
         let texts: HashSet<_> = corpus.train.iter().map(|document| &document.text).collect();
-        assert!(
-            corpus
-                .validation
-                .iter()
-                .all(|document| !texts.contains(&document.text))
-        );
+        assert!(corpus.validation.iter().all(|document| !texts.contains(&document.text)));
     }
 
     #[test]
     fn one_large_document_among_ten_is_trained_on() {
         for large in 0..10 {
             let text = |i| {
-                if i == large {
-                    "large ".repeat(10_000)
-                } else {
-                    format!("small {i}\n").repeat(90)
-                }
+                if i == large { "large ".repeat(10_000) } else { format!("small {i}\n").repeat(90) }
             };
             let corpus = split((0..10).map(|i| document(i, text(i))).collect());
             assert!(bytes(&corpus.train) >= 60_000 && !corpus.validation.is_empty());
@@ -164,17 +122,11 @@ mod tests {
     #[test]
     fn the_end_of_a_text_is_held_out_from_a_line_end_on() {
         let corpus = split(vec![document("a", "line é\n".repeat(1000))]);
-        assert_eq!(
-            (bytes(&corpus.train), bytes(&corpus.validation)),
-            (7200, 800)
-        );
+        assert_eq!((bytes(&corpus.train), bytes(&corpus.validation)), (7200, 800));
         assert!(corpus.train[0].text.ends_with('\n'));
         // Without line ends, at a character: 2 bytes each, 9/10 of 1,010 bytes is 909.
         let corpus = split(vec![document("a", "é".repeat(505))]);
-        assert_eq!(
-            (bytes(&corpus.train), bytes(&corpus.validation)),
-            (908, 102)
-        );
+        assert_eq!((bytes(&corpus.train), bytes(&corpus.validation)), (908, 102));
     }
 
     #[test]
@@ -184,13 +136,7 @@ mod tests {
             document("b", "b".repeat(45)),
             document("c", "ccccc"),
         ]);
-        assert_eq!(
-            corpus.train,
-            [document("a", "a".repeat(50)), document("b", "b".repeat(40))]
-        );
-        assert_eq!(
-            corpus.validation,
-            [document("b", "bbbbb"), document("c", "ccccc")]
-        );
+        assert_eq!(corpus.train, [document("a", "a".repeat(50)), document("b", "b".repeat(40))]);
+        assert_eq!(corpus.validation, [document("b", "bbbbb"), document("c", "ccccc")]);
     }
 }

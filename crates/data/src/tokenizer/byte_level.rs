@@ -42,17 +42,11 @@ impl ByteLevel {
             ));
         }
         encoder.set_encode_special_tokens(true);
-        encoder
-            .with_truncation(None)
-            .map_err(Error::tokenizer(name))?;
+        encoder.with_truncation(None).map_err(Error::tokenizer(name))?;
         encoder.with_padding(None);
         let vocabulary = encoder.get_model().get_vocab();
         let added = encoder.get_added_tokens_decoder();
-        let size = vocabulary
-            .values()
-            .chain(added.keys())
-            .max()
-            .map_or(0, |&id| id as usize + 1);
+        let size = vocabulary.values().chain(added.keys()).max().map_or(0, |&id| id as usize + 1);
         check_size(name, size)?;
 
         let mut pieces = vec![Piece::Control; size];
@@ -80,15 +74,7 @@ impl ByteLevel {
                 Some(PreTokenizerWrapper::ByteLevel(rule)) if rule.use_regex && !rule.add_prefix_space)
             && encoder.get_normalizer().is_none()
             && added.values().all(|token| token.special);
-        Ok((
-            Self {
-                content: content.to_vec(),
-                encoder,
-                size,
-                plain,
-            },
-            pieces,
-        ))
+        Ok((Self { content: content.to_vec(), encoder, size, plain }, pieces))
     }
 
     pub(super) fn content(&self) -> &[u8] {
@@ -98,10 +84,8 @@ impl ByteLevel {
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u16>> {
         let failed = "byte-level BPE";
         if !self.plain {
-            let encoding = self
-                .encoder
-                .encode_fast(text, false)
-                .map_err(Error::tokenizer(failed))?;
+            let encoding =
+                self.encoder.encode_fast(text, false).map_err(Error::tokenizer(failed))?;
             return checked_ids(encoding.get_ids(), self.size);
         }
         // The library's own pipeline keeps offsets that nobody here reads; one look-up per word is ten times faster.
@@ -149,9 +133,7 @@ pub(super) fn train<'a>(
     vocabulary_size: usize,
 ) -> Result<Vec<u8>> {
     if vocabulary_size < 256 {
-        return Err(Error::VocabularyTooSmall {
-            size: vocabulary_size,
-        });
+        return Err(Error::VocabularyTooSmall { size: vocabulary_size });
     }
     let name = "to be trained";
     check_size(name, vocabulary_size)?;
@@ -174,9 +156,7 @@ pub(super) fn train<'a>(
 pub(super) fn bytes_only() -> Result<Vec<u8>> {
     let vocabulary: [(String, u32); 256] =
         std::array::from_fn(|byte| (character(byte as u8).to_string(), byte as u32));
-    let model = BPE::builder()
-        .vocab_and_merges(vocabulary, Vec::new())
-        .build();
+    let model = BPE::builder().vocab_and_merges(vocabulary, Vec::new()).build();
     to_json(model.map_err(Error::tokenizer("bytes"))?, false)
 }
 
@@ -190,13 +170,8 @@ pub(super) fn to_json(model: BPE, use_regex: bool) -> Result<Vec<u8>> {
     >;
     let rule = ByteLevelRule::new(false, true, use_regex);
     let mut pipeline = Pipeline::new(model);
-    pipeline
-        .with_pre_tokenizer(Some(rule))
-        .with_decoder(Some(rule));
-    pipeline
-        .to_string(false)
-        .map(String::into_bytes)
-        .map_err(Error::tokenizer("byte-level BPE"))
+    pipeline.with_pre_tokenizer(Some(rule)).with_decoder(Some(rule));
+    pipeline.to_string(false).map(String::into_bytes).map_err(Error::tokenizer("byte-level BPE"))
 }
 
 /// Cuts a text into parts of about [`PART_BYTES`], each ending at a line end.
@@ -204,9 +179,7 @@ fn parts(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text;
     while rest.len() > PART_BYTES
-        && let Some(line) = rest.as_bytes()[PART_BYTES..]
-            .iter()
-            .position(|&byte| byte == b'\n')
+        && let Some(line) = rest.as_bytes()[PART_BYTES..].iter().position(|&byte| byte == b'\n')
     {
         let (part, after) = rest.split_at(PART_BYTES + line + 1);
         parts.push(part);
@@ -250,9 +223,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// A word in the characters of byte-level vocabularies.
 fn characters(word: &str) -> String {
-    word.bytes()
-        .map(|byte| CHARACTERS[usize::from(byte)])
-        .collect()
+    word.bytes().map(|byte| CHARACTERS[usize::from(byte)]).collect()
 }
 
 /// The character that stands for each byte in byte-level vocabularies: itself where it is printable, otherwise one of
@@ -271,8 +242,5 @@ fn character(byte: u8) -> char {
 
 /// The byte that a character stands for in byte-level vocabularies.
 fn byte(character: char) -> Option<u8> {
-    CHARACTERS
-        .iter()
-        .position(|&known| known == character)
-        .map(|byte| byte as u8)
+    CHARACTERS.iter().position(|&known| known == character).map(|byte| byte as u8)
 }

@@ -39,16 +39,10 @@ pub(super) fn to_content(name: &str, merges: &[u8]) -> Result<Vec<u8>> {
     if !merges.len().is_multiple_of(4) {
         return Err(wrong("its merges are not pairs of 16-bit ids"));
     }
-    let mut tokens: Vec<String> = ByteLevelRule::alphabet()
-        .into_iter()
-        .map(String::from)
-        .collect();
+    let mut tokens: Vec<String> = ByteLevelRule::alphabet().into_iter().map(String::from).collect();
     tokens.sort();
-    let mut ids: HashMap<String, u32> = tokens
-        .iter()
-        .enumerate()
-        .map(|(id, token)| (token.clone(), id as u32))
-        .collect();
+    let mut ids: HashMap<String, u32> =
+        tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
     let (left, right) = merges.split_at(merges.len() / 2);
     let mut pairs = Vec::with_capacity(left.len() / 2);
     for (left, right) in left.as_chunks::<2>().0.iter().zip(right.as_chunks::<2>().0) {
@@ -95,15 +89,13 @@ mod tests {
     fn merges_that_make_no_sense_are_refused() {
         let bytes = |pairs: &[(u16, u16)]| -> Vec<u8> {
             let left = pairs.iter().flat_map(|(left, _)| left.to_le_bytes());
-            left.chain(pairs.iter().flat_map(|(_, right)| right.to_le_bytes()))
-                .collect()
+            left.chain(pairs.iter().flat_map(|(_, right)| right.to_le_bytes())).collect()
         };
         let message = |merges: &[u8]| to_content("x", merges).unwrap_err().to_string();
         assert!(message(&[1, 2, 3]).contains("pairs"));
         assert!(message(&bytes(&[(256, 0)])).contains("does not exist yet"));
-        let doubling: Vec<(u16, u16)> = std::iter::once((0, 0))
-            .chain((256..600).map(|id| (id, id)))
-            .collect();
+        let doubling: Vec<(u16, u16)> =
+            std::iter::once((0, 0)).chain((256..600).map(|id| (id, id))).collect();
         assert!(message(&bytes(&doubling)).contains("1,024 bytes"));
     }
 }

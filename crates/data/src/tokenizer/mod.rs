@@ -85,12 +85,7 @@ impl Tokenizer {
     /// The vocabulary of the 256 bytes: id = byte.
     pub fn bytes() -> Self {
         let pieces = (0..=255).map(|byte| Piece::Text(vec![byte])).collect();
-        Self {
-            kind: Kind::Bytes,
-            pieces,
-            space_before_text: false,
-            start: None,
-        }
+        Self { kind: Kind::Bytes, pieces, space_before_text: false, start: None }
     }
 
     /// Trains byte-level BPE: the 256 bytes, then the pairs of tokens that are most frequent in `texts`, words being
@@ -201,12 +196,7 @@ impl Tokenizer {
     fn sentence_piece(name: &str, content: &[u8]) -> Result<Self> {
         let (encoder, pieces) = SentencePiece::new(name, content)?;
         let (space_before_text, start) = (encoder.space_before_text(), encoder.start());
-        Ok(Self {
-            kind: Kind::SentencePiece(Box::new(encoder)),
-            pieces,
-            space_before_text,
-            start,
-        })
+        Ok(Self { kind: Kind::SentencePiece(Box::new(encoder)), pieces, space_before_text, start })
     }
 
     /// Number of token ids.
@@ -307,10 +297,7 @@ impl std::fmt::Debug for Tokenizer {
 fn check_size(name: &str, size: usize) -> Result<()> {
     match size {
         0..=MAX_VOCABULARY => Ok(()),
-        _ => Err(Error::VocabularyTooLarge {
-            name: name.into(),
-            size,
-        }),
+        _ => Err(Error::VocabularyTooLarge { name: name.into(), size }),
     }
 }
 

@@ -21,10 +21,7 @@ impl SentencePiece {
     pub(super) fn new(name: &str, content: &[u8]) -> Result<(Self, Vec<Piece>)> {
         let model = SentencePieceModel::from_slice(content).map_err(Error::tokenizer(name))?;
         check_size(name, model.pieces().len())?;
-        if model
-            .trainer()
-            .is_some_and(|trainer| trainer.treat_whitespace_as_suffix())
-        {
+        if model.trainer().is_some_and(|trainer| trainer.treat_whitespace_as_suffix()) {
             return Err(Error::tokenizer(name)(
                 "spaces end its words; a vocabulary whose spaces begin words is needed",
             ));
@@ -58,21 +55,11 @@ impl SentencePiece {
             .trainer()
             .and_then(|trainer| u16::try_from(trainer.bos_id()).ok())
             .filter(|&start| pieces.get(usize::from(start)) == Some(&Piece::Control));
-        let space_before_text = model
-            .normalizer()
-            .is_none_or(|normalizer| normalizer.add_dummy_prefix());
+        let space_before_text =
+            model.normalizer().is_none_or(|normalizer| normalizer.add_dummy_prefix());
         let encoder = Kitoken::from_sentencepiece_slice(content).map_err(Error::tokenizer(name))?;
         let size = pieces.len();
-        Ok((
-            Self {
-                content: content.to_vec(),
-                encoder,
-                size,
-                space_before_text,
-                start,
-            },
-            pieces,
-        ))
+        Ok((Self { content: content.to_vec(), encoder, size, space_before_text, start }, pieces))
     }
 
     pub(super) fn content(&self) -> &[u8] {
@@ -88,10 +75,7 @@ impl SentencePiece {
     }
 
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u16>> {
-        let ids = self
-            .encoder
-            .encode(text, false)
-            .map_err(Error::tokenizer("SentencePiece"))?;
+        let ids = self.encoder.encode(text, false).map_err(Error::tokenizer("SentencePiece"))?;
         checked_ids(&ids, self.size)
     }
 }

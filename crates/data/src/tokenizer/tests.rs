@@ -22,40 +22,23 @@ fn reference(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
 }
 
 fn reference_ids(reference: &tokenizers::Tokenizer, text: &str) -> Vec<u16> {
-    reference
-        .encode(text, false)
-        .unwrap()
-        .get_ids()
-        .iter()
-        .map(|&id| id as u16)
-        .collect()
+    reference.encode(text, false).unwrap().get_ids().iter().map(|&id| id as u16).collect()
 }
 
 /// A SentencePiece model of the given pieces and types, in the wire format of protocol buffers.
 fn sentence_piece_model(pieces: &[(&str, u8)]) -> Vec<u8> {
     let field = |tag: u8, content: &[u8]| [&[tag, content.len() as u8], content].concat();
     let piece = |&(text, kind): &(&str, u8)| {
-        field(
-            0x0a,
-            &[field(0x0a, text.as_bytes()), vec![0x18, kind]].concat(),
-        )
+        field(0x0a, &[field(0x0a, text.as_bytes()), vec![0x18, kind]].concat())
     };
     let mut model: Vec<u8> = pieces.iter().flat_map(piece).collect();
     // Trainer: BPE, byte fallback, unknown 0, begin 1, end 2, no padding.
     let none = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-    let ids = [
-        &[
-            0x18, 2, 0x98, 2, 1, 0xc0, 2, 0, 0xc8, 2, 1, 0xd0, 2, 2, 0xd8, 2,
-        ][..],
-        &none,
-    ]
-    .concat();
+    let ids =
+        [&[0x18, 2, 0x98, 2, 1, 0xc0, 2, 0, 0xc8, 2, 1, 0xd0, 2, 2, 0xd8, 2][..], &none].concat();
     model.extend(field(0x12, &ids));
     // Normalizer: identity, no space before the text, runs of spaces kept.
-    model.extend(field(
-        0x1a,
-        &[field(0x0a, b"identity"), vec![0x18, 0, 0x20, 0]].concat(),
-    ));
+    model.extend(field(0x1a, &[field(0x0a, b"identity"), vec![0x18, 0, 0x20, 0]].concat()));
     model
 }
 
@@ -63,28 +46,18 @@ fn sentence_piece_model(pieces: &[(&str, u8)]) -> Vec<u8> {
 fn pieces(words: &[&'static str]) -> Vec<(&'static str, u8)> {
     let control = [("<unk>", 2), ("<s>", 3), ("</s>", 3)];
     let bytes = (0..=255).map(|byte: u8| (&*format!("<0x{byte:02X}>").leak(), 6));
-    control
-        .into_iter()
-        .chain(bytes)
-        .chain(words.iter().map(|&word| (word, 1)))
-        .collect()
+    control.into_iter().chain(bytes).chain(words.iter().map(|&word| (word, 1))).collect()
 }
 
 #[test]
 fn trained_bpe_is_deterministic_complete_and_survives_saving() {
     let tokenizer = trained();
-    assert!(
-        (290..=300).contains(&tokenizer.vocabulary_size()),
-        "{tokenizer:?}"
-    );
+    assert!((290..=300).contains(&tokenizer.vocabulary_size()), "{tokenizer:?}");
     let table = tokenizer.byte_table();
     let tokens = tokenizer.encode(TEXT).unwrap();
     assert!(tokens.len() * 3 < TEXT.len());
     assert_eq!(tokenizer.decode(&tokens).unwrap(), TEXT.as_bytes());
-    assert_eq!(
-        table.count(&[&tokens[..1], &tokens].concat()),
-        TEXT.len() as u64
-    );
+    assert_eq!(table.count(&[&tokens[..1], &tokens].concat()), TEXT.len() as u64);
     for byte in 0..=255_u8 {
         let single = (0..tokenizer.vocabulary_size() as u16)
             .filter(|&token| tokenizer.decode(&[token]).unwrap() == [byte])
@@ -98,17 +71,8 @@ fn trained_bpe_is_deterministic_complete_and_survives_saving() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     tokenizer.save(&path).unwrap();
-    assert_eq!(
-        Tokenizer::open(&path).unwrap().to_bytes(),
-        tokenizer.to_bytes()
-    );
-    assert_eq!(
-        Tokenizer::from_bytes(&tokenizer.to_bytes())
-            .unwrap()
-            .encode(TEXT)
-            .unwrap(),
-        tokens
-    );
+    assert_eq!(Tokenizer::open(&path).unwrap().to_bytes(), tokenizer.to_bytes());
+    assert_eq!(Tokenizer::from_bytes(&tokenizer.to_bytes()).unwrap().encode(TEXT).unwrap(), tokens);
 }
 
 #[test]
@@ -121,14 +85,8 @@ fn vocabulary_sizes_out_of_range() {
         Tokenizer::train_bpe([TEXT], 65_537),
         Err(Error::VocabularyTooLarge { size: 65_537, .. })
     ));
-    assert_eq!(
-        Tokenizer::train_bpe([TEXT], 256).unwrap().vocabulary_size(),
-        256
-    );
-    assert_eq!(
-        Tokenizer::train_bpe([], 300).unwrap().vocabulary_size(),
-        256
-    );
+    assert_eq!(Tokenizer::train_bpe([TEXT], 256).unwrap().vocabulary_size(), 256);
+    assert_eq!(Tokenizer::train_bpe([], 300).unwrap().vocabulary_size(), 256);
 }
 
 proptest! {
@@ -161,10 +119,7 @@ fn bytes_survive_saving_as_a_tokenizer_json() {
     Tokenizer::bytes().save(&path).unwrap();
     assert_eq!(Tokenizer::open(&path).unwrap().to_bytes(), [0]);
     let reference = tokenizers::Tokenizer::from_file(&path).unwrap();
-    assert_eq!(
-        reference_ids(&reference, TEXT),
-        Tokenizer::bytes().encode(TEXT).unwrap()
-    );
+    assert_eq!(reference_ids(&reference, TEXT), Tokenizer::bytes().encode(TEXT).unwrap());
 }
 
 #[test]
@@ -180,79 +135,39 @@ fn special_tokens_are_no_text_and_text_is_no_special_token() {
     let tokens = special.encode("the<|end|>hat").unwrap();
     assert!(!tokens.contains(&end));
     assert_eq!(special.decode(&tokens).unwrap(), b"the<|end|>hat");
-    assert_eq!(
-        (
-            special.decode(&[end]).unwrap(),
-            special.byte_table().bytes(0, end)
-        ),
-        (vec![], 0)
-    );
+    assert_eq!((special.decode(&[end]).unwrap(), special.byte_table().bytes(0, end)), (vec![], 0));
 
     let plain = Tokenizer::from_bytes(&json(false)).unwrap();
     assert!(plain.encode("the<|end|>hat").unwrap().contains(&end));
     assert_eq!(
-        (
-            plain.decode_lossy(&[end]).unwrap().as_str(),
-            plain.byte_table().bytes(0, end)
-        ),
+        (plain.decode_lossy(&[end]).unwrap().as_str(), plain.byte_table().bytes(0, end)),
         ("<|end|>", 7)
     );
 }
 
 #[test]
 fn sentence_piece_by_hand() {
-    let words = [
-        "\u{2581}",
-        "t",
-        "h",
-        "e",
-        "\u{2581}t",
-        "he",
-        "\u{2581}the",
-        "\u{2581}\u{2581}",
-    ];
+    let words = ["\u{2581}", "t", "h", "e", "\u{2581}t", "he", "\u{2581}the", "\u{2581}\u{2581}"];
     let model = sentence_piece_model(&pieces(&words));
     let tokenizer = Tokenizer::from_bytes(&[&[TAG_SENTENCE_PIECE], &model[..]].concat()).unwrap();
     let id = |word: &str| 259 + words.iter().position(|&known| known == word).unwrap() as u16;
-    assert_eq!(
-        (tokenizer.vocabulary_size(), tokenizer.start_token()),
-        (267, Some(1))
-    );
+    assert_eq!((tokenizer.vocabulary_size(), tokenizer.start_token()), (267, Some(1)));
     let tokens = tokenizer.encode("he the\n<s>\0").unwrap();
     assert_eq!(tokens[..2], [id("he"), id("\u{2581}the")]);
-    assert_eq!(
-        tokens[2..],
-        [b'\n', b'<', b's', b'>', 0].map(|byte| 3 + u16::from(byte))
-    );
+    assert_eq!(tokens[2..], [b'\n', b'<', b's', b'>', 0].map(|byte| 3 + u16::from(byte)));
     assert_eq!(tokenizer.decode(&tokens).unwrap(), b"he the\n<s>\0");
-    assert_eq!(
-        tokenizer.byte_table().count(&[&[1], &tokens[..]].concat()),
-        11
-    );
+    assert_eq!(tokenizer.byte_table().count(&[&[1], &tokens[..]].concat()), 11);
     // A byte token of a character that also has a piece of its own still decodes.
     assert_eq!(tokenizer.decode(&[3 + u16::from(b't')]).unwrap(), b"t");
     // Two spaces in one piece are two bytes, not one and the three of U+2581.
+    assert_eq!(tokenizer.byte_table().bytes(id("t"), id("\u{2581}\u{2581}")), 2);
     assert_eq!(
-        tokenizer
-            .byte_table()
-            .bytes(id("t"), id("\u{2581}\u{2581}")),
-        2
-    );
-    assert_eq!(
-        Tokenizer::from_bytes(&tokenizer.to_bytes())
-            .unwrap()
-            .encode("the")
-            .unwrap()
-            .len(),
+        Tokenizer::from_bytes(&tokenizer.to_bytes()).unwrap().encode("the").unwrap().len(),
         2
     );
     assert!(matches!(
         tokenizer.decode(&[1, 267]),
-        Err(Error::TokenBeyondVocabulary {
-            position: 1,
-            token: 267,
-            ..
-        })
+        Err(Error::TokenBeyondVocabulary { position: 1, token: 267, .. })
     ));
 }
 
@@ -260,10 +175,7 @@ fn sentence_piece_by_hand() {
 fn a_vocabulary_without_a_space_is_refused() {
     let model = sentence_piece_model(&pieces(&["t", "h", "e", "\u{2581}t", "\u{2581}the"]));
     let error = Tokenizer::from_bytes(&[&[TAG_SENTENCE_PIECE], &model[..]].concat()).unwrap_err();
-    assert!(
-        error.to_string().contains("no piece for U+2581 alone"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no piece for U+2581 alone"), "{error}");
 }
 
 #[test]
@@ -286,12 +198,7 @@ fn hostile_tokenizers_are_errors() {
     assert!(changed("/model/dropout", 0.1.into()).contains("dropout"));
     assert!(changed("/model/vocab/a", 4_000_000_000_u32.into()).contains("65536"));
     let mut missing = json.clone();
-    missing
-        .pointer_mut("/model/vocab")
-        .unwrap()
-        .as_object_mut()
-        .unwrap()
-        .remove("z");
+    missing.pointer_mut("/model/vocab").unwrap().as_object_mut().unwrap().remove("z");
     let message = refuse(&[&[TAG_BYTE_LEVEL], missing.to_string().as_bytes()].concat());
     assert!(message.contains("no token for the byte 122"), "{message}");
 
@@ -330,11 +237,7 @@ fn golf_pieces_are_those_of_the_vocabulary_file() {
             4..260 => vec![id as u8 - 4],
             _ => piece.replace('\u{2581}', " ").into_bytes(),
         };
-        assert_eq!(
-            tokenizer.decode(&[id as u16]).unwrap(),
-            expected,
-            "{id} {piece}"
-        );
+        assert_eq!(tokenizer.decode(&[id as u16]).unwrap(), expected, "{id} {piece}");
     }
 }
 

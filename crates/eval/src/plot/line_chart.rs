@@ -69,10 +69,7 @@ impl LineChart {
     fn draw_on(&self, canvas: &Canvas) -> Result<String, DrawingAreaErrorKind<std::io::Error>> {
         let mut drawing = String::new();
         let marks = {
-            let size = (
-                (canvas.width * UNITS) as u32,
-                (canvas.height * UNITS) as u32,
-            );
+            let size = ((canvas.width * UNITS) as u32, (canvas.height * UNITS) as u32);
             let root = SVGBackend::with_string(&mut drawing, size).into_drawing_area();
             let font = ("sans-serif", canvas.font * f64::from(UNITS) * FONT_UNIT)
                 .into_font()
@@ -87,10 +84,7 @@ impl LineChart {
                 builder.top_x_label_area_size(50 * UNITS);
             }
             let per_x = self.top_axis.as_ref().map_or(1.0, |axis| axis.per_x);
-            let top = AxisRange {
-                low: self.x.low * per_x,
-                high: self.x.high * per_x,
-            };
+            let top = AxisRange { low: self.x.low * per_x, high: self.x.high * per_x };
             let mut chart = builder
                 .build_cartesian_2d(self.x.low..self.x.high, self.y.low..self.y.high)?
                 .set_secondary_coord(top.low..top.high, self.y.low..self.y.high);
@@ -222,35 +216,8 @@ mod tests {
 
     #[test]
     fn ticks_are_grouped_when_whole() {
-        assert_eq!(
-            tick_label(
-                1500.0,
-                &AxisRange {
-                    low: 0.0,
-                    high: 4000.0
-                }
-            ),
-            "1,500"
-        );
-        assert_eq!(
-            tick_label(
-                2.35,
-                &AxisRange {
-                    low: 2.3,
-                    high: 2.7
-                }
-            ),
-            "2.35"
-        );
-        assert_eq!(
-            tick_label(
-                -20.0,
-                &AxisRange {
-                    low: -40.0,
-                    high: 40.0
-                }
-            ),
-            "-20"
-        );
+        assert_eq!(tick_label(1500.0, &AxisRange { low: 0.0, high: 4000.0 }), "1,500");
+        assert_eq!(tick_label(2.35, &AxisRange { low: 2.3, high: 2.7 }), "2.35");
+        assert_eq!(tick_label(-20.0, &AxisRange { low: -40.0, high: 40.0 }), "-20");
     }
 }

@@ -18,9 +18,8 @@ pub(super) struct AxisRange {
 impl AxisRange {
     /// Room for all of `values`, with a margin; `None` without values.
     pub fn of_all(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let (low, high) = values
-            .into_iter()
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        let (low, high) =
+            values.into_iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
                 (low.min(value), high.max(value))
             });
         (low <= high).then(|| Self { low, high }.with_margin())
@@ -38,10 +37,7 @@ impl AxisRange {
         if worst <= limit {
             return Self::of_all([best, worst]);
         }
-        Some(Self {
-            low: best - 0.05 * (limit - best),
-            high: limit,
-        })
+        Some(Self { low: best - 0.05 * (limit - best), high: limit })
     }
 
     /// Room for all but the worst tenth of `values`, as a loss falls steeply at the start.
@@ -58,10 +54,7 @@ impl AxisRange {
 
     /// The same range with its lower end at zero or above.
     pub fn not_below_zero(self) -> Self {
-        Self {
-            low: self.low.max(0.0),
-            ..self
-        }
+        Self { low: self.low.max(0.0), ..self }
     }
 
     /// Decimals that tell neighbouring ticks apart.
@@ -77,10 +70,7 @@ impl AxisRange {
         } else {
             0.1 * magnitude.max(0.1)
         };
-        Self {
-            low: self.low - margin,
-            high: self.high + margin,
-        }
+        Self { low: self.low - margin, high: self.high + margin }
     }
 }
 
@@ -97,17 +87,12 @@ mod tests {
 
     #[test]
     fn near_points_are_all_shown() {
-        for values in [
-            vec![2.0, 2.1, 2.2, 2.4],
-            vec![2.0, 6.0],
-            vec![-1.0, -0.5],
-            vec![0.0, 1e9, 2e9],
-        ] {
+        for values in
+            [vec![2.0, 2.1, 2.2, 2.4], vec![2.0, 6.0], vec![-1.0, -0.5], vec![0.0, 1e9, 2e9]]
+        {
             let range = AxisRange::of_best(values.iter().copied()).unwrap();
             assert!(
-                values
-                    .iter()
-                    .all(|&value| range.low < value && value < range.high),
+                values.iter().all(|&value| range.low < value && value < range.high),
                 "{range:?}"
             );
         }
@@ -117,10 +102,7 @@ mod tests {
     fn the_start_of_a_falling_curve_is_cut_off() {
         let values: Vec<f64> = (1..=300).map(|step| 2.0 + 5.0 / f64::from(step)).collect();
         let range = AxisRange::of_most(values).unwrap();
-        assert!(
-            range.low < 2.02 && range.high > 2.15 && range.high < 2.2,
-            "{range:?}"
-        );
+        assert!(range.low < 2.02 && range.high > 2.15 && range.high < 2.2, "{range:?}");
         assert!(AxisRange::of_most([1.0, 9.0]).unwrap().high > 9.0);
     }
 
@@ -128,10 +110,7 @@ mod tests {
     fn one_value_and_none() {
         for value in [2.3, 0.0, -4.0, 1e12, 1e-12] {
             let range = AxisRange::of_best([value, value]).unwrap();
-            assert!(
-                range.low < value && value < range.high && range.span() >= 0.01,
-                "{range:?}"
-            );
+            assert!(range.low < value && value < range.high && range.span() >= 0.01, "{range:?}");
         }
         assert_eq!(AxisRange::of_best([]), None);
         assert_eq!(AxisRange::of_all([]), None);
@@ -140,23 +119,12 @@ mod tests {
     #[test]
     fn ticks_have_the_decimals_that_tell_them_apart() {
         let decimals = |low, high| AxisRange { low, high }.tick_decimals();
-        assert_eq!(
-            [
-                decimals(2.3, 2.7),
-                decimals(0.0, 4.0),
-                decimals(100.0, 900.0)
-            ],
-            [2, 1, 0]
-        );
+        assert_eq!([decimals(2.3, 2.7), decimals(0.0, 4.0), decimals(100.0, 900.0)], [2, 1, 0]);
     }
 
     #[test]
     fn only_finite_moderate_values_are_drawable() {
         assert!(is_drawable(0.0) && is_drawable(-3.0));
-        assert!(
-            ![f64::NAN, f64::INFINITY, 1e300]
-                .into_iter()
-                .any(is_drawable)
-        );
+        assert!(![f64::NAN, f64::INFINITY, 1e300].into_iter().any(is_drawable));
     }
 }

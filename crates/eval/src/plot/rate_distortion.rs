@@ -66,40 +66,29 @@ pub fn rate_distortion(
     references: &[FloatReference],
 ) -> Result<Option<Figure>, EvalError> {
     let drawable: Vec<Vec<Point>> = curves.iter().map(drawable_points).collect();
-    let levels: Vec<&FloatReference> = references
-        .iter()
-        .filter(|reference| is_drawable(reference.bits_per_byte))
-        .collect();
+    let levels: Vec<&FloatReference> =
+        references.iter().filter(|reference| is_drawable(reference.bits_per_byte)).collect();
     let points = || drawable.iter().flatten();
     let quality = points()
         .map(|point| point.bits_per_byte)
         .chain(levels.iter().map(|level| level.bits_per_byte));
-    let (Some(x), Some(y)) = (
-        AxisRange::of_all(points().map(kilobytes)),
-        AxisRange::of_best(quality),
-    ) else {
+    let (Some(x), Some(y)) =
+        (AxisRange::of_all(points().map(kilobytes)), AxisRange::of_best(quality))
+    else {
         return Ok(None);
     };
 
     let slot_of = |name: &str, index: usize| {
-        curves
-            .iter()
-            .position(|curve| curve.name == name)
-            .unwrap_or(curves.len() + index)
+        curves.iter().position(|curve| curve.name == name).unwrap_or(curves.len() + index)
     };
-    let slots: Vec<usize> = levels
-        .iter()
-        .enumerate()
-        .map(|(index, level)| slot_of(&level.name, index))
-        .collect();
+    let slots: Vec<usize> =
+        levels.iter().enumerate().map(|(index, level)| slot_of(&level.name, index)).collect();
     let chart = LineChart {
         description: description(curves),
         x_title: "file size (kB)".to_owned(),
         y_title: "bits per byte, decoded".to_owned(),
-        top_axis: bytes_per_bit(points()).map(|bytes| TopAxis {
-            title: "bits per weight".to_owned(),
-            per_x: 1000.0 / bytes,
-        }),
+        top_axis: bytes_per_bit(points())
+            .map(|bytes| TopAxis { title: "bits per weight".to_owned(), per_x: 1000.0 / bytes }),
         x: x.not_below_zero(),
         y,
         lines: curves
@@ -119,14 +108,13 @@ pub fn rate_distortion(
             .collect(),
     };
 
-    let curve_entries = curves
-        .iter()
-        .enumerate()
-        .filter(|(slot, _)| !drawable[*slot].is_empty())
-        .map(|(slot, curve)| LegendEntry {
-            swatch_svg: line_swatch(slot),
-            label: curve.name.clone(),
-        });
+    let curve_entries =
+        curves.iter().enumerate().filter(|(slot, _)| !drawable[*slot].is_empty()).map(
+            |(slot, curve)| LegendEntry {
+                swatch_svg: line_swatch(slot),
+                label: curve.name.clone(),
+            },
+        );
     let level_entries = levels.iter().zip(&slots).map(|(level, &slot)| LegendEntry {
         swatch_svg: dashed_swatch(slot),
         label: float_label(level),
@@ -156,9 +144,7 @@ fn kilobytes(point: &Point) -> f64 {
 /// Bytes of file per bit per weight, when it is the same for all files to half a percent, that is,
 /// when one number of weights stands behind all of them.
 fn bytes_per_bit<'a>(points: impl Iterator<Item = &'a Point>) -> Option<f64> {
-    let ratios: Vec<f64> = points
-        .map(|point| point.bytes as f64 / point.bits_per_weight)
-        .collect();
+    let ratios: Vec<f64> = points.map(|point| point.bytes as f64 / point.bits_per_weight).collect();
     let (&first, rest) = ratios.split_first()?;
     let is_usable = first.is_finite() && first > 0.0;
     let agree = rest.iter().all(|ratio| (ratio / first - 1.0).abs() < 0.005);
@@ -173,10 +159,7 @@ fn line(slot: usize, curve: &Curve, points: &[Point]) -> Line {
     };
     Line {
         slot,
-        points: points
-            .iter()
-            .map(|point| (kilobytes(point), point.bits_per_byte))
-            .collect(),
+        points: points.iter().map(|point| (kilobytes(point), point.bits_per_byte)).collect(),
         marks: points.iter().map(mark).collect(),
     }
 }
@@ -192,11 +175,7 @@ fn tooltip(curve: &Curve, point: &Point) -> String {
 }
 
 fn float_label(level: &FloatReference) -> String {
-    format!(
-        "{} before compression: {}",
-        level.name,
-        fixed(level.bits_per_byte, 4)
-    )
+    format!("{} before compression: {}", level.name, fixed(level.bits_per_byte, 4))
 }
 
 fn description(curves: &[Curve]) -> String {
@@ -217,18 +196,11 @@ fn notes(
     top: f64,
 ) -> Vec<String> {
     let mut notes = Vec::new();
-    let above: Vec<f64> = drawable
-        .iter()
-        .flatten()
-        .map(|point| point.bits_per_byte)
-        .filter(|&y| y > top)
-        .collect();
+    let above: Vec<f64> =
+        drawable.iter().flatten().map(|point| point.bits_per_byte).filter(|&y| y > top).collect();
     if let Some(worst) = above.iter().copied().max_by(f64::total_cmp) {
-        let files = if above.len() == 1 {
-            "1 file lies"
-        } else {
-            &format!("{} files lie", above.len())
-        };
+        let files =
+            if above.len() == 1 { "1 file lies" } else { &format!("{} files lie", above.len()) };
         notes.push(format!(
             "{files} above the chart, at up to {} bits per byte: an arrow at the upper edge.",
             fixed(worst, 4)
@@ -260,25 +232,16 @@ mod tests {
             bits_per_weight: bytes as f64 / 125_000.0,
             bits_per_byte,
         };
-        Curve {
-            name: name.to_owned(),
-            points: figures.iter().map(point).collect(),
-        }
+        Curve { name: name.to_owned(), points: figures.iter().map(point).collect() }
     }
 
     #[test]
     fn every_file_has_one_marker_and_the_axes_have_units() {
         let curves = [
-            curve(
-                "plain",
-                &[(500_000, 2.33), (250_000, 2.41), (400_000, 2.35)],
-            ),
+            curve("plain", &[(500_000, 2.33), (250_000, 2.41), (400_000, 2.35)]),
             curve("rate", &[(150_000, 2.36), (200_000, 2.34)]),
         ];
-        let references = [FloatReference {
-            name: "rate".into(),
-            bits_per_byte: 2.32,
-        }];
+        let references = [FloatReference { name: "rate".into(), bits_per_byte: 2.32 }];
         let figure = rate_distortion(&curves, &references).unwrap().unwrap();
         for svg in [&figure.wide_svg, &figure.narrow_svg] {
             assert_eq!(svg.matches("<g class=\"mark\">").count(), 5);
@@ -287,20 +250,12 @@ mod tests {
                     .count(),
                 1
             );
-            for title in [
-                "file size (kB)",
-                "bits per weight",
-                "bits per byte, decoded",
-            ] {
+            for title in ["file size (kB)", "bits per weight", "bits per byte, decoded"] {
                 assert!(svg.contains(&format!("{title}\n</text>")), "{title}");
             }
             assert!(svg.contains("<title>rate before compression: 2.3200</title>"));
         }
-        let labels: Vec<&str> = figure
-            .legend
-            .iter()
-            .map(|entry| entry.label.as_str())
-            .collect();
+        let labels: Vec<&str> = figure.legend.iter().map(|entry| entry.label.as_str()).collect();
         assert_eq!(labels, ["plain", "rate", "rate before compression: 2.3200"]);
         assert!(figure.legend[2].swatch_svg.contains("--series-1"));
         assert!(figure.notes.is_empty(), "{:?}", figure.notes);
@@ -308,16 +263,9 @@ mod tests {
 
     #[test]
     fn a_file_far_above_is_an_arrow_and_a_note() {
-        let figures = [
-            (100_000, 7.0),
-            (200_000, 2.40),
-            (300_000, 2.35),
-            (400_000, 2.33),
-            (500_000, 2.32),
-        ];
-        let figure = rate_distortion(&[curve("plain", &figures)], &[])
-            .unwrap()
-            .unwrap();
+        let figures =
+            [(100_000, 7.0), (200_000, 2.40), (300_000, 2.35), (400_000, 2.33), (500_000, 2.32)];
+        let figure = rate_distortion(&[curve("plain", &figures)], &[]).unwrap().unwrap();
         assert_eq!(figure.wide_svg.matches("fill=\"var(--page)\"").count(), 1);
         assert!(figure.wide_svg.contains("7.0000 bits per byte</title>"));
         assert!(
@@ -336,32 +284,18 @@ mod tests {
             (300_000, 1e300),
             (300_000, 2.4),
         ];
-        let figure = rate_distortion(&[curve("plain", &figures)], &[])
-            .unwrap()
-            .unwrap();
+        let figure = rate_distortion(&[curve("plain", &figures)], &[]).unwrap().unwrap();
         assert_eq!(figure.wide_svg.matches("<g class=\"mark\">").count(), 1);
-        assert_eq!(
-            figure.notes,
-            ["plain: 4 of 5 files have no figure to draw."]
-        );
+        assert_eq!(figure.notes, ["plain: 4 of 5 files have no figure to draw."]);
         assert!(!figure.wide_svg.contains("NaN") && !figure.wide_svg.contains("inf"));
     }
 
     #[test]
     fn nothing_to_draw_is_no_chart() {
-        let nan = FloatReference {
-            name: "plain".into(),
-            bits_per_byte: f64::NAN,
-        };
+        let nan = FloatReference { name: "plain".into(), bits_per_byte: f64::NAN };
         assert_eq!(rate_distortion(&[], &[]).unwrap(), None);
-        assert_eq!(
-            rate_distortion(&[curve("plain", &[])], &[nan]).unwrap(),
-            None
-        );
-        assert_eq!(
-            rate_distortion(&[curve("plain", &[(1, f64::NAN)])], &[]).unwrap(),
-            None
-        );
+        assert_eq!(rate_distortion(&[curve("plain", &[])], &[nan]).unwrap(), None);
+        assert_eq!(rate_distortion(&[curve("plain", &[(1, f64::NAN)])], &[]).unwrap(), None);
     }
 
     #[test]
@@ -372,13 +306,8 @@ mod tests {
             vec![(1_000_000_000_000_000, 1e12)],
             vec![(7, 2.0), (7, 3.0)],
         ] {
-            let figure = rate_distortion(&[curve("one", &figures)], &[])
-                .unwrap()
-                .unwrap();
-            assert_eq!(
-                figure.wide_svg.matches("<g class=\"mark\">").count(),
-                figures.len()
-            );
+            let figure = rate_distortion(&[curve("one", &figures)], &[]).unwrap().unwrap();
+            assert_eq!(figure.wide_svg.matches("<g class=\"mark\">").count(), figures.len());
         }
     }
 
@@ -397,10 +326,6 @@ mod tests {
             .unwrap()
             .unwrap();
         assert!(!figure.wide_svg.contains("<script>"));
-        assert!(
-            figure
-                .wide_svg
-                .contains("&lt;/svg&gt;&lt;script&gt;&quot;#B50000&quot;")
-        );
+        assert!(figure.wide_svg.contains("&lt;/svg&gt;&lt;script&gt;&quot;#B50000&quot;"));
     }
 }

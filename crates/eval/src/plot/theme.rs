@@ -74,8 +74,7 @@ impl Ink {
 
     /// A line of this colour, `width` CSS pixels wide.
     pub fn line(self, width: f64) -> ShapeStyle {
-        self.rgb()
-            .stroke_width((width * f64::from(UNITS)).round() as u32)
+        self.rgb().stroke_width((width * f64::from(UNITS)).round() as u32)
     }
 }
 
@@ -84,9 +83,8 @@ impl Ink {
 pub(super) fn finish(drawing: &str, canvas: &Canvas, description: &str, marks: &Markup) -> String {
     let body = drawing.split_once('>').map_or(drawing, |(_, body)| body);
     let mut body = body.trim_end().trim_end_matches("</svg>").to_owned();
-    let inks = [Ink::Text, Ink::Axis, Ink::Grid]
-        .into_iter()
-        .chain((0..SERIES_COLOURS).map(Ink::Series));
+    let inks =
+        [Ink::Text, Ink::Axis, Ink::Grid].into_iter().chain((0..SERIES_COLOURS).map(Ink::Series));
     for ink in inks {
         // Attributes only: the library escapes quotation marks in text.
         let RGBColor(red, green, blue) = ink.rgb();
@@ -108,21 +106,9 @@ pub(super) fn finish(drawing: &str, canvas: &Canvas, description: &str, marks: &
 pub(super) fn marker_path(slot: usize, x: i32, y: i32, radius: i32) -> String {
     let r = radius;
     let relative = match slot % 5 {
-        0 => format!(
-            "m-{r} 0a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0",
-            d = 2 * r
-        ),
-        1 => format!(
-            "m-{s} -{s}h{d}v{d}h-{d}",
-            s = r * 7 / 8,
-            d = 2 * (r * 7 / 8)
-        ),
-        2 => format!(
-            "m0 {r}l{w} -{h}h-{d}",
-            w = r * 9 / 8,
-            h = 2 * r,
-            d = 2 * (r * 9 / 8)
-        ),
+        0 => format!("m-{r} 0a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0", d = 2 * r),
+        1 => format!("m-{s} -{s}h{d}v{d}h-{d}", s = r * 7 / 8, d = 2 * (r * 7 / 8)),
+        2 => format!("m0 {r}l{w} -{h}h-{d}", w = r * 9 / 8, h = 2 * r, d = 2 * (r * 9 / 8)),
         3 => format!("m0 -{q}l{q} {q}l-{q} {q}l-{q} -{q}", q = r * 5 / 4),
         _ => format!(
             "m0 -{t}l{t} -{t}l{t} {t}l-{t} {t}l{t} {t}l-{t} {t}l-{t} -{t}l-{t} {t}l-{t} -{t}l{t} -{t}l-{t} -{t}l{t} -{t}",
@@ -134,11 +120,7 @@ pub(super) fn marker_path(slot: usize, x: i32, y: i32, radius: i32) -> String {
 
 /// The arrow at the upper edge that stands for a point above the chart.
 pub(super) fn arrow_path(x: i32, y: i32, radius: i32) -> String {
-    format!(
-        "M{x} {y}l{radius} {height}h-{width}z",
-        height = radius * 3 / 2,
-        width = 2 * radius
-    )
+    format!("M{x} {y}l{radius} {height}h-{width}z", height = radius * 3 / 2, width = 2 * radius)
 }
 
 /// A piece of line with a marker, for a legend.
@@ -172,10 +154,7 @@ mod tests {
             svg.contains("<text fill=\"var(--chart-text)\">\n#B50000 &quot;#B50000&quot;</text>"),
             "{svg}"
         );
-        assert!(
-            svg.contains("aria-label=\"a &quot;b&quot; &amp; &lt;c&gt;\""),
-            "{svg}"
-        );
+        assert!(svg.contains("aria-label=\"a &quot;b&quot; &amp; &lt;c&gt;\""), "{svg}");
         assert!(svg.ends_with("<g></g></svg>"), "{svg}");
         assert_eq!(svg.matches("<svg").count(), 1);
     }

@@ -41,17 +41,8 @@ pub struct TrainingTrace {
 ///
 /// [`EvalError::Plot`] when the plotting library refuses.
 pub fn training_loss(traces: &[TrainingTrace]) -> Result<Option<Figure>, EvalError> {
-    let losses = traces
-        .iter()
-        .map(|trace| logged(trace, |step| Some(step.loss_nats)))
-        .collect();
-    draw(
-        traces,
-        losses,
-        "training loss",
-        "nats per token",
-        AxisRange::of_most,
-    )
+    let losses = traces.iter().map(|trace| logged(trace, |step| Some(step.loss_nats))).collect();
+    draw(traces, losses, "training loss", "nats per token", AxisRange::of_most)
 }
 
 /// Draws the estimated bits per weight of every run that has them; `None` when no run has.
@@ -60,26 +51,14 @@ pub fn training_loss(traces: &[TrainingTrace]) -> Result<Option<Figure>, EvalErr
 ///
 /// [`EvalError::Plot`] when the plotting library refuses.
 pub fn training_bits(traces: &[TrainingTrace]) -> Result<Option<Figure>, EvalError> {
-    let bits = traces
-        .iter()
-        .map(|trace| logged(trace, |step| step.estimated_bits_per_weight))
-        .collect();
-    draw(
-        traces,
-        bits,
-        "estimated rate",
-        "bits per weight",
-        AxisRange::of_all,
-    )
+    let bits =
+        traces.iter().map(|trace| logged(trace, |step| step.estimated_bits_per_weight)).collect();
+    draw(traces, bits, "estimated rate", "bits per weight", AxisRange::of_all)
 }
 
 /// Step and value of every step at which the run logged the quantity.
 fn logged(trace: &TrainingTrace, quantity: impl Fn(&TraceStep) -> Option<f64>) -> Vec<(f64, f64)> {
-    trace
-        .steps
-        .iter()
-        .filter_map(|step| Some((step.step as f64, quantity(step)?)))
-        .collect()
+    trace.steps.iter().filter_map(|step| Some((step.step as f64, quantity(step)?))).collect()
 }
 
 fn draw(
@@ -119,10 +98,7 @@ fn draw(
         return Ok(None);
     };
     if all().any(|point| point.1 > y.high) {
-        notes.push(format!(
-            "Values above {} {unit} are cut off.",
-            fixed(y.high, 2)
-        ));
+        notes.push(format!("Values above {} {unit} are cut off.", fixed(y.high, 2)));
     }
 
     let mut lines = Vec::new();
@@ -131,25 +107,10 @@ fn draw(
         let Some(&(step, value)) = points.last() else {
             continue;
         };
-        let tooltip = format!(
-            "{}, step {}: {} {unit}",
-            trace.name,
-            grouped(step as u64),
-            fixed(value, 4)
-        );
-        legend.push(LegendEntry {
-            swatch_svg: line_swatch(slot),
-            label: trace.name.clone(),
-        });
-        lines.push(Line {
-            slot,
-            points,
-            marks: vec![Mark {
-                x: step,
-                y: value,
-                tooltip,
-            }],
-        });
+        let tooltip =
+            format!("{}, step {}: {} {unit}", trace.name, grouped(step as u64), fixed(value, 4));
+        legend.push(LegendEntry { swatch_svg: line_swatch(slot), label: trace.name.clone() });
+        lines.push(Line { slot, points, marks: vec![Mark { x: step, y: value, tooltip }] });
     }
     let names: Vec<&str> = legend.iter().map(|entry| entry.label.as_str()).collect();
     let chart = LineChart {
@@ -166,12 +127,7 @@ fn draw(
         levels: Vec::new(),
     };
     let (wide_svg, narrow_svg) = chart.draw()?;
-    Ok(Some(Figure {
-        wide_svg,
-        narrow_svg,
-        legend,
-        notes,
-    }))
+    Ok(Some(Figure { wide_svg, narrow_svg, legend, notes }))
 }
 
 /// Mean value of every `group` neighbouring points, at the last step of the group.
@@ -193,10 +149,7 @@ mod tests {
             loss_nats: 1.5 + 4.0 / (1.0 + step as f64 / 20.0),
             estimated_bits_per_weight: bits.map(|bits| bits + 4.0 / (1.0 + step as f64)),
         };
-        TrainingTrace {
-            name: name.to_owned(),
-            steps: (0..steps).map(step).collect(),
-        }
+        TrainingTrace { name: name.to_owned(), steps: (0..steps).map(step).collect() }
     }
 
     #[test]
@@ -206,17 +159,11 @@ mod tests {
             .unwrap();
         assert_eq!(figure.legend.len(), 2);
         assert!(
-            figure
-                .notes
-                .contains(&"Every point is the mean of 4 logged steps.".to_owned()),
+            figure.notes.contains(&"Every point is the mean of 4 logged steps.".to_owned()),
             "{:?}",
             figure.notes
         );
-        assert!(
-            figure.notes.last().unwrap().contains("are cut off"),
-            "{:?}",
-            figure.notes
-        );
+        assert!(figure.notes.last().unwrap().contains("are cut off"), "{:?}", figure.notes);
         assert!(figure.wide_svg.contains("plain, step 1,199: 1.5"));
         assert!(figure.wide_svg.len() < 40_000, "{}", figure.wide_svg.len());
     }
@@ -226,11 +173,7 @@ mod tests {
         let traces = [trace("plain", 50, None), trace("rate", 50, Some(2.0))];
         let figure = training_bits(&traces).unwrap().unwrap();
         assert_eq!(
-            figure
-                .legend
-                .iter()
-                .map(|entry| entry.label.as_str())
-                .collect::<Vec<_>>(),
+            figure.legend.iter().map(|entry| entry.label.as_str()).collect::<Vec<_>>(),
             ["rate"]
         );
         // The colour of a run is the same in both charts.
@@ -245,28 +188,18 @@ mod tests {
         diverged.steps[8].loss_nats = f64::INFINITY;
         let figure = training_loss(&[diverged]).unwrap().unwrap();
         assert!(figure.wide_svg.contains("diverged, step 7:"));
-        assert_eq!(
-            figure.notes[0],
-            "diverged: 2 of 10 steps have no figure to draw."
-        );
+        assert_eq!(figure.notes[0], "diverged: 2 of 10 steps have no figure to draw.");
     }
 
     #[test]
     fn empty_traces_are_no_chart() {
         assert_eq!(training_loss(&[]).unwrap(), None);
         assert_eq!(training_loss(&[trace("empty", 0, None)]).unwrap(), None);
-        assert!(
-            training_loss(&[trace("one step", 1, None)])
-                .unwrap()
-                .is_some()
-        );
+        assert!(training_loss(&[trace("one step", 1, None)]).unwrap().is_some());
     }
 
     #[test]
     fn means_keep_the_last_step() {
-        assert_eq!(
-            means(&[(1.0, 2.0), (2.0, 4.0), (3.0, 9.0)], 2),
-            [(2.0, 3.0), (3.0, 9.0)]
-        );
+        assert_eq!(means(&[(1.0, 2.0), (2.0, 4.0), (3.0, 9.0)], 2), [(2.0, 3.0), (3.0, 9.0)]);
     }
 }

@@ -8,11 +8,7 @@ fn report(name: &str) -> Report {
         bits_per_weight: bytes as f64 / 125_000.0,
         bits_per_byte: 2.0 + 30_000.0 / bytes as f64,
     };
-    let step = |step: u64| TraceStep {
-        step,
-        loss_nats: 2.0,
-        estimated_bits_per_weight: Some(3.0),
-    };
+    let step = |step: u64| TraceStep { step, loss_nats: 2.0, estimated_bits_per_weight: Some(3.0) };
     Report {
         title: name.to_owned(),
         summary: name.to_owned(),
@@ -28,39 +24,21 @@ fn report(name: &str) -> Report {
             name: name.to_owned(),
             points: [200_000, 300_000, 500_000].map(point).to_vec(),
         }],
-        float_bits_per_byte: vec![FloatReference {
-            name: name.to_owned(),
-            bits_per_byte: 2.05,
-        }],
-        traces: vec![TrainingTrace {
-            name: name.to_owned(),
-            steps: (0..9).map(step).collect(),
-        }],
-        samples: vec![Sample {
-            prompt: name.to_owned(),
-            text: name.to_owned(),
-        }],
+        float_bits_per_byte: vec![FloatReference { name: name.to_owned(), bits_per_byte: 2.05 }],
+        traces: vec![TrainingTrace { name: name.to_owned(), steps: (0..9).map(step).collect() }],
+        samples: vec![Sample { prompt: name.to_owned(), text: name.to_owned() }],
     }
 }
 
 #[test]
 fn every_part_is_on_the_page() {
     let page = report("plain").to_html().unwrap();
-    for heading in [
-        "Methods",
-        "Size and quality",
-        "Training",
-        "Generated text",
-        "Settings",
-    ] {
+    for heading in ["Methods", "Size and quality", "Training", "Generated text", "Settings"] {
         assert!(page.contains(&format!("<h2>{heading}</h2>")), "{heading}");
     }
     assert_eq!(page.matches("<svg class=\"chart wide\"").count(), 3);
     assert_eq!(page.matches("<svg class=\"chart narrow\"").count(), 3);
-    assert_eq!(
-        page.matches("role=\"img\" aria-label=\"Line chart").count(),
-        6
-    );
+    assert_eq!(page.matches("role=\"img\" aria-label=\"Line chart").count(), 6);
     assert!(page.contains("<td class=\"number\">2.1000</td>"));
     assert!(page.len() < 100_000, "{} bytes", page.len());
 }
@@ -69,9 +47,7 @@ fn every_part_is_on_the_page() {
 fn the_page_needs_nothing_from_elsewhere() {
     let page = report("plain").to_html().unwrap();
     let without_namespace = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
-    for outside in [
-        "http:", "https:", "src=", "href=", "url(", "@import", "<script",
-    ] {
+    for outside in ["http:", "https:", "src=", "href=", "url(", "@import", "<script"] {
         assert!(!without_namespace.contains(outside), "{outside}");
     }
 }
@@ -93,31 +69,20 @@ fn text_of_users_and_models_is_escaped_everywhere() {
 fn every_colour_in_a_drawing_is_one_the_page_defines() {
     let mut report = report("plain");
     report.curves = (0..8)
-        .map(|index| Curve {
-            name: format!("{index}"),
-            ..report.curves[0].clone()
-        })
+        .map(|index| Curve { name: format!("{index}"), ..report.curves[0].clone() })
         .collect();
     let page = report.to_html().unwrap();
     let body = page.split_once("</style>").unwrap().1;
     assert!(!body.contains("\"#"), "a fixed colour is left");
     for used in body.split("var(").skip(1) {
         let name = used.split_once(')').unwrap().0;
-        assert!(
-            page.contains(&format!("{name}: #")),
-            "{name} is not defined"
-        );
+        assert!(page.contains(&format!("{name}: #")), "{name} is not defined");
     }
 }
 
 #[test]
 fn an_empty_report_is_a_heading() {
-    let page = Report {
-        title: "empty".into(),
-        ..Report::default()
-    }
-    .to_html()
-    .unwrap();
+    let page = Report { title: "empty".into(), ..Report::default() }.to_html().unwrap();
     assert!(page.contains("<h1>empty</h1>"));
     assert!(!page.contains("<h2>") && !page.contains("<svg"));
 }

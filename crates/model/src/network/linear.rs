@@ -11,9 +11,7 @@ pub(super) struct Linear {
 
 impl Linear {
     pub(super) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
-        Self {
-            weight: parameter([outputs, inputs], device),
-        }
+        Self { weight: parameter([outputs, inputs], device) }
     }
 
     /// `[n, inputs]` to `[n, outputs]`.

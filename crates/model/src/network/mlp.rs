@@ -23,7 +23,6 @@ impl Mlp {
     }
 
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.proj
-            .forward(operations::relu_squared(self.fc.forward(x)))
+        self.proj.forward(operations::relu_squared(self.fc.forward(x)))
     }
 }

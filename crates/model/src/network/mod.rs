@@ -40,9 +40,7 @@ impl Transformer {
             .then(|| parameter([config.skips(), config.width], device));
         Self {
             tok_emb: Linear::new(config.width, config.vocabulary_size, device),
-            blocks: (0..config.layers)
-                .map(|_| Block::new(config, device))
-                .collect(),
+            blocks: (0..config.layers).map(|_| Block::new(config, device)).collect(),
             skip_weights,
             config: config.clone(),
         }
@@ -96,19 +94,13 @@ impl Transformer {
 
     /// The final hidden states after their norm, `[tokens.len(), width]`.
     fn hidden(&self, tokens: &[u16], row: usize) -> Tensor<2> {
-        assert!(
-            row > 0 && tokens.len().is_multiple_of(row),
-            "whole rows of tokens"
-        );
+        assert!(row > 0 && tokens.len().is_multiple_of(row), "whole rows of tokens");
         let device = self.tok_emb.weight.device();
         let rotary = Rotary::new(&self.config, row, &device);
         let embedded = self.tok_emb.weight.val().select(0, self.indices(tokens));
         let start = operations::rms_norm(embedded);
         let hidden = match &self.skip_weights {
-            None => self
-                .blocks
-                .iter()
-                .fold(start, |x, block| block.forward(x, None, &rotary)),
+            None => self.blocks.iter().fold(start, |x, block| block.forward(x, None, &rotary)),
             Some(weights) => self.skipping(start, weights.val(), &rotary),
         };
         operations::rms_norm(hidden)
@@ -144,10 +136,7 @@ impl Transformer {
 
     fn assert_known(&self, tokens: &[u16]) {
         let largest = tokens.iter().copied().max().unwrap_or(0);
-        assert!(
-            usize::from(largest) < self.config.vocabulary_size,
-            "token {largest} is outside"
-        );
+        assert!(usize::from(largest) < self.config.vocabulary_size, "token {largest} is outside");
     }
 }
 
@@ -169,7 +158,6 @@ impl ModuleVisitor for Layout {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let shape = param.lazy_shape();
-        self.found
-            .push((self.path.join("."), shape.iter().copied().collect()));
+        self.found.push((self.path.join("."), shape.iter().copied().collect()));
     }
 }

@@ -48,7 +48,5 @@ fn tables(config: &ModelConfig, tokens: usize) -> (Vec<f32>, Vec<f32>) {
         let (position, pair) = (index / half, index % half);
         position as f64 * f64::from(config.rope_base).powf(-(pair as f64) / half as f64)
     };
-    (0..tokens * half)
-        .map(|index| (angle(index).cos() as f32, angle(index).sin() as f32))
-        .unzip()
+    (0..tokens * half).map(|index| (angle(index).cos() as f32, angle(index).sin() as f32)).unzip()
 }

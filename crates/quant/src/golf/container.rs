@@ -46,10 +46,7 @@ pub(super) fn write(tensors: &[FloatTensor<'_>], stored: &[Stored]) -> Result<Ve
     let mut inflated = MAGIC.to_vec();
     let count = at_most("the number of tensors", tensors.len() as u64, MAX_TENSORS)?;
     inflated.extend((count as u32).to_le_bytes());
-    let elements = tensors
-        .iter()
-        .map(|tensor| tensor.values.len() as u64)
-        .sum();
+    let elements = tensors.iter().map(|tensor| tensor.values.len() as u64).sum();
     at_most("the number of elements", elements, MAX_ELEMENTS)?;
 
     let mut names = HashSet::new();
@@ -95,18 +92,12 @@ fn write_entry(
     tensor: &FloatTensor<'_>,
     stored: &Stored,
 ) -> Result<(), GolfError> {
-    let length = at_most(
-        "the length of a name in bytes",
-        tensor.name.len() as u64,
-        MAX_NAME_BYTES,
-    )?;
+    let length =
+        at_most("the length of a name in bytes", tensor.name.len() as u64, MAX_NAME_BYTES)?;
     inflated.extend((length as u16).to_le_bytes());
     inflated.extend(tensor.name.as_bytes());
-    let dimensions = at_most(
-        "the number of dimensions",
-        tensor.shape.len() as u64,
-        MAX_DIMENSIONS,
-    )?;
+    let dimensions =
+        at_most("the number of dimensions", tensor.shape.len() as u64, MAX_DIMENSIONS)?;
     inflated.push(dimensions as u8);
     for &size in tensor.shape {
         let size = at_most("the size of a dimension", size as u64, u64::from(u32::MAX))?;
@@ -122,9 +113,7 @@ fn write_entry(
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<(String, Vec<usize>, Stored)>, GolfError> {
-    let mut inflated = Inflated {
-        decoder: ZlibDecoder::new(bytes),
-    };
+    let mut inflated = Inflated { decoder: ZlibDecoder::new(bytes) };
     if inflated.array::<8>()? != *MAGIC {
         return Err(corrupt("it does not begin with GOLFINT8"));
     }
@@ -132,30 +121,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<(String, Vec<usize>, Stored)>, Go
 
     let mut codes = Vec::with_capacity(entries.len());
     for entry in &entries {
-        let count = if matches!(entry.scheme, ROWS | WHOLE) {
-            entry.elements
-        } else {
-            0
-        };
-        codes.push(
-            inflated
-                .bytes(count)?
-                .into_iter()
-                .map(u8::cast_signed)
-                .collect::<Vec<i8>>(),
-        );
+        let count = if matches!(entry.scheme, ROWS | WHOLE) { entry.elements } else { 0 };
+        codes.push(inflated.bytes(count)?.into_iter().map(u8::cast_signed).collect::<Vec<i8>>());
     }
     let mut tensors = Vec::with_capacity(entries.len());
     for (entry, codes) in entries.iter().zip(codes) {
         tensors.push(match entry.scheme {
-            ROWS => Some(Stored::Rows {
-                codes,
-                scales: inflated.halves(entry.shape[0])?,
-            }),
-            WHOLE => Some(Stored::Whole {
-                codes,
-                scale: inflated.floats(1)?[0],
-            }),
+            ROWS => Some(Stored::Rows { codes, scales: inflated.halves(entry.shape[0])? }),
+            WHOLE => Some(Stored::Whole { codes, scale: inflated.floats(1)?[0] }),
             _ => None,
         });
     }
@@ -187,23 +160,14 @@ fn read_directory(inflated: &mut Inflated<'_>) -> Result<Vec<Entry>, GolfError> 
             return Err(GolfError::Duplicate(name));
         }
         let [dimensions] = inflated.array()?;
-        at_most(
-            "the number of dimensions",
-            u64::from(dimensions),
-            MAX_DIMENSIONS,
-        )?;
+        at_most("the number of dimensions", u64::from(dimensions), MAX_DIMENSIONS)?;
         let mut shape = Vec::new();
         for _ in 0..dimensions {
             shape.push(u32::from_le_bytes(inflated.array()?) as usize);
         }
-        let elements = shape
-            .iter()
-            .fold(1_u64, |product, &size| product.saturating_mul(size as u64));
-        total = at_most(
-            "the number of elements",
-            elements.saturating_add(total),
-            MAX_ELEMENTS,
-        )?;
+        let elements =
+            shape.iter().fold(1_u64, |product, &size| product.saturating_mul(size as u64));
+        total = at_most("the number of elements", elements.saturating_add(total), MAX_ELEMENTS)?;
         let [scheme] = inflated.array()?;
         let fits = match scheme {
             FLOAT | HALF => true,
@@ -216,12 +180,7 @@ fn read_directory(inflated: &mut Inflated<'_>) -> Result<Vec<Entry>, GolfError> 
                 "tensor `{name}` of shape {shape:?} cannot have scheme {scheme}"
             )));
         }
-        entries.push(Entry {
-            name,
-            shape,
-            scheme,
-            elements: elements as usize,
-        });
+        entries.push(Entry { name, shape, scheme, elements: elements as usize });
     }
     Ok(entries)
 }
@@ -234,16 +193,8 @@ struct Inflated<'a> {
 impl Inflated<'_> {
     fn bytes(&mut self, count: usize) -> Result<Vec<u8>, GolfError> {
         let mut bytes = Vec::new();
-        self.decoder
-            .by_ref()
-            .take(count as u64)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
-        if bytes.len() == count {
-            Ok(bytes)
-        } else {
-            Err(corrupt("it ends too early"))
-        }
+        self.decoder.by_ref().take(count as u64).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() == count { Ok(bytes) } else { Err(corrupt("it ends too early")) }
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], GolfError> {
@@ -254,12 +205,8 @@ impl Inflated<'_> {
 
     fn halves(&mut self, count: usize) -> Result<Vec<f16>, GolfError> {
         let bytes = self.bytes(count * 2)?;
-        let values: Vec<f16> = bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&pair| f16::from_le_bytes(pair))
-            .collect();
+        let values: Vec<f16> =
+            bytes.as_chunks().0.iter().map(|&pair| f16::from_le_bytes(pair)).collect();
         if values.iter().all(|value| value.is_finite()) {
             Ok(values)
         } else {
@@ -269,12 +216,8 @@ impl Inflated<'_> {
 
     fn floats(&mut self, count: usize) -> Result<Vec<f32>, GolfError> {
         let bytes = self.bytes(count * 4)?;
-        let values: Vec<f32> = bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&four| f32::from_le_bytes(four))
-            .collect();
+        let values: Vec<f32> =
+            bytes.as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect();
         if values.iter().all(|value| value.is_finite()) {
             Ok(values)
         } else {
@@ -293,11 +236,7 @@ impl Inflated<'_> {
 }
 
 fn at_most(what: &'static str, found: u64, limit: u64) -> Result<u64, GolfError> {
-    if found <= limit {
-        Ok(found)
-    } else {
-        Err(GolfError::TooLarge { what, found, limit })
-    }
+    if found <= limit { Ok(found) } else { Err(GolfError::TooLarge { what, found, limit }) }
 }
 
 fn corrupt(reason: impl Into<String>) -> GolfError {

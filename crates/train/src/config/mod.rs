@@ -179,12 +179,7 @@ impl RunConfig {
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
         let rules: [(&'static str, f64, bool, &'static str); 14] = [
-            (
-                "train.steps",
-                train.steps as f64,
-                train.steps > 0,
-                "must be at least 1",
-            ),
+            ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
                 train.batch_size as f64,
@@ -197,48 +192,18 @@ impl RunConfig {
                 positive(train.learning_rate),
                 "must be positive",
             ),
-            (
-                "train.warmdown",
-                train.warmdown,
-                share(train.warmdown),
-                "must be from 0 to 1",
-            ),
-            (
-                "train.beta1",
-                train.beta1,
-                decay(train.beta1),
-                "must be from 0 to below 1",
-            ),
-            (
-                "train.beta2",
-                train.beta2,
-                decay(train.beta2),
-                "must be from 0 to below 1",
-            ),
-            (
-                "train.epsilon",
-                train.epsilon,
-                positive(train.epsilon),
-                "must be positive",
-            ),
+            ("train.warmdown", train.warmdown, share(train.warmdown), "must be from 0 to 1"),
+            ("train.beta1", train.beta1, decay(train.beta1), "must be from 0 to below 1"),
+            ("train.beta2", train.beta2, decay(train.beta2), "must be from 0 to below 1"),
+            ("train.epsilon", train.epsilon, positive(train.epsilon), "must be positive"),
             (
                 "train.weight_decay",
                 train.weight_decay,
                 not_negative(train.weight_decay),
                 "must not be negative",
             ),
-            (
-                "train.clip_norm",
-                train.clip_norm,
-                positive(train.clip_norm),
-                "must be positive",
-            ),
-            (
-                "rate.lambda",
-                rate.lambda,
-                not_negative(rate.lambda),
-                "must not be negative",
-            ),
+            ("train.clip_norm", train.clip_norm, positive(train.clip_norm), "must be positive"),
+            ("rate.lambda", rate.lambda, not_negative(rate.lambda), "must not be negative"),
             (
                 "rate.initial_step",
                 rate.initial_step,
@@ -257,19 +222,12 @@ impl RunConfig {
                 share(rate.rounding_from),
                 "must be from 0 to 1",
             ),
-            (
-                "rate.epsilon",
-                rate.epsilon,
-                positive(rate.epsilon),
-                "must be positive",
-            ),
+            ("rate.epsilon", rate.epsilon, positive(rate.epsilon), "must be positive"),
         ];
         match rules.into_iter().find(|(_, _, holds, _)| !holds) {
-            Some((key, value, _, expected)) => Err(TrainError::ConfigValue {
-                key,
-                value: value.to_string(),
-                expected,
-            }),
+            Some((key, value, _, expected)) => {
+                Err(TrainError::ConfigValue { key, value: value.to_string(), expected })
+            }
             None => Ok(()),
         }
     }

@@ -12,14 +12,12 @@ use crate::TrainError;
 /// # Errors
 /// If the file cannot be read, and as [`parse`].
 pub fn parse_file(path: &Path, overrides: &[String]) -> Result<RunConfig, TrainError> {
-    let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| TrainError::Io { path: path.to_owned(), source })?;
     parse(&text, overrides).map_err(|error| match error {
-        TrainError::ConfigSyntax { reason } => TrainError::ConfigSyntax {
-            reason: format!("{}: {reason}", path.display()),
-        },
+        TrainError::ConfigSyntax { reason } => {
+            TrainError::ConfigSyntax { reason: format!("{}: {reason}", path.display()) }
+        }
         other => other,
     })
 }
@@ -42,9 +40,8 @@ pub fn parse_file(path: &Path, overrides: &[String]) -> Result<RunConfig, TrainE
 /// type, or out of range.
 pub fn parse(text: &str, overrides: &[String]) -> Result<RunConfig, TrainError> {
     let syntax = |reason: String| TrainError::ConfigSyntax { reason };
-    let mut table: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| syntax(error.to_string()))?;
+    let mut table: Table =
+        text.parse().map_err(|error: toml::de::Error| syntax(error.to_string()))?;
     for assignment in overrides {
         let (key, value) = assignment
             .split_once('=')
@@ -72,9 +69,7 @@ fn set(table: &mut Table, key: &str, value: &str) {
             table.insert(key.to_owned(), parsed);
         }
         Some((section, rest)) => {
-            let entry = table
-                .entry(section)
-                .or_insert_with(|| Value::Table(Table::new()));
+            let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
             if !entry.is_table() {
                 *entry = Value::Table(Table::new());
             }
@@ -117,9 +112,7 @@ fn nearest(path: &str, section: bool) -> String {
     let likeness = |candidate: &String| {
         strsim::jaro_winkler(candidate, path) + strsim::jaro_winkler(&last(candidate), &last(path))
     };
-    let best = candidates
-        .into_iter()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let best = candidates.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     best.expect("there are keys")
 }
 
@@ -131,10 +124,7 @@ mod tests {
     #[test]
     fn overrides_win_over_the_file() {
         let text = "[train]\nsteps = 10\nseed = 3";
-        let overrides = [
-            "train.steps=20".to_owned(),
-            "rate.method=backslash-in-loss".to_owned(),
-        ];
+        let overrides = ["train.steps=20".to_owned(), "rate.method=backslash-in-loss".to_owned()];
         let config = parse(text, &overrides).unwrap();
         assert_eq!((config.train.steps, config.train.seed), (20, 3));
         assert_eq!(config.rate.method, RateMethod::BackslashInLoss);
@@ -149,25 +139,16 @@ mod tests {
             ("modle.width=64", "model"),
         ] {
             let message = parse("", &[set.to_owned()]).unwrap_err().to_string();
-            assert!(
-                message.contains(&format!("did you mean `{nearest}`")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("did you mean `{nearest}`")), "{message}");
         }
     }
 
     #[test]
     fn wrong_types_and_syntax_are_errors() {
-        for text in [
-            "[train]\nsteps = \"many\"",
-            "[train",
-            "train = 3",
-            "[rate]\nmethod = \"huffman\"",
-        ] {
-            assert!(
-                matches!(parse(text, &[]), Err(TrainError::ConfigSyntax { .. })),
-                "{text}"
-            );
+        for text in
+            ["[train]\nsteps = \"many\"", "[train", "train = 3", "[rate]\nmethod = \"huffman\""]
+        {
+            assert!(matches!(parse(text, &[]), Err(TrainError::ConfigSyntax { .. })), "{text}");
         }
         assert!(parse("", &["train.steps".to_owned()]).is_err());
     }

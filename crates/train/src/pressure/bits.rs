@@ -64,10 +64,7 @@ impl BitsPressure {
                 }
             })
             .collect();
-        let coded = tensors
-            .iter()
-            .map(|t| weights.tensors()[t.at].data.len())
-            .sum::<usize>();
+        let coded = tensors.iter().map(|t| weights.tensors()[t.at].data.len()).sum::<usize>();
         Self {
             tensors,
             lambda: rate.lambda,
@@ -81,10 +78,7 @@ impl BitsPressure {
 
     /// The step of every coded tensor, by name.
     pub(crate) fn steps(&self) -> BTreeMap<String, f32> {
-        self.tensors
-            .iter()
-            .map(|rate| (rate.name.clone(), rate.step()))
-            .collect()
+        self.tensors.iter().map(|rate| (rate.name.clone(), rate.step())).collect()
     }
 
     pub(crate) fn perturbed(&self, weights: &NamedWeights, step: u64) -> NamedWeights {
@@ -94,16 +88,15 @@ impl BitsPressure {
             let to = &mut seen.tensors_mut()[rate.at].data;
             let key = noise_key(self.seed, step, rate.at);
             let rounding = step >= self.rounding_from;
-            to.par_chunks_mut(CHUNK)
-                .zip(from.par_chunks(CHUNK))
-                .enumerate()
-                .for_each(|(chunk, (to, from))| {
+            to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).enumerate().for_each(
+                |(chunk, (to, from))| {
                     if rounding {
                         round_to_step(from, rate.step(), to);
                     } else {
                         add_uniform_noise(from, rate.step(), key, (chunk * CHUNK) as u64, to);
                     }
-                });
+                },
+            );
         }
         seen
     }
@@ -148,9 +141,7 @@ impl BitsPressure {
     /// Moves steps and models by Adam; `time` counts from 1.
     pub(crate) fn update(&mut self, time: u64, multiplier: f64) {
         for rate in &mut self.tensors {
-            let moved = rate
-                .adam
-                .step(time, multiplier * self.learning_rate, rate.gradient);
+            let moved = rate.adam.step(time, multiplier * self.learning_rate, rate.gradient);
             if self.learned {
                 rate.log_step += moved[0];
             }
@@ -198,19 +189,13 @@ impl TensorRate {
 fn expected_scale(tensor: &NamedTensor) -> f64 {
     let rms = Moments::of(&tensor.data).root_mean_square();
     let inputs: usize = tensor.shape[1..].iter().product();
-    if rms > 0.0 {
-        rms
-    } else {
-        1.0 / (3.0 * inputs as f64).sqrt()
-    }
+    if rms > 0.0 { rms } else { 1.0 / (3.0 * inputs as f64).sqrt() }
 }
 
 /// Σ g·(point − origin): the gradient by ln Δ that passes through the points.
 fn moved_by_step(gradient: &[f32], points: &[f32], origins: &[f32]) -> f64 {
     let terms = gradient.iter().zip(points.iter().zip(origins));
-    terms
-        .map(|(g, (point, origin))| f64::from(*g) * f64::from(point - origin))
-        .sum()
+    terms.map(|(g, (point, origin))| f64::from(*g) * f64::from(point - origin)).sum()
 }
 
 /// A key of its own for each run, step and tensor.
@@ -231,45 +216,23 @@ mod tests {
     fn weights() -> NamedWeights {
         let data = (0..64 * 64).map(|i| ((i * 2_654_435_761_usize) % 1000) as f32 * 1e-4 - 0.05);
         NamedWeights::new(vec![
-            NamedTensor {
-                name: "w".to_owned(),
-                shape: vec![64, 64],
-                data: data.collect(),
-            },
-            NamedTensor {
-                name: "gain".to_owned(),
-                shape: vec![8],
-                data: vec![1.0; 8],
-            },
+            NamedTensor { name: "w".to_owned(), shape: vec![64, 64], data: data.collect() },
+            NamedTensor { name: "gain".to_owned(), shape: vec![8], data: vec![1.0; 8] },
         ])
     }
 
     fn pressure(rounding_from: f64) -> BitsPressure {
-        let rate = RateConfig {
-            method: RateMethod::Bits,
-            rounding_from,
-            ..RateConfig::default()
-        };
-        let train = TrainConfig {
-            steps: 100,
-            ..TrainConfig::default()
-        };
+        let rate = RateConfig { method: RateMethod::Bits, rounding_from, ..RateConfig::default() };
+        let train = TrainConfig { steps: 100, ..TrainConfig::default() };
         BitsPressure::new(&rate, &train, &weights())
     }
 
     fn values(pressure: &mut BitsPressure, weights: &NamedWeights, step: u64) -> (f64, Gradients) {
         let mut gradients = Gradients {
-            values: weights
-                .tensors()
-                .iter()
-                .map(|t| vec![0.0; t.data.len()])
-                .collect(),
+            values: weights.tensors().iter().map(|t| vec![0.0; t.data.len()]).collect(),
         };
         let seen = pressure.perturbed(weights, step);
-        (
-            pressure.add_gradient(weights, &seen, &mut gradients),
-            gradients,
-        )
+        (pressure.add_gradient(weights, &seen, &mut gradients), gradients)
     }
 
     #[test]
@@ -279,13 +242,7 @@ mod tests {
         for (at, whole) in [(3, false), (70, true)] {
             let seen = pressure.perturbed(&weights, at);
             assert_eq!(seen.get("gain"), weights.get("gain"));
-            for (w, s) in weights
-                .get("w")
-                .unwrap()
-                .data
-                .iter()
-                .zip(&seen.get("w").unwrap().data)
-            {
+            for (w, s) in weights.get("w").unwrap().data.iter().zip(&seen.get("w").unwrap().data) {
                 assert!((w - s).abs() <= 0.500_1 * step);
                 assert_eq!(whole, (s / step - (s / step).round()).abs() < 1e-4, "{s}");
                 if !whole {
@@ -308,10 +265,7 @@ mod tests {
             moved.lambda * values(&mut moved, &weights, 5).0
         };
         let finite = (at(1e-3) - at(-1e-3)) / 2e-3;
-        assert!(
-            (gradient / finite - 1.0).abs() < 0.01,
-            "{gradient} {finite}"
-        );
+        assert!((gradient / finite - 1.0).abs() < 0.01, "{gradient} {finite}");
         assert!(gradient < 0.0, "a wider step costs fewer bits");
     }
 
@@ -343,13 +297,8 @@ mod tests {
         let entropy = |weights: &NamedWeights, pressure: &BitsPressure| {
             let seen = pressure.perturbed(weights, 99);
             let step = pressure.steps()["w"];
-            let codes: Vec<i32> = seen
-                .get("w")
-                .unwrap()
-                .data
-                .iter()
-                .map(|s| (s / step).round() as i32)
-                .collect();
+            let codes: Vec<i32> =
+                seen.get("w").unwrap().data.iter().map(|s| (s / step).round() as i32).collect();
             backslash_rate::entropy_bits(&codes)
         };
         let before = entropy(&weights, &pressure);
@@ -357,11 +306,7 @@ mod tests {
             let (_, gradients) = values(&mut pressure, &weights, step);
             pressure.update(step + 1, 1.0);
             let at = weights.position("w").unwrap();
-            for (w, g) in weights.tensors_mut()[at]
-                .data
-                .iter_mut()
-                .zip(&gradients.values[at])
-            {
+            for (w, g) in weights.tensors_mut()[at].data.iter_mut().zip(&gradients.values[at]) {
                 *w -= 3e-3 * 4096.0 * 0.01 * g;
             }
         }

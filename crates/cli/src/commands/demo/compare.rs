@@ -73,12 +73,7 @@ impl<'a> Comparison<'a> {
         let same_bytes = bench.best_at(&plain_views, rated.file_bytes, &mut advance)?;
         let rated_quality = rated.decoded.bits_per_byte();
         let rows = vec![
-            row(
-                "(a) plain, int8 rows + zlib-9",
-                int8_bytes,
-                plain,
-                int8.bits_per_byte(),
-            ),
+            row("(a) plain, int8 rows + zlib-9", int8_bytes, plain, int8.bits_per_byte()),
             row(
                 "(b) plain, our codec, no worse than (a)",
                 no_worse.size(),
@@ -91,12 +86,7 @@ impl<'a> Comparison<'a> {
                 plain,
                 same_bytes.bits_per_byte(),
             ),
-            row(
-                "(c) rate-trained, our codec",
-                rated.file_bytes,
-                rated,
-                rated_quality,
-            ),
+            row("(c) rate-trained, our codec", rated.file_bytes, rated, rated_quality),
         ];
 
         let mut curve = |name: &str, weights: &NamedWeights, plan: &Plan, factors: &[f32]| {
@@ -111,22 +101,14 @@ impl<'a> Comparison<'a> {
                 })
             });
             let points = points.collect::<Result<Vec<_>>>()?;
-            Ok::<_, anyhow::Error>(Curve {
-                name: name.to_owned(),
-                points,
-            })
+            Ok::<_, anyhow::Error>(Curve { name: name.to_owned(), points })
         };
         let curves = vec![
             curve(PLAIN, &plain.weights, &relative, &RELATIVE_STEPS)?,
             curve(RATED, &rated.weights, &rated.plan, &LEARNED_FACTORS)?,
         ];
         progress.finish();
-        Ok(Self {
-            plain,
-            rated,
-            rows,
-            curves,
-        })
+        Ok(Self { plain, rated, rows, curves })
     }
 }
 
@@ -154,11 +136,7 @@ impl Bench<'_> {
     }
 
     fn file(&self, plan: &Plan, weights: &[Weights<'_>]) -> Result<Measured> {
-        session::roundtrip(
-            &plan.artifact(weights, &self.metadata)?,
-            self.tokens,
-            &self.table,
-        )
+        session::roundtrip(&plan.artifact(weights, &self.metadata)?, self.tokens, &self.table)
     }
 
     /// The golf baseline with every matrix in int8: its bytes, and the quality of what comes back.
@@ -173,13 +151,11 @@ impl Bench<'_> {
             })
             .collect();
         let export = export_int8_zlib_all_matrices(&tensors)?;
-        let decoded = import_int8_zlib(&export.bytes)?
-            .into_iter()
-            .map(|tensor| NamedTensor {
-                name: tensor.name,
-                shape: tensor.shape,
-                data: tensor.values,
-            });
+        let decoded = import_int8_zlib(&export.bytes)?.into_iter().map(|tensor| NamedTensor {
+            name: tensor.name,
+            shape: tensor.shape,
+            data: tensor.values,
+        });
         let decoded = NamedWeights::new(decoded.collect());
         let quality = session::measure(self.config, &decoded, self.tokens, &self.table)?;
         Ok((export.bytes.len() as u64, quality))
@@ -220,20 +196,14 @@ impl Bench<'_> {
         budget: u64,
         advance: &mut impl FnMut(&str),
     ) -> Result<Measured> {
-        let plans = [
-            Plan::equal(weights, 1.0),
-            Plan::between(weights, 1.0),
-            Plan::relative(weights, 1.0),
-        ];
+        let plans =
+            [Plan::equal(weights, 1.0), Plan::between(weights, 1.0), Plan::relative(weights, 1.0)];
         let mut best: Option<Measured> = None;
         for plan in plans {
             let fitted = fit_to_bytes(&plan, weights, &self.metadata, budget)?;
             let measured = self.file(&fitted, weights)?;
             advance("the plain model at the bytes of the rate-trained one");
-            if best
-                .as_ref()
-                .is_none_or(|best| measured.bits_per_byte() < best.bits_per_byte())
-            {
+            if best.as_ref().is_none_or(|best| measured.bits_per_byte() < best.bits_per_byte()) {
                 best = Some(measured);
             }
         }

@@ -90,14 +90,8 @@ fn report(
             float(compare::PLAIN, comparison.plain),
             float(compare::RATED, comparison.rated),
         ],
-        traces: vec![
-            trace(compare::PLAIN, &plain)?,
-            trace(compare::RATED, &rated)?,
-        ],
-        samples: vec![Sample {
-            prompt: PROMPT.to_owned(),
-            text,
-        }],
+        traces: vec![trace(compare::PLAIN, &plain)?, trace(compare::RATED, &rated)?],
+        samples: vec![Sample { prompt: PROMPT.to_owned(), text }],
     })
 }
 
@@ -122,31 +116,15 @@ fn settings(config: &RunConfig, prepared: &Prepared) -> Vec<(String, String)> {
     let (train, model) = (&config.train, &config.model);
     let text = match config.data.train.is_empty() {
         true => "source and documentation of the project's dependencies".to_owned(),
-        false => config
-            .data
-            .train
-            .iter()
-            .map(|p| p.display().to_string())
-            .collect::<Vec<_>>()
-            .join(", "),
+        false => {
+            config.data.train.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+        }
     };
     let pairs = [
         ("text", text),
-        (
-            "training tokens",
-            table::grouped(prepared.tokens.train.len() as u64),
-        ),
-        (
-            "validation tokens",
-            table::grouped(prepared.tokens.validation.len() as u64),
-        ),
-        (
-            "tokenizer",
-            format!(
-                "{}, {} pieces",
-                config.data.tokenizer, model.vocabulary_size
-            ),
-        ),
+        ("training tokens", table::grouped(prepared.tokens.train.len() as u64)),
+        ("validation tokens", table::grouped(prepared.tokens.validation.len() as u64)),
+        ("tokenizer", format!("{}, {} pieces", config.data.tokenizer, model.vocabulary_size)),
         ("parameters", table::grouped(model.parameters() as u64)),
         (
             "network",
@@ -167,10 +145,7 @@ fn settings(config: &RunConfig, prepared: &Prepared) -> Vec<(String, String)> {
         ("λ, nats per bit per weight", config.rate.lambda.to_string()),
         ("seed", train.seed.to_string()),
     ];
-    pairs
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The training of a run, from its metrics.
@@ -186,8 +161,5 @@ fn trace(name: &str, folder: &Path) -> Result<TrainingTrace> {
             });
         }
     }
-    Ok(TrainingTrace {
-        name: name.to_owned(),
-        steps,
-    })
+    Ok(TrainingTrace { name: name.to_owned(), steps })
 }

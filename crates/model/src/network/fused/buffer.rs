@@ -15,11 +15,7 @@ pub(super) fn rows_per_task(width: usize) -> usize {
 
 /// The tensor with its values row-major and without gaps, copied only if they are not.
 pub(super) fn contiguous(x: FlexTensor) -> FlexTensor {
-    if x.is_contiguous() {
-        x
-    } else {
-        x.to_contiguous()
-    }
+    if x.is_contiguous() { x } else { x.to_contiguous() }
 }
 
 /// The values of a contiguous tensor of `f32`.

@@ -6,9 +6,7 @@ use rand::{Rng, SeedableRng};
 /// Values in ±2.
 pub(super) fn random(length: usize, seed: u64) -> Vec<f32> {
     let mut generator = rand_pcg::Pcg64Mcg::seed_from_u64(seed);
-    (0..length)
-        .map(|_| 4.0 * ((generator.next_u32() >> 8) as f32 / 16_777_216.0) - 2.0)
-        .collect()
+    (0..length).map(|_| 4.0 * ((generator.next_u32() >> 8) as f32 / 16_777_216.0) - 2.0).collect()
 }
 
 /// The result of an operation and the gradient of each input, for random inputs of the given shapes and a
@@ -22,11 +20,8 @@ pub(super) fn run<const D: usize, const E: usize>(
         let values = random(shape.iter().product(), at as u64);
         Tensor::<D>::from_data(TensorData::new(values, shape), &device).require_grad()
     };
-    let inputs: Vec<Tensor<D>> = shapes
-        .iter()
-        .enumerate()
-        .map(|(at, shape)| tensor(at, *shape))
-        .collect();
+    let inputs: Vec<Tensor<D>> =
+        shapes.iter().enumerate().map(|(at, shape)| tensor(at, *shape)).collect();
     let output = operation(inputs.clone());
     let shape = output.dims();
     let weights = random(shape.iter().product(), 99);
@@ -34,11 +29,7 @@ pub(super) fn run<const D: usize, const E: usize>(
     let gradients = (output.clone() * weights).sum().backward();
     let values = |data: TensorData| data.try_into_vec::<f32>().expect("f32");
     let mut found = vec![values(output.into_data())];
-    found.extend(
-        inputs
-            .iter()
-            .map(|x| values(x.grad(&gradients).expect("used").into_data())),
-    );
+    found.extend(inputs.iter().map(|x| values(x.grad(&gradients).expect("used").into_data())));
     found
 }
 

@@ -51,12 +51,7 @@ impl MeanCrossEntropy for Flex {
         targets: Vec<u16>,
         cap: f32,
     ) -> FlexTensor {
-        mean(&losses(
-            &contiguous(hidden),
-            &contiguous(embedding),
-            &targets,
-            cap,
-        ))
+        mean(&losses(&contiguous(hidden), &contiguous(embedding), &targets, cap))
     }
 }
 
@@ -193,13 +188,7 @@ fn with_gradients(
     }
     let embedding_gradient = embedding_gradient
         .unwrap_or_else(|| tensor(vec![0.0; vocabulary * width], [vocabulary, width]));
-    (
-        losses,
-        [
-            tensor(hidden_gradient, [targets.len(), width]),
-            embedding_gradient,
-        ],
-    )
+    (losses, [tensor(hidden_gradient, [targets.len(), width]), embedding_gradient])
 }
 
 /// x ← cap·tanh(x / cap).
@@ -310,10 +299,7 @@ mod tests {
                 );
                 // Gradients of a mean are small: compare them at their own size too.
                 let large = |x: &Vec<Vec<f32>>| {
-                    x[1..]
-                        .iter()
-                        .map(|x| x.iter().map(|x| x * count as f32).collect())
-                        .collect()
+                    x[1..].iter().map(|x| x.iter().map(|x| x * count as f32).collect()).collect()
                 };
                 let (fused, expected): (Vec<_>, Vec<_>) = (large(&results[0]), large(&results[1]));
                 assert_close(&fused, &expected, 1e-5, "gradients");

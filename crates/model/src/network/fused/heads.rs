@@ -55,12 +55,7 @@ struct Inputs {
 impl Inputs {
     fn new(x: FlexTensor, gain: FlexTensor, cosines: FlexTensor, sines: FlexTensor) -> Self {
         let [x, gain, cosines, sines] = [x, gain, cosines, sines].map(contiguous);
-        Self {
-            x,
-            gain,
-            cosines,
-            sines,
-        }
+        Self { x, gain, cosines, sines }
     }
 
     fn turns(&self) -> Turns<'_> {
@@ -174,11 +169,7 @@ impl<'a> Turns<'a> {
     fn of(self, index: usize, half: usize) -> (f32, &'a [f32], &'a [f32]) {
         let heads = self.gain.len();
         let at = index / heads * half % self.cosines.len();
-        (
-            self.gain[index % heads],
-            &self.cosines[at..][..half],
-            &self.sines[at..][..half],
-        )
+        (self.gain[index % heads], &self.cosines[at..][..half], &self.sines[at..][..half])
     }
 }
 
@@ -198,10 +189,7 @@ fn turn_kernel<const FMA: bool, const M: usize, const N: usize>(
     let width = x.len() / factors.len();
     let half = width / 2;
     let first = start * turns.gain.len();
-    let heads = x
-        .chunks_exact(width)
-        .zip(output.chunks_exact_mut(width))
-        .zip(factors);
+    let heads = x.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(factors);
     for (index, ((x, output), factor)) in heads.enumerate() {
         let (gain, cosines, sines) = turns.of(first + index, half);
         *factor = inverse_norm::<FMA>(x);
@@ -235,10 +223,7 @@ fn turn_back_kernel<const FMA: bool, const M: usize, const N: usize>(
     let width = x.len() / factors.len();
     let half = width / 2;
     let heads = turns.gain.len();
-    let rows = x
-        .chunks_exact(width)
-        .zip(gradient.chunks_exact_mut(width))
-        .zip(factors);
+    let rows = x.chunks_exact(width).zip(gradient.chunks_exact_mut(width)).zip(factors);
     for (index, ((x, gradient), factor)) in rows.enumerate() {
         let (gain, cosines, sines) = turns.of(start * heads + index, half);
         let (g1, g2) = gradient.split_at_mut(half);
@@ -266,11 +251,7 @@ mod tests {
     use crate::network::rotary::Rotary;
 
     fn rotary(tokens: usize, heads: usize, head_width: usize) -> Rotary {
-        let config = ModelConfig {
-            width: heads * head_width,
-            heads,
-            ..ModelConfig::default()
-        };
+        let config = ModelConfig { width: heads * head_width, heads, ..ModelConfig::default() };
         Rotary::new(&config, tokens, &Device::flex().autodiff())
     }
 

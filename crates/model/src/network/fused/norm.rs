@@ -121,9 +121,7 @@ fn differentiate_kernel<const FMA: bool, const M: usize, const N: usize>(
     gradient: &mut [f32],
 ) {
     let width = output.len() / factors.len();
-    let rows = output
-        .chunks_exact(width)
-        .zip(gradient.chunks_exact_mut(width));
+    let rows = output.chunks_exact(width).zip(gradient.chunks_exact_mut(width));
     for ((output, gradient), factor) in rows.zip(factors) {
         let along = dot::<FMA>(output, gradient) / width as f32;
         for (gradient, y) in gradient.iter_mut().zip(output) {

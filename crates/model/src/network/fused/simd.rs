@@ -61,15 +61,7 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     let r = multiply_add::<FMA>(n, -0.693_359_4, x);
     let r = multiply_add::<FMA>(n, 2.121_944_4e-4, r);
     let mut sum = 1.0 / 5040.0;
-    for coefficient in [
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ] {
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         sum = multiply_add::<FMA>(sum, r, coefficient);
     }
     let power = shifted.to_bits().wrapping_add(127) << 23;
@@ -86,11 +78,7 @@ pub(super) fn tanh<const FMA: bool>(x: f32) -> f32 {
     }
     let e = exp::<FMA>(-2.0 * x.abs());
     let saturating = ((1.0 - e) / (1.0 + e)).copysign(x);
-    if square < 0.04 {
-        series * x
-    } else {
-        saturating
-    }
+    if square < 0.04 { series * x } else { saturating }
 }
 
 /// Σ f(a, b) over two slices of one length, in a fixed order.
@@ -240,14 +228,8 @@ fn rows_tile<const FMA: bool, const M: usize, const N: usize>(
     let count = terms.len();
     let rows: [&[f32]; M] = std::array::from_fn(|i| &a[i * a_stride + terms.start..][..count]);
     let mut sums = [[0.0; N]; M];
-    for (k, b) in b[terms.start * b_stride..]
-        .chunks(b_stride)
-        .take(count)
-        .enumerate()
-    {
-        let b: &[f32; N] = b
-            .first_chunk()
-            .expect("the right factor has the columns of the tile");
+    for (k, b) in b[terms.start * b_stride..].chunks(b_stride).take(count).enumerate() {
+        let b: &[f32; N] = b.first_chunk().expect("the right factor has the columns of the tile");
         each_row!(M, |I| {
             for j in 0..N {
                 sums[I][j] = multiply_add::<FMA>(rows[I][k], b[j], sums[I][j]);
@@ -267,12 +249,8 @@ fn columns_tile<const FMA: bool, const M: usize, const N: usize>(
     let a = a[terms.start * a_stride..].chunks(a_stride);
     let b = b[terms.start * b_stride..].chunks(b_stride);
     for (a, b) in a.zip(b).take(terms.len()) {
-        let a: &[f32; M] = a
-            .first_chunk()
-            .expect("the left factor has the rows of the tile");
-        let b: &[f32; N] = b
-            .first_chunk()
-            .expect("the right factor has the columns of the tile");
+        let a: &[f32; M] = a.first_chunk().expect("the left factor has the rows of the tile");
+        let b: &[f32; N] = b.first_chunk().expect("the right factor has the columns of the tile");
         each_row!(M, |I| {
             for j in 0..N {
                 sums[I][j] = multiply_add::<FMA>(a[I], b[j], sums[I][j]);
@@ -288,9 +266,8 @@ fn store<const M: usize, const N: usize, const ADD: bool>(
     (out, stride): (&mut [f32], usize),
 ) {
     for (out, sums) in out.chunks_mut(stride).zip(sums) {
-        let out: &mut [f32; N] = out
-            .first_chunk_mut()
-            .expect("the product has the columns of the tile");
+        let out: &mut [f32; N] =
+            out.first_chunk_mut().expect("the product has the columns of the tile");
         for j in 0..N {
             out[j] = if ADD { out[j] + sums[j] } else { sums[j] };
         }
@@ -325,9 +302,8 @@ mod tests {
             for i in 0..rows {
                 for j in 0..columns {
                     let first = i / M * M;
-                    let sum: f32 = (first..first + 20)
-                        .map(|k| a[i * depth + k] * b[k * columns + j])
-                        .sum();
+                    let sum: f32 =
+                        (first..first + 20).map(|k| a[i * depth + k] * b[k * columns + j]).sum();
                     assert!((out[i * columns + j] - 1.0 - sum).abs() < 1e-4);
                 }
             }
@@ -346,14 +322,8 @@ mod tests {
         for i in -80_000..80_000 {
             let x = i as f32 * 1e-3;
             let exact = f64::from(x).exp();
-            assert!(
-                (f64::from(exp::<true>(x)) / exact - 1.0).abs() < 3e-7,
-                "{x}"
-            );
-            assert!(
-                (f64::from(exp::<false>(x)) / exact - 1.0).abs() < 3e-7,
-                "{x}"
-            );
+            assert!((f64::from(exp::<true>(x)) / exact - 1.0).abs() < 3e-7, "{x}");
+            assert!((f64::from(exp::<false>(x)) / exact - 1.0).abs() < 3e-7, "{x}");
             let exact = f64::from(x * 0.1).tanh();
             let found = f64::from(tanh::<true>(x * 0.1));
             assert!((found - exact).abs() <= 4e-7 * exact.abs(), "{x}");

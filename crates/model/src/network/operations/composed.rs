@@ -39,10 +39,7 @@ pub(in crate::network) fn soft_cap(x: Tensor<2>, cap: f32) -> Tensor<2> {
 fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let count = targets.dims()[0];
     let log_probabilities = activation::log_softmax(logits, 1);
-    log_probabilities
-        .gather(1, targets.reshape([count, 1]))
-        .reshape([count])
-        .neg()
+    log_probabilities.gather(1, targets.reshape([count, 1])).reshape([count]).neg()
 }
 
 /// The mean of [`cross_entropy`] over the soft-capped logits `hidden`·`embedding`ᵀ.

@@ -53,10 +53,7 @@ impl<'a> Head<'a> {
     /// The `index`-th head after this one.
     #[inline(always)]
     fn next(self, index: usize, width: usize) -> Self {
-        Self {
-            data: &self.data[index * width..],
-            stride: self.stride,
-        }
+        Self { data: &self.data[index * width..], stride: self.stride }
     }
 }
 
@@ -217,19 +214,9 @@ pub(super) fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
         pack(&mut scratch.queries, queries, shape, shape.scale());
         for start in (0..shape.tokens).step_by(BLOCK) {
             let block = (start, block_rows::<M>(start, shape));
-            scores::<FMA, M, N>(
-                &scratch.queries,
-                &scratch.keys_across,
-                block_scores,
-                shape,
-                block,
-            );
+            scores::<FMA, M, N>(&scratch.queries, &scratch.keys_across, block_scores, shape, block);
             let mut sums = [1.0; BLOCK];
-            for (i, scores) in block_scores
-                .chunks_exact_mut(tokens)
-                .take(block.1)
-                .enumerate()
-            {
+            for (i, scores) in block_scores.chunks_exact_mut(tokens).take(block.1).enumerate() {
                 let query = start + i;
                 let (seen, unseen) =
                     scores[..(query + 1).next_multiple_of(M)].split_at_mut(query + 1);
@@ -243,10 +230,8 @@ pub(super) fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
                 }
             }
             weighted::<FMA, M, N>(block_scores, &scratch.values, block_out, shape, block);
-            for (i, x) in block_out
-                .chunks_exact(width)
-                .take((shape.tokens - start).min(BLOCK))
-                .enumerate()
+            for (i, x) in
+                block_out.chunks_exact(width).take((shape.tokens - start).min(BLOCK)).enumerate()
             {
                 let factor = 1.0 / sums[i];
                 let out = &mut out[(start + i) * shape.group + head];
@@ -325,22 +310,11 @@ pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
     for head in 0..shape.group {
         let output = saved.output.next(head, shape.width);
         let output_gradient = saved.output_gradient.next(head, shape.width);
-        pack(
-            &mut scratch.queries,
-            saved.queries.next(head, shape.width),
-            shape,
-            shape.scale(),
-        );
+        pack(&mut scratch.queries, saved.queries.next(head, shape.width), shape, shape.scale());
         pack(&mut scratch.output_gradient, output_gradient, shape, 1.0);
         for start in (0..shape.tokens).step_by(BLOCK) {
             let block = (start, block_rows::<M>(start, shape));
-            scores::<FMA, M, N>(
-                &scratch.queries,
-                &scratch.keys_across,
-                weights,
-                shape,
-                block,
-            );
+            scores::<FMA, M, N>(&scratch.queries, &scratch.keys_across, weights, shape, block);
             scores::<FMA, M, N>(
                 &scratch.output_gradient,
                 &scratch.values,
@@ -348,9 +322,8 @@ pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
                 shape,
                 block,
             );
-            let rows = weights
-                .chunks_exact_mut(tokens)
-                .zip(score_gradients.chunks_exact_mut(tokens));
+            let rows =
+                weights.chunks_exact_mut(tokens).zip(score_gradients.chunks_exact_mut(tokens));
             for (i, (weights, gradients)) in rows.take(block.1).enumerate() {
                 let query = start + i;
                 let end = (query + 1).next_multiple_of(M);
@@ -379,13 +352,7 @@ pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
                 shape,
                 block,
             );
-            accumulate::<FMA, M, N>(
-                score_gradients,
-                &scratch.queries,
-                key_gradient,
-                shape,
-                block,
-            );
+            accumulate::<FMA, M, N>(score_gradients, &scratch.queries, key_gradient, shape, block);
             weighted::<FMA, M, N>(score_gradients, &scratch.keys, block_gradient, shape, block);
             for (i, x) in block_gradient
                 .chunks_exact(width)
@@ -399,18 +366,10 @@ pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
             }
         }
     }
-    for (out, x) in written
-        .keys
-        .iter_mut()
-        .zip(key_gradient.chunks_exact(width))
-    {
+    for (out, x) in written.keys.iter_mut().zip(key_gradient.chunks_exact(width)) {
         out.copy_from_slice(&x[..shape.width]);
     }
-    for (out, x) in written
-        .values
-        .iter_mut()
-        .zip(value_gradient.chunks_exact(width))
-    {
+    for (out, x) in written.values.iter_mut().zip(value_gradient.chunks_exact(width)) {
         out.copy_from_slice(&x[..shape.width]);
     }
 }

@@ -108,15 +108,7 @@ impl Call {
         let [rows, tokens, heads, width] = dimensions(queries);
         let [_, _, kv_heads, _] = dimensions(keys);
         let group = heads / kv_heads;
-        Self {
-            rows,
-            kv_heads,
-            shape: Shape {
-                tokens,
-                group,
-                width,
-            },
-        }
+        Self { rows, kv_heads, shape: Shape { tokens, group, width } }
     }
 
     /// The first of the `group` heads that belong to a unit.
@@ -124,10 +116,7 @@ impl Call {
         let (row, kv_head) = (unit / self.kv_heads, unit % self.kv_heads);
         let Shape { tokens, width, .. } = self.shape;
         let stride = self.kv_heads * group * width;
-        Head {
-            data: &data[row * tokens * stride + kv_head * group * width..],
-            stride,
-        }
+        Head { data: &data[row * tokens * stride + kv_head * group * width..], stride }
     }
 
     /// Shares a tensor out among the units that write it.
@@ -136,10 +125,7 @@ impl Call {
         let unit = || Vec::with_capacity(tokens * group);
         let mut units: Vec<Slices<'a>> = (0..self.rows * self.kv_heads).map(|_| unit()).collect();
         for (position, group_of_heads) in data.chunks_exact_mut(group * width).enumerate() {
-            let (row, kv_head) = (
-                position / (tokens * self.kv_heads),
-                position % self.kv_heads,
-            );
+            let (row, kv_head) = (position / (tokens * self.kv_heads), position % self.kv_heads);
             units[row * self.kv_heads + kv_head].extend(group_of_heads.chunks_exact_mut(width));
         }
         units
@@ -180,11 +166,7 @@ fn forward(
 fn backward(state: &State, output_gradient: &FlexTensor) -> [FlexTensor; 3] {
     let call = Call::new(&state.queries, &state.keys);
     let Shape { tokens, group, .. } = call.shape;
-    let (q, k, v) = (
-        values(&state.queries),
-        values(&state.keys),
-        values(&state.values),
-    );
+    let (q, k, v) = (values(&state.queries), values(&state.keys), values(&state.values));
     let (o, g) = (values(&state.output), values(output_gradient));
     let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| vec![0.0; x.len()]);
     call.slices(&mut dq, group)
@@ -201,20 +183,12 @@ fn backward(state: &State, output_gradient: &FlexTensor) -> [FlexTensor; 3] {
                 output_gradient: call.head(g, unit, group),
                 log_sums: &state.log_sums[unit * group * tokens..][..group * tokens],
             };
-            let mut written = Written {
-                queries,
-                keys,
-                values,
-            };
+            let mut written = Written { queries, keys, values };
             SCRATCH.with_borrow_mut(|scratch| {
                 kernel::backward(saved, &mut written, call.shape, scratch);
             });
         });
     let shape = dimensions::<4>(&state.queries);
     let kv_shape = dimensions::<4>(&state.keys);
-    [
-        tensor(dq, shape),
-        tensor(dk, kv_shape),
-        tensor(dv, kv_shape),
-    ]
+    [tensor(dq, shape), tensor(dk, kv_shape), tensor(dv, kv_shape)]
 }

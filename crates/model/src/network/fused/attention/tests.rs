@@ -84,14 +84,8 @@ fn the_number_of_threads_changes_no_bit() {
 fn unit<const FMA: bool, const M: usize, const N: usize>(shape: Shape) -> Vec<Vec<f32>> {
     let length = shape.tokens * shape.group * shape.width;
     let data: Vec<Vec<f32>> = (0..4).map(|seed| random(length, seed)).collect();
-    let queries = |data| Head {
-        data,
-        stride: shape.group * shape.width,
-    };
-    let shared = |data| Head {
-        data,
-        stride: shape.width,
-    };
+    let queries = |data| Head { data, stride: shape.group * shape.width };
+    let shared = |data| Head { data, stride: shape.width };
     let mut output = vec![0.0; length];
     let mut log_sums = vec![0.0; shape.group * shape.tokens];
     let mut scratch = Scratch::default();
@@ -113,14 +107,8 @@ fn unit<const FMA: bool, const M: usize, const N: usize>(shape: Shape) -> Vec<Ve
         log_sums: &log_sums,
     };
     let mut gradients = [length, length / shape.group, length / shape.group].map(|n| vec![0.0; n]);
-    let [q, k, v] = gradients
-        .each_mut()
-        .map(|x| x.chunks_exact_mut(shape.width).collect());
-    let mut written = Written {
-        queries: q,
-        keys: k,
-        values: v,
-    };
+    let [q, k, v] = gradients.each_mut().map(|x| x.chunks_exact_mut(shape.width).collect());
+    let mut written = Written { queries: q, keys: k, values: v };
     backward_kernel::<FMA, M, N>(saved, &mut written, shape, &mut scratch);
     let [q, k, v] = gradients;
     vec![output, log_sums, q, k, v]
@@ -129,11 +117,7 @@ fn unit<const FMA: bool, const M: usize, const N: usize>(shape: Shape) -> Vec<Ve
 #[test]
 fn the_versions_for_all_instruction_sets_agree() {
     for tokens in [1, 13, 64, 150] {
-        let shape = Shape {
-            tokens,
-            group: 2,
-            width: 24,
-        };
+        let shape = Shape { tokens, group: 2, width: 24 };
         let widest = unit::<true, 8, 32>(shape);
         assert_close(&unit::<true, 4, 16>(shape), &widest, 2e-6, "AVX2");
         assert_close(&unit::<false, 4, 8>(shape), &widest, 2e-6, "baseline");
