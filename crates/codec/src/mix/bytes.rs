@@ -79,7 +79,7 @@ fn run<C: BitCoder>(coder: &mut C, bytes: &mut [u8], width: usize) {
         for shift in (0..8).rev() {
             let contexts = std::array::from_fn(|input| {
                 let hash = bases[input].wrapping_add(node << 24 | node).wrapping_mul(0x85eb_ca6b);
-                (hash.wrapping_add(input as u32 * 0x9e37_79b1) >> 13) as usize % SLOTS
+                (hash.wrapping_add((input as u32).wrapping_mul(0x9e37_79b1)) >> 13) as usize % SLOTS
             });
             let bit = u32::from(bytes[position]) >> shift & 1;
             let bit = mixer.code(coder, tables, RATES, plane * 8 + shift, counters, &contexts, bit);
