@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use backslash_codec::{Artifact, Limits, Overwrite, decode, encode};
+use backslash_codec::{Artifact, Effort, Limits, Overwrite, decode, encode_with};
 use backslash_data::{ByteTable, Source, TokenSet, Tokenizer};
 use backslash_eval::{ModelFile, Quality, decoded_weights, evaluate};
 use backslash_model::{ModelConfig, NamedWeights, Transformer, device};
@@ -85,8 +85,13 @@ pub struct Measured {
 }
 
 /// Encodes, decodes the bytes again, and measures the decoded model.
-pub fn roundtrip(artifact: &Artifact, tokens: &[u16], table: &ByteTable) -> Result<Measured> {
-    let bytes = encode(artifact)?;
+pub fn roundtrip(
+    artifact: &Artifact,
+    effort: Effort,
+    tokens: &[u16],
+    table: &ByteTable,
+) -> Result<Measured> {
+    let bytes = encode_with(artifact, effort)?;
     let decoded = decode(&bytes, &Limits::default())?;
     let model = ModelFile::from_artifact(Path::new("the encoded model"), &decoded)?;
     let quality = measure(&model.config, &decoded_weights(&decoded)?, tokens, table)?;

@@ -1,5 +1,7 @@
 //! The probability model of the rate in bits: two zero-mean Laplace components.
 
+use multiversion::multiversion;
+
 use crate::exponential::exp_of_negative;
 
 /// Code lengths are capped where the model gives a probability below this, about 100 bits.
@@ -140,78 +142,120 @@ impl CodeLength {
     /// If the slices differ in length.
     pub fn accumulate(&self, points: &[f32], weight_of_bit: f32, gradient: &mut [f32]) -> RateSums {
         assert_eq!(points.len(), gradient.len());
-        let mut sums = RateSums::default();
-        for (points, gradient) in points.chunks(LANES).zip(gradient.chunks_mut(LANES)) {
-            let mut block = Block::default();
-            self.block(points, weight_of_bit, gradient, &mut block);
-            sums += block.sums(points.len(), self);
-        }
-        sums
+        accumulate(self, points, weight_of_bit, gradient)
     }
 
     fn visit(&self, x: f32, sums: &mut RateSums) {
         let mut block = Block::default();
-        self.block(&[x], 0.0, &mut [0.0], &mut block);
-        *sums += block.sums(1, self);
-    }
-
-    #[inline(always)]
-    fn block(&self, points: &[f32], weight_of_bit: f32, gradient: &mut [f32], block: &mut Block) {
-        let [first, second] = &self.components;
-        for (index, (point, gradient)) in points.iter().zip(gradient).enumerate() {
-            let magnitude = point.abs();
-            let one = first.cell(magnitude, self.half_step);
-            let two = second.cell(magnitude, self.half_step);
-            let probability = (first.share * one.probability + second.share * two.probability)
-                .max(LEAST_PROBABILITY);
-            let inverse = 1.0 / probability;
-            let slope_one = first.share * first.inverse_scale;
-            let slope_two = second.share * second.inverse_scale;
-            let by_point =
-                point.signum() * (slope_one * one.by_point + slope_two * two.by_point) * inverse;
-            *gradient -= weight_of_bit * std::f32::consts::LOG2_E * by_point;
-
-            block.probability[index] = probability;
-            block.by_step += (slope_one * one.by_step + slope_two * two.by_step) * inverse;
-            block.by_share += (one.probability - two.probability) * inverse;
-            // x·∂P/∂x + Δ·∂P/∂Δ of one component; its negative is ∂P/∂ln s.
-            let scaled = |slope: f32, cell: &Cell| {
-                slope * (magnitude * cell.by_point + self.step * cell.by_step) * inverse
-            };
-            block.by_scale[0] += scaled(slope_one, &one);
-            block.by_scale[1] += scaled(slope_two, &two);
-        }
+        block.add(self, &[x], 0.0, &mut [0.0]);
+        *sums += block.sums(self);
     }
 }
 
-/// Weights treated together: their probabilities are multiplied before one logarithm is taken.
+/// Weights treated side by side.
 const LANES: usize = 16;
+/// Groups of lanes whose probabilities are multiplied before one logarithm is taken: eight of at least 10⁻³⁰
+/// multiply to a normal double.
+const GROUPS: usize = 8;
 
-/// What one block of weights adds up to, in single precision.
-#[derive(Default)]
+/// What some weights add up to, lane by lane, so that a compiler can keep the lanes in one register.
+#[derive(Clone, Copy)]
 struct Block {
-    probability: [f32; LANES],
-    by_step: f32,
-    by_share: f32,
-    by_scale: [f32; 2],
+    probability: [f64; LANES],
+    by_step: [f32; LANES],
+    by_share: [f32; LANES],
+    by_scale: [[f32; LANES]; 2],
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self {
+            probability: [1.0; LANES],
+            by_step: [0.0; LANES],
+            by_share: [0.0; LANES],
+            by_scale: [[0.0; LANES]; 2],
+        }
+    }
 }
 
 impl Block {
-    fn sums(&self, count: usize, code_length: &CodeLength) -> RateSums {
+    /// Adds up to [`LANES`] weights, one to a lane.
+    #[inline(always)]
+    fn add(
+        &mut self,
+        code_length: &CodeLength,
+        points: &[f32],
+        weight_of_bit: f32,
+        gradient: &mut [f32],
+    ) {
+        let [first, second] = &code_length.components;
+        let slope_one = first.share * first.inverse_scale;
+        let slope_two = second.share * second.inverse_scale;
+        for lane in 0..points.len().min(gradient.len()).min(LANES) {
+            let point = points[lane];
+            let magnitude = point.abs();
+            let one = first.cell(magnitude, code_length.half_step);
+            let two = second.cell(magnitude, code_length.half_step);
+            let probability = (first.share * one.probability + second.share * two.probability)
+                .max(LEAST_PROBABILITY);
+            let inverse = 1.0 / probability;
+            let by_magnitude = (slope_one * one.by_point + slope_two * two.by_point) * inverse;
+            // The sign bit of the point turns the derivative by |x| into that by x.
+            let sign = f32::from_bits(1.0_f32.to_bits() | (point.to_bits() & 0x8000_0000));
+            gradient[lane] -= weight_of_bit * std::f32::consts::LOG2_E * sign * by_magnitude;
+
+            self.probability[lane] *= f64::from(probability);
+            self.by_step[lane] += (slope_one * one.by_step + slope_two * two.by_step) * inverse;
+            self.by_share[lane] += (one.probability - two.probability) * inverse;
+            // x·∂P/∂x + Δ·∂P/∂Δ of one component; its negative is ∂P/∂ln s.
+            let scaled = |slope: f32, cell: &Cell| {
+                slope * (magnitude * cell.by_point + code_length.step * cell.by_step) * inverse
+            };
+            self.by_scale[0][lane] += scaled(slope_one, &one);
+            self.by_scale[1][lane] += scaled(slope_two, &two);
+        }
+    }
+
+    fn sums(&self, code_length: &CodeLength) -> RateSums {
         let log2_e = std::f64::consts::LOG2_E;
-        // Two probabilities of at least 10⁻³⁰ multiply to a normal double many times over.
-        let product = |half: &[f32]| half.iter().map(|p| f64::from(*p)).product::<f64>().log2();
-        let probability = &self.probability[..count];
-        let (low, high) = probability.split_at(count / 2);
+        let sum = |lanes: &[f32; LANES]| lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();
         let share = f64::from(code_length.components[0].share);
         let other = f64::from(code_length.components[1].share);
         RateSums {
-            bits: -(product(low) + product(high)),
-            by_log_step: -log2_e * f64::from(code_length.step) * f64::from(self.by_step),
-            by_logit: -log2_e * share * other * f64::from(self.by_share),
-            by_log_scales: self.by_scale.map(|sum| log2_e * f64::from(sum)),
+            bits: -self.probability.iter().map(|product| product.log2()).sum::<f64>(),
+            by_log_step: -log2_e * f64::from(code_length.step) * sum(&self.by_step),
+            by_logit: -log2_e * share * other * sum(&self.by_share),
+            by_log_scales: self.by_scale.map(|lanes| log2_e * sum(&lanes)),
         }
     }
+}
+
+/// The loop of [`CodeLength::accumulate`], compiled for several instruction sets; the best one that the
+/// processor has is chosen at run time.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+fn accumulate(
+    code_length: &CodeLength,
+    points: &[f32],
+    weight_of_bit: f32,
+    gradient: &mut [f32],
+) -> RateSums {
+    let mut sums = RateSums::default();
+    let groups = points.chunks(LANES * GROUPS).zip(gradient.chunks_mut(LANES * GROUPS));
+    for (points, gradient) in groups {
+        let mut block = Block::default();
+        for (points, gradient) in points.chunks(LANES).zip(gradient.chunks_mut(LANES)) {
+            // A fixed length lets the compiler unroll the lanes.
+            match (<&[f32; LANES]>::try_from(points), <&mut [f32; LANES]>::try_from(&mut *gradient))
+            {
+                (Ok(points), Ok(gradient)) => {
+                    block.add(code_length, points, weight_of_bit, gradient);
+                }
+                _ => block.add(code_length, points, weight_of_bit, gradient),
+            }
+        }
+        sums += block.sums(code_length);
+    }
+    sums
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The two stand-ins for rounding that training computes its loss with.
 
+use multiversion::multiversion;
+
 /// A stream of uniform numbers in ±½ that depends on the key and the position only (SplitMix64 over
 /// the position), so any part of any tensor can be computed alone, in any order and on any thread.
 #[inline(always)]
@@ -19,6 +21,7 @@ fn uniform(key: u64, position: u64) -> f32 {
 ///
 /// # Panics
 /// If the slices differ in length.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
 pub fn add_uniform_noise(weights: &[f32], step: f32, key: u64, offset: u64, noisy: &mut [f32]) {
     assert_eq!(weights.len(), noisy.len());
     for (index, (weight, noisy)) in weights.iter().zip(noisy).enumerate() {
@@ -30,6 +33,7 @@ pub fn add_uniform_noise(weights: &[f32], step: f32, key: u64, offset: u64, nois
 ///
 /// # Panics
 /// If the slices differ in length.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
 pub fn round_to_step(weights: &[f32], step: f32, rounded: &mut [f32]) {
     assert_eq!(weights.len(), rounded.len());
     let codes_per_unit = 1.0 / step;

@@ -30,8 +30,11 @@ pub fn run(arguments: Compress) -> Result<()> {
     };
     let plan = match arguments.budget {
         Some(budget) => {
-            say(&format!("searching the finest steps for {} bytes", table::grouped(budget)));
-            fit_to_bytes(&plan, &views, &metadata, budget)?
+            let note = |file| {
+                let budget = table::grouped(budget);
+                say(&format!("making file {file} of at most 8 in search of {budget} bytes"));
+            };
+            fit_to_bytes(&plan, &views, &metadata, budget, note)?
         }
         None => plan.scaled(arguments.step.unwrap_or(default)),
     };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use backslash_codec::Effort;
 use backslash_data::ByteTable;
 use backslash_eval::plot::{Curve, Point};
 use backslash_eval::report::MethodRow;
@@ -24,8 +25,11 @@ pub const RATED: &str = "rate-trained";
 const RELATIVE_STEPS: [f32; 6] = [0.25, 0.4, 0.6, 0.85, 1.2, 1.6];
 /// Factors on the learned steps for the rate-trained model's curve.
 const LEARNED_FACTORS: [f32; 5] = [0.5, 0.7, 1.0, 1.15, 1.3];
-/// Evaluations in the search for the largest step that is no worse than int8 rows.
+/// The search for the smallest file no worse than int8 rows: evaluations per step rule, and the factors
+/// between which it looks.
 const SEARCH_EVALUATIONS: u32 = 6;
+const SEARCH_FROM: f32 = 0.003;
+const SEARCH_TO: f32 = 0.5;
 
 /// What the table and the chart show.
 pub struct Comparison<'a> {
@@ -48,7 +52,8 @@ impl<'a> Comparison<'a> {
             table: prepared.tokenizer.byte_table(),
             metadata: ModelFile::metadata(&config.model, &prepared.tokenizer),
         };
-        let total = RELATIVE_STEPS.len() + LEARNED_FACTORS.len() + 5 + SEARCH_EVALUATIONS as usize;
+        let total =
+            RELATIVE_STEPS.len() + LEARNED_FACTORS.len() + 4 + 3 * SEARCH_EVALUATIONS as usize;
         let mut progress = Progress::new("file", 0, total as u64);
         let mut done = 0;
         let mut advance = |what: &str| {
@@ -68,8 +73,7 @@ impl<'a> Comparison<'a> {
 
         let (int8_bytes, int8) = bench.int8(&plain.weights)?;
         advance("int8 rows + zlib-9");
-        let no_worse =
-            bench.coarsest(&relative, &plain_views, int8.bits_per_byte(), &mut advance)?;
+        let no_worse = bench.smallest_no_worse(&plain_views, int8.bits_per_byte(), &mut advance)?;
         let same_bytes = bench.best_at(&plain_views, rated.file_bytes, &mut advance)?;
         let rated_quality = rated.decoded.bits_per_byte();
         let rows = vec![
@@ -112,6 +116,11 @@ impl<'a> Comparison<'a> {
     }
 }
 
+/// Steps equal, in proportion to the root mean square of each tensor, and in between.
+fn step_rules(weights: &[Weights<'_>]) -> [Plan; 3] {
+    [Plan::equal(weights, 1.0), Plan::between(weights, 1.0), Plan::relative(weights, 1.0)]
+}
+
 impl Measured {
     fn size(&self) -> u64 {
         self.bytes.len() as u64
@@ -136,7 +145,12 @@ impl Bench<'_> {
     }
 
     fn file(&self, plan: &Plan, weights: &[Weights<'_>]) -> Result<Measured> {
-        session::roundtrip(&plan.artifact(weights, &self.metadata)?, self.tokens, &self.table)
+        self.roundtrip(plan, weights, Effort::Smallest)
+    }
+
+    fn roundtrip(&self, plan: &Plan, weights: &[Weights<'_>], effort: Effort) -> Result<Measured> {
+        let artifact = plan.artifact(weights, &self.metadata)?;
+        session::roundtrip(&artifact, effort, self.tokens, &self.table)
     }
 
     /// The golf baseline with every matrix in int8: its bytes, and the quality of what comes back.
@@ -161,46 +175,51 @@ impl Bench<'_> {
         Ok((export.bytes.len() as u64, quality))
     }
 
-    /// The smallest file of a plan, scaled, whose decoded model is no worse than `bits_per_byte`.
-    fn coarsest(
+    /// The smallest file of any of three step rules whose decoded model is no worse than `bits_per_byte`.
+    ///
+    /// The search decodes files of the fast encoding, which hold the same codes; the file that is reported is
+    /// encoded as small as it gets.
+    fn smallest_no_worse(
         &self,
-        plan: &Plan,
         weights: &[Weights<'_>],
         bits_per_byte: f64,
         advance: &mut impl FnMut(&str),
     ) -> Result<Measured> {
-        let (mut fine, mut coarse) = (0.01_f32.ln(), 1.0_f32.ln());
-        let mut best = None;
-        for _ in 0..SEARCH_EVALUATIONS {
-            let middle = 0.5 * (fine + coarse);
-            let measured = self.file(&plan.scaled(middle.exp()), weights)?;
-            advance("the largest step no worse than int8 rows");
-            if measured.bits_per_byte() <= bits_per_byte {
+        let mut best: Option<(u64, Plan)> = None;
+        for plan in step_rules(weights) {
+            let (mut fine, mut coarse) = (SEARCH_FROM.ln(), SEARCH_TO.ln());
+            for _ in 0..SEARCH_EVALUATIONS {
+                let middle = 0.5 * (fine + coarse);
+                let plan = plan.scaled(middle.exp());
+                let measured = self.roundtrip(&plan, weights, Effort::Fast)?;
+                advance("the smallest file no worse than int8 rows");
+                if measured.bits_per_byte() > bits_per_byte {
+                    coarse = middle;
+                    continue;
+                }
                 fine = middle;
-                best = Some(measured);
-            } else {
-                coarse = middle;
+                if best.as_ref().is_none_or(|(bytes, _)| measured.size() < *bytes) {
+                    best = Some((measured.size(), plan));
+                }
             }
         }
-        match best {
-            Some(best) => Ok(best),
-            None => self.file(&plan.scaled(fine.exp()), weights),
-        }
+        let plan = match best {
+            Some((_, plan)) => plan,
+            None => Plan::relative(weights, SEARCH_FROM),
+        };
+        self.file(&plan, weights)
     }
 
-    /// The best of three ways to spend `budget` bytes: steps equal, in proportion to the root mean square
-    /// of each tensor, and in between.
+    /// The best of three step rules at `budget` bytes.
     fn best_at(
         &self,
         weights: &[Weights<'_>],
         budget: u64,
         advance: &mut impl FnMut(&str),
     ) -> Result<Measured> {
-        let plans =
-            [Plan::equal(weights, 1.0), Plan::between(weights, 1.0), Plan::relative(weights, 1.0)];
         let mut best: Option<Measured> = None;
-        for plan in plans {
-            let fitted = fit_to_bytes(&plan, weights, &self.metadata, budget)?;
+        for plan in step_rules(weights) {
+            let fitted = fit_to_bytes(&plan, weights, &self.metadata, budget, |_| ())?;
             let measured = self.file(&fitted, weights)?;
             advance("the plain model at the bytes of the rate-trained one");
             if best.as_ref().is_none_or(|best| measured.bits_per_byte() < best.bits_per_byte()) {

@@ -100,12 +100,12 @@ fn summary(rows: &[MethodRow]) -> String {
     let [int8, ours, same_bytes, rated] = rows else {
         return String::new();
     };
-    let smaller = 100.0 * (1.0 - ours.file_bytes as f64 / int8.file_bytes as f64);
+    let ratio = 100.0 * ours.file_bytes as f64 / int8.file_bytes as f64;
     let gain = same_bytes.bits_per_byte_decoded - rated.bits_per_byte_decoded;
     let order = if gain > 0.0 { "fewer" } else { "more" };
     format!(
         "At the same bytes ({} and {}) the rate-trained model needs {:.3} bits per byte {order} than the plain one. \
-         The plain model in our codec takes {smaller:.0} % fewer bytes than int8 rows with zlib at no more bits per byte.",
+         The plain model in our codec takes {ratio:.0} % of the bytes of int8 rows with zlib at no more bits per byte.",
         table::grouped(rated.file_bytes),
         table::grouped(same_bytes.file_bytes),
         gain.abs(),
