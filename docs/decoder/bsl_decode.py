@@ -1,4 +1,4 @@
-"""Decodes a .bsl file: bsl_decode.py FILE [OUT.npz]. Needs NumPy only; written from docs/format.md."""
+"""Decodes a .bsl file: bsl_decode.py FILE [OUT.npz]. Needs NumPy only; the format is in docs/format.md."""
 import struct, sys, zlib
 import numpy as np
 

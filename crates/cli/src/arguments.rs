@@ -24,6 +24,10 @@ pub enum Command {
     Eval(Eval),
     /// Show what a .bsl file holds and where its bytes go.
     Inspect(Inspect),
+    /// Check that a .bsl file is whole, and whether it holds given weights.
+    Verify(Verify),
+    /// Size and speed of every coder, and of general compressors, on the codes of a .bsl file.
+    BenchCodec(BenchCodec),
     /// Let a model write.
     Generate(Generate),
     /// Train two small models, plain and with rate, and compare their files (about four minutes).
@@ -124,6 +128,33 @@ pub struct Eval {
 pub struct Inspect {
     /// The .bsl file.
     pub file: PathBuf,
+    /// Count the decoder too, as contests do: the pure-Python one, plain and compressed.
+    #[arg(long)]
+    pub accounting: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The .bsl file.
+    pub file: PathBuf,
+    /// A safetensors file that the decoded weights must equal.
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchCodec {
+    /// The .bsl file.
+    pub file: PathBuf,
+    /// Time each decoding this many times and keep the best.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repetitions: u32,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod bench_codec;
 mod compress;
 mod decompress;
 mod demo;
@@ -7,6 +8,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod train;
+mod verify;
 
 use anyhow::Result;
 
@@ -20,6 +22,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Decompress(arguments) => decompress::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
+        Command::BenchCodec(arguments) => bench_codec::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
     }

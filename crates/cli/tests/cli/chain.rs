@@ -54,6 +54,21 @@ fn text_becomes_a_file_that_decodes_evaluates_and_writes() {
     let inspected = json(&place.ok(&["inspect", "run/model.bsl", "--json"]));
     assert_eq!(inspected["split"]["total"], trained["file_bytes"]);
     assert!(place.ok(&["inspect", "run/model.bsl"]).contains("tok_emb.weight"));
+    let counted = json(&place.ok(&["inspect", "run/model.bsl", "--accounting", "--json"]));
+    assert!(counted["decoder_bytes_zlib"].as_u64() < counted["decoder_bytes"].as_u64());
+
+    let verify = ["verify", "run/model.bsl", "--against"];
+    let verified = json(&place.ok(&[&verify[..], &["decoded.safetensors", "--json"]].concat()));
+    assert_eq!(verified["canonical"], "smallest");
+    place.fails(
+        &[&verify[..], &["run/model.safetensors"]].concat(),
+        1,
+        "does not hold the weights",
+    );
+    let coders = place.ok(&["bench-codec", "run/model.bsl", "--repetitions", "1"]);
+    for coder in ["fast", "max", "zlib-9", "zstd-22", "brotli-11", "xz-9e", "paper Huffman"] {
+        assert!(coders.contains(coder), "{coder}: {coders}");
+    }
     let written = json(&place.ok(&[
         "generate",
         "run/model.bsl",
