@@ -1,10 +1,9 @@
 //! Bytes that are not codes: verbatim tensors, metadata, scales. The smallest of three coders is kept.
 
-use std::io::{Read, Write};
+use std::io::Read;
 
-use flate2::Compression;
 use flate2::read::DeflateDecoder;
-use flate2::write::DeflateEncoder;
+use miniz_oxide::deflate::compress_to_vec;
 
 use super::codes::Effort;
 use super::directory::ByteCoder;
@@ -25,15 +24,15 @@ fn from_planes(planes: &[u8], width: usize) -> Vec<u8> {
     (0..planes.len()).map(|index| planes[index % width * count + index / width]).collect()
 }
 
+/// Level of the deflate encoder.
+const DEFLATE_LEVEL: u8 = 9;
+
 /// The smallest of: the bytes themselves, their planes deflated, and, where bytes matter more than
 /// time, the mixing coder. `width` is the number of bytes of an element.
 pub(super) fn compress(bytes: &[u8], width: usize, effort: Effort) -> (ByteCoder, Vec<u8>) {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    let planes = to_planes(bytes, width);
-    let deflated = encoder
-        .write_all(&planes)
-        .and_then(|()| encoder.finish())
-        .expect("a vector takes any bytes");
+    // Called by its name, since the encoder behind `flate2` depends on the features of other crates in a
+    // build, and equal content must give equal bytes in all of them.
+    let deflated = compress_to_vec(&to_planes(bytes, width), DEFLATE_LEVEL);
     let mut candidates = vec![(ByteCoder::Stored, bytes.to_vec()), (ByteCoder::Deflate, deflated)];
     if effort == Effort::Smallest && bytes.len() as u64 <= MAX_MIX_BYTES {
         candidates.push((ByteCoder::Mix, mix::encode_bytes(bytes, width)));
