@@ -47,7 +47,6 @@ fn is_usage(error: &anyhow::Error) -> bool {
         cause.is::<Usage>()
             || cause.downcast_ref::<TrainError>().is_some_and(configuration)
             || matches!(cause.downcast_ref(), Some(backslash_codec::CodecError::Exists { .. }))
-            || matches!(cause.downcast_ref(), Some(backslash_model::ModelError::Exists { .. }))
     })
 }
 

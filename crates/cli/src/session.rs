@@ -1,7 +1,7 @@
 //! What several commands do alike: open data, make files of weights, measure them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use backslash_codec::{Artifact, Effort, Limits, Overwrite, decode, encode_with};
@@ -130,19 +130,6 @@ pub fn refuse_existing_run(folder: &Path) -> Result<()> {
             folder.display()
         )));
     }
-    Ok(())
-}
-
-/// Writes bytes under a temporary name beside `path` and renames them when complete.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let named = || path.display().to_string();
-    let folder: PathBuf = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(named)?;
-    std::io::Write::write_all(&mut file, bytes).with_context(named)?;
-    file.persist(path).map_err(|error| error.error).with_context(named)?;
     Ok(())
 }
 

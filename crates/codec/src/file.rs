@@ -30,24 +30,22 @@ pub fn write_file(
     if overwrite == Overwrite::Refuse && path.symlink_metadata().is_ok() {
         return Err(CodecError::Exists { path: path.to_owned() });
     }
-    write_atomically(path, &encode(artifact)?, overwrite)
+    write_bytes(path, &encode(artifact)?, overwrite)
 }
 
-pub(crate) fn write_atomically(
-    path: &Path,
-    bytes: &[u8],
-    overwrite: Overwrite,
-) -> Result<u64, CodecError> {
+/// Writes bytes as [`write_file`] does: whole or not at all. Returns their number.
+///
+/// # Errors
+///
+/// [`CodecError::Exists`] and [`CodecError::Io`].
+pub fn write_bytes(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<u64, CodecError> {
     let failed = |source| CodecError::Io { path: path.to_owned(), source };
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".")
-        .suffix(".bsl.tmp")
-        .tempfile_in(folder)
-        .map_err(failed)?;
+    let mut temporary =
+        tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder).map_err(failed)?;
     temporary.write_all(bytes).map_err(failed)?;
     temporary.as_file().sync_all().map_err(failed)?;
     let persisted = match overwrite {
@@ -113,7 +111,7 @@ mod tests {
             Err(CodecError::Exists { .. })
         ));
         assert!(matches!(
-            write_atomically(&path, b"x", Overwrite::Refuse),
+            write_bytes(&path, b"x", Overwrite::Refuse),
             Err(CodecError::Exists { .. })
         ));
         write_file(&path, &artifact, Overwrite::Replace).unwrap();

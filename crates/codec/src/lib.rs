@@ -52,7 +52,7 @@ pub use container::{
     inspect_codes, verify,
 };
 pub use error::CodecError;
-pub use file::{Overwrite, read_bytes, read_file, write_file};
+pub use file::{Overwrite, read_bytes, read_file, write_bytes, write_file};
 pub use paper::{PaperBits, paper_bits};
 pub use quantized::{QuantizedTensor, Reconstruction};
 pub use raw::{FloatType, RawTensor};

@@ -67,12 +67,6 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file that exists and would be overwritten.
-    #[error("{path} exists: choose another name or pass --force")]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
     /// The operating system refused to read or write.
     #[error("{path}: {source}")]
     Io {

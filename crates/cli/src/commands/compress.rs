@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use backslash_codec::encoded_size;
+use backslash_codec::{encode, inspect, write_bytes};
 use backslash_eval::{ModelFile, table, views};
 use backslash_model::NamedWeights;
 use backslash_quant::{Plan, fit_to_bytes};
@@ -39,8 +39,9 @@ pub fn run(arguments: Compress) -> Result<()> {
         None => plan.scaled(arguments.step.unwrap_or(default)),
     };
     let artifact = plan.artifact(&views, &metadata)?;
-    let split = encoded_size(&artifact)?;
-    let bytes = backslash_codec::write_file(&arguments.output, &artifact, overwrite)?;
+    let file = encode(&artifact)?;
+    let split = inspect(&file)?.split;
+    let bytes = write_bytes(&arguments.output, &file, overwrite)?;
     let bits_per_weight = 8.0 * bytes as f64 / weights.parameters().max(1) as f64;
     if arguments.json {
         return output::print_json(&json!({

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use backslash_codec::Overwrite;
+use backslash_codec::{Overwrite, write_bytes};
 use backslash_data::Tokenizer;
 use backslash_eval::{ModelFile, Quality, table, views};
 use backslash_model::NamedWeights;
@@ -138,10 +138,11 @@ fn leave(
 ) -> Result<()> {
     weights.write(&folder.join("model.safetensors"))?;
     let model = serde_json::to_vec_pretty(&config.model)?;
-    session::write_whole(&folder.join("config.json"), &model)?;
+    write_bytes(&folder.join("config.json"), &model, Overwrite::Replace)?;
     tokenizer.save(&folder.join(format!("tokenizer.{}", tokenizer.extension())))?;
     if let Some(plan) = plan {
-        session::write_whole(&folder.join("steps.json"), &serde_json::to_vec_pretty(&plan.steps)?)?;
+        let steps = serde_json::to_vec_pretty(&plan.steps)?;
+        write_bytes(&folder.join("steps.json"), &steps, Overwrite::Replace)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod compare;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use backslash_codec::{Overwrite, write_bytes};
 use backslash_eval::plot::{FloatReference, TraceStep, TrainingTrace};
 use backslash_eval::report::{MethodRow, Report, Sample, methods_table};
 use backslash_eval::{ModelFile, Sampling, table};
@@ -46,7 +47,7 @@ pub fn run(arguments: Demo) -> Result<()> {
 
     let report = report(&folder, &rated, &prepared, &comparison)?;
     let path = folder.join("report.html");
-    session::write_whole(&path, report.to_html()?.as_bytes())?;
+    write_bytes(&path, report.to_html()?.as_bytes(), Overwrite::Replace)?;
     if arguments.json {
         return output::print_json(&json!({ "rows": report.rows, "report": path }));
     }
