@@ -50,6 +50,26 @@ impl Transformer {
         self.visit(&mut collect);
         Gradients { values: collect.values }
     }
+
+    /// Gradients of Σ ⟨h_p, d_p⟩ over positions p: h_p are the [hidden](Transformer::hidden) states, and
+    /// d_p the rows of `directions`, `[tokens.len(), width]` row-major. A position with d_p = 0 takes no
+    /// part.
+    ///
+    /// # Panics
+    /// As [`Transformer::hidden`]; and if `directions` is not one row per token.
+    pub fn hidden_gradients(
+        &self,
+        tokens: &[u16],
+        row: usize,
+        directions: &[f32],
+        weights: &NamedWeights,
+    ) -> Gradients {
+        let hidden = self.hidden(tokens, row);
+        assert_eq!(directions.len(), hidden.shape().num_elements(), "one direction per token");
+        let directions = TensorData::new(directions.to_vec(), hidden.dims());
+        let directions = Tensor::from_data(directions, &hidden.device());
+        self.gradients(&(hidden * directions).sum(), weights)
+    }
 }
 
 /// Compares names and shapes with what the configuration asks for.

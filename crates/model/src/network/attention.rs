@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use super::linear::{Linear, parameter};
 use super::operations;
 use super::rotary::Rotary;
+use super::tap::Tap;
 use crate::{Architecture, ModelConfig};
 
 /// Queries and keys are RMS-normalised per head, turned by their position, and (golf) the queries scaled by
@@ -40,7 +41,8 @@ impl Attention {
     }
 
     /// `[rows · tokens, width]` to the same.
-    pub(super) fn forward(&self, x: Tensor<2>, rotary: &Rotary) -> Tensor<2> {
+    pub(super) fn forward(&self, x: Tensor<2>, rotary: &Rotary, tap: &mut Tap<'_>) -> Tensor<2> {
+        tap.show(&[&self.c_q.weight, &self.c_k.weight, &self.c_v.weight], &x);
         let [positions, width] = x.dims();
         let rows = positions / rotary.tokens;
         let split = |y: Tensor<2>, heads: usize| {
@@ -54,6 +56,8 @@ impl Attention {
         let queries = operations::prepare_heads(queries, gain, rotary);
         let keys = operations::prepare_heads(keys, None, rotary);
         let attended = operations::causal_attention(queries, keys, values);
-        self.proj.forward(attended.reshape([positions, width]))
+        let attended = attended.reshape([positions, width]);
+        tap.show(&[&self.proj.weight], &attended);
+        self.proj.forward(attended)
     }
 }

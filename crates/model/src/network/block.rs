@@ -8,6 +8,7 @@ use super::linear::parameter;
 use super::mlp::Mlp;
 use super::operations::rms_norm;
 use super::rotary::Rotary;
+use super::tap::Tap;
 use crate::{Architecture, ModelConfig};
 
 /// x ← x + Attention(rms(x)), then x ← x + MLP(rms(x)).
@@ -42,6 +43,7 @@ impl Block {
         x: Tensor<2>,
         start: Option<Tensor<2>>,
         rotary: &Rotary,
+        tap: &mut Tap<'_>,
     ) -> Tensor<2> {
         let x = match (&self.resid_mix, start) {
             (Some(mix), Some(start)) => {
@@ -50,9 +52,9 @@ impl Block {
             }
             _ => x,
         };
-        let attended = self.attn.forward(rms_norm(x.clone()), rotary);
+        let attended = self.attn.forward(rms_norm(x.clone()), rotary, tap);
         let x = x + scaled(attended, self.attn_scale.as_ref());
-        let transformed = self.mlp.forward(rms_norm(x.clone()));
+        let transformed = self.mlp.forward(rms_norm(x.clone()), tap);
         x + scaled(transformed, self.mlp_scale.as_ref())
     }
 }

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::linear::Linear;
 use super::operations;
+use super::tap::Tap;
 use crate::ModelConfig;
 
 /// width → mlp_width, ReLU squared, mlp_width → width.
@@ -22,7 +23,10 @@ impl Mlp {
         }
     }
 
-    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.proj.forward(operations::relu_squared(self.fc.forward(x)))
+    pub(super) fn forward(&self, x: Tensor<2>, tap: &mut Tap<'_>) -> Tensor<2> {
+        tap.show(&[&self.fc.weight], &x);
+        let hidden = operations::relu_squared(self.fc.forward(x));
+        tap.show(&[&self.proj.weight], &hidden);
+        self.proj.forward(hidden)
     }
 }

@@ -11,6 +11,7 @@ mod linear;
 mod mlp;
 mod operations;
 mod rotary;
+mod tap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -19,6 +20,8 @@ use self::block::Block;
 use self::linear::{Linear, parameter};
 pub use self::operations::use_composed_operations;
 use self::rotary::Rotary;
+pub use self::tap::InputObserver;
+use self::tap::Tap;
 use crate::{Architecture, ModelConfig};
 
 /// A network whose weights are bound to a device.
@@ -92,23 +95,64 @@ impl Transformer {
         (self.hidden(tokens, row), self.tok_emb.weight.val())
     }
 
-    /// The final hidden states after their norm, `[tokens.len(), width]`.
-    fn hidden(&self, tokens: &[u16], row: usize) -> Tensor<2> {
+    /// The final hidden states after their norm, `[tokens.len(), width]`: the input of the output matrix.
+    ///
+    /// # Panics
+    /// As [`Transformer::logits`].
+    pub fn hidden(&self, tokens: &[u16], row: usize) -> Tensor<2> {
+        self.hidden_through(tokens, row, &mut Tap::closed())
+    }
+
+    /// Runs the network forward and shows the input of every linear layer to an observer.
+    ///
+    /// The observer is called with the names of the matrices that read an input (several where layers
+    /// share it, such as queries, keys and values), the input `[tokens.len(), inputs]` row-major, and
+    /// `inputs`. The final hidden states come under the name of the matrix that makes logits of them.
+    ///
+    /// ```
+    /// use backslash_model::{ModelConfig, Transformer, device, initial_weights};
+    ///
+    /// let config = ModelConfig { vocabulary_size: 16, width: 8, layers: 1, heads: 2, ..ModelConfig::default() };
+    /// let network = Transformer::from_weights(&config, &initial_weights(&config, 1)?, &device())?;
+    /// let mut groups = Vec::new();
+    /// network.observe_inputs(&[1, 2, 3, 4], 2, &mut |names, values, inputs| {
+    ///     assert_eq!(values.len(), 4 * inputs);
+    ///     groups.push(names.join(" "));
+    /// });
+    /// assert_eq!(groups[1..], ["blocks.0.attn.proj.weight", "blocks.0.mlp.fc.weight", "blocks.0.mlp.proj.weight", "tok_emb.weight"]);
+    /// # Ok::<(), backslash_model::ModelError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// As [`Transformer::logits`].
+    pub fn observe_inputs(&self, tokens: &[u16], row: usize, observer: &mut InputObserver<'_>) {
+        let mut tap = Tap::open(self, observer);
+        let hidden = self.hidden_through(tokens, row, &mut tap);
+        tap.show(&[&self.tok_emb.weight], &hidden);
+    }
+
+    fn hidden_through(&self, tokens: &[u16], row: usize, tap: &mut Tap<'_>) -> Tensor<2> {
         assert!(row > 0 && tokens.len().is_multiple_of(row), "whole rows of tokens");
         let device = self.tok_emb.weight.device();
         let rotary = Rotary::new(&self.config, row, &device);
         let embedded = self.tok_emb.weight.val().select(0, self.indices(tokens));
         let start = operations::rms_norm(embedded);
         let hidden = match &self.skip_weights {
-            None => self.blocks.iter().fold(start, |x, block| block.forward(x, None, &rotary)),
-            Some(weights) => self.skipping(start, weights.val(), &rotary),
+            None => self.blocks.iter().fold(start, |x, block| block.forward(x, None, &rotary, tap)),
+            Some(weights) => self.skipping(start, weights.val(), &rotary, tap),
         };
         operations::rms_norm(hidden)
     }
 
     /// The golf network: the first half of the blocks stores its outputs, the second half adds them,
     /// last in first out, each times its own skip weights.
-    fn skipping(&self, start: Tensor<2>, weights: Tensor<2>, rotary: &Rotary) -> Tensor<2> {
+    fn skipping(
+        &self,
+        start: Tensor<2>,
+        weights: Tensor<2>,
+        rotary: &Rotary,
+        tap: &mut Tap<'_>,
+    ) -> Tensor<2> {
         let mut x = start.clone();
         let mut stored = Vec::new();
         let skips = self.config.skips();
@@ -119,7 +163,7 @@ impl Transformer {
                 let at = index - skips;
                 x = x + weights.clone().slice_dim(0, at..at + 1) * output;
             }
-            x = block.forward(x, Some(start.clone()), rotary);
+            x = block.forward(x, Some(start.clone()), rotary, tap);
             if index < skips {
                 stored.push(x.clone());
             }
