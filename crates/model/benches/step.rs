@@ -134,8 +134,8 @@ fn main() {
 /// of attention twice forward and five times backward.
 fn step_operations(config: &ModelConfig, row: usize) -> f64 {
     let controls = match config.architecture {
-        Architecture::Decoder => 0,
         Architecture::Golf => 4 * config.width * config.layers,
+        _ => 0,
     };
     let attention = 7 * config.layers * config.width * row;
     (6 * (config.parameters() - controls) + attention) as f64

@@ -1,9 +1,12 @@
 //! From named weights to a network on a device and, for gradients, back.
 
+use std::collections::HashSet;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::{ModelConfig, ModelError, NamedWeights, Transformer};
+use crate::network::path::{Layout, Path};
+use crate::{ModelError, NamedWeights, Transformer};
 
 /// The device that networks live on: the CPU.
 pub fn device() -> Device {
@@ -19,36 +22,12 @@ pub struct Gradients {
 }
 
 impl Transformer {
-    /// The network of a configuration with the given weights.
-    ///
-    /// On a device with automatic differentiation every weight takes a gradient.
-    ///
-    /// # Errors
-    /// If the configuration is not valid, or a weight is missing, unknown, or of another shape.
-    pub fn from_weights(
-        config: &ModelConfig,
-        weights: &NamedWeights,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
-        config.validate()?;
-        check_layout(config, weights)?;
-        let mut bind = Bind { path: Vec::new(), weights, device };
-        Ok(Self::skeleton(config, device).map(&mut bind))
-    }
-
     /// Runs the loss backwards and takes the gradients of all weights off the device.
     ///
     /// `weights` gives the order; the network must have been made from them, on a device with automatic
     /// differentiation. A weight the loss does not depend on has a gradient of zeros.
     pub fn gradients(&self, loss: &Tensor<1>, weights: &NamedWeights) -> Gradients {
-        let mut collect = Collect {
-            path: Vec::new(),
-            gradients: loss.backward(),
-            weights,
-            values: weights.tensors().iter().map(|_| Vec::new()).collect(),
-        };
-        self.visit(&mut collect);
-        Gradients { values: collect.values }
+        gradients(loss, weights, |collect| self.visit(collect))
     }
 
     /// Gradients of Σ ⟨h_p, d_p⟩ over positions p: h_p are the [hidden](Transformer::hidden) states, and
@@ -72,12 +51,28 @@ impl Transformer {
     }
 }
 
+/// A network with all weights at zero, given the weights of the same names.
+///
+/// # Errors
+/// If a weight is missing, unknown, or of another shape.
+pub(crate) fn bound<M: Module>(
+    skeleton: M,
+    weights: &NamedWeights,
+    device: &Device,
+) -> Result<M, ModelError> {
+    let mut layout = Layout::default();
+    skeleton.visit(&mut layout);
+    check_layout(&layout.found, weights)?;
+    Ok(skeleton.map(&mut Bind { path: Path::default(), weights, device }))
+}
+
 /// Compares names and shapes with what the configuration asks for.
-fn check_layout(config: &ModelConfig, weights: &NamedWeights) -> Result<(), ModelError> {
-    let layout = Transformer::layout(config);
-    for (name, expected) in &layout {
-        let tensor =
-            weights.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.clone() })?;
+fn check_layout(layout: &[(String, Vec<usize>)], weights: &NamedWeights) -> Result<(), ModelError> {
+    for (name, expected) in layout {
+        let tensor = weights.get(name).ok_or_else(|| ModelError::MissingTensor {
+            name: name.clone(),
+            expected: expected.clone(),
+        })?;
         if tensor.shape != *expected {
             return Err(ModelError::Shape {
                 name: name.clone(),
@@ -86,31 +81,47 @@ fn check_layout(config: &ModelConfig, weights: &NamedWeights) -> Result<(), Mode
             });
         }
     }
-    let known = |name: &str| layout.iter().any(|(expected, _)| expected == name);
-    match weights.tensors().iter().find(|tensor| !known(&tensor.name)) {
+    let known: HashSet<&str> = layout.iter().map(|(name, _)| name.as_str()).collect();
+    match weights.tensors().iter().find(|tensor| !known.contains(tensor.name.as_str())) {
         Some(tensor) => Err(ModelError::UnknownTensor { name: tensor.name.clone() }),
         None => Ok(()),
     }
 }
 
+/// Gradients of a loss for the parameters that `visit` shows.
+pub(crate) fn gradients(
+    loss: &Tensor<1>,
+    weights: &NamedWeights,
+    visit: impl FnOnce(&mut Collect<'_>),
+) -> Gradients {
+    let mut collect = Collect {
+        path: Path::default(),
+        gradients: loss.backward(),
+        weights,
+        values: weights.tensors().iter().map(|_| Vec::new()).collect(),
+    };
+    visit(&mut collect);
+    Gradients { values: collect.values }
+}
+
 /// Puts host weights into the parameters of the same path.
 struct Bind<'a> {
-    path: Vec<String>,
+    path: Path,
     weights: &'a NamedWeights,
     device: &'a Device,
 }
 
 impl ModuleMapper for Bind<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+        self.path.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.path.join(".");
+        let name = self.path.name();
         let tensor = self.weights.get(&name).expect("the layout has been checked");
         let data = TensorData::new(tensor.data.clone(), tensor.shape.clone());
         let value = Tensor::from_data(data, self.device);
@@ -120,8 +131,8 @@ impl ModuleMapper for Bind<'_> {
 }
 
 /// Takes the gradients of the parameters of the same path.
-struct Collect<'a> {
-    path: Vec<String>,
+pub(crate) struct Collect<'a> {
+    path: Path,
     gradients: burn::tensor::Gradients,
     weights: &'a NamedWeights,
     values: Vec<Vec<f32>>,
@@ -129,15 +140,15 @@ struct Collect<'a> {
 
 impl ModuleVisitor for Collect<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+        self.path.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let name = self.path.join(".");
+        let name = self.path.name();
         let at = self.weights.position(&name).expect("the network was made from these weights");
         self.values[at] = match param.val().grad_remove(&mut self.gradients) {
             Some(gradient) => gradient.into_data().try_into_vec().expect("gradients are f32"),

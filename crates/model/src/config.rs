@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
+const DEFAULT_POWER: u32 = 2;
+const DEFAULT_EPSILON: f32 = 1e-5;
+
 /// Which network is built from a [`ModelConfig`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -15,6 +18,12 @@ pub enum Architecture {
     /// The Parameter Golf baseline: the decoder with U-net skips, a residual mix with the embedded
     /// input, per-channel scales on both branches and a gain per query head.
     Golf,
+    /// Llama: RMSNorm with gains, rotary positions, grouped-query attention, SwiGLU MLP.
+    Llama,
+    /// GPT-2: LayerNorm, learned positions, GELU MLP, tied embedding.
+    Gpt2,
+    /// The BERT encoder: LayerNorm after each branch, learned positions, token types, GELU MLP.
+    Bert,
 }
 
 /// Everything that fixes the shapes and the arithmetic of a network.
@@ -37,12 +46,31 @@ pub struct ModelConfig {
     pub kv_heads: usize,
     /// Hidden channels of the MLP, as a multiple of `width`.
     pub mlp_ratio: usize,
+    /// Hidden channels of the MLP where they are no multiple of `width`; counts instead of `mlp_ratio`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mlp_hidden: Option<usize>,
+    /// Decoder and golf: the MLP's activation is max(x, 0) to this power.
+    #[serde(skip_serializing_if = "is_default_power")]
+    pub activation_power: u32,
+    /// Golf: how many times the blocks run, one after the other; from 2 on, each run of a block is
+    /// followed by a scale and a shift of its own.
+    #[serde(skip_serializing_if = "is_one")]
+    pub repeats: usize,
     /// Longest sequence, in tokens.
     pub context: usize,
-    /// Base of the rotary frequencies.
+    /// Base of the rotary frequencies, where positions are rotary.
     pub rope_base: f32,
-    /// Logits are `cap · tanh(logits / cap)`.
+    /// Decoder and golf: logits are `cap · tanh(logits / cap)`.
     pub logit_cap: f32,
+    /// Llama, GPT-2 and BERT: the ε of their norms.
+    #[serde(skip_serializing_if = "is_default_epsilon")]
+    pub norm_epsilon: f32,
+    /// Llama: whether the embedding is also the output matrix. In the other families it always is.
+    #[serde(skip_serializing_if = "is_true")]
+    pub tied_head: bool,
+    /// BERT: number of token types.
+    #[serde(skip_serializing_if = "is_two")]
+    pub token_types: usize,
     /// Standard deviation of the embedding at the start.
     pub embedding_std: f32,
 }
@@ -58,9 +86,15 @@ impl Default for ModelConfig {
             heads: 4,
             kv_heads: 2,
             mlp_ratio: 4,
+            mlp_hidden: None,
+            activation_power: DEFAULT_POWER,
+            repeats: 1,
             context: 256,
             rope_base: 10_000.0,
             logit_cap: 30.0,
+            norm_epsilon: DEFAULT_EPSILON,
+            tied_head: true,
+            token_types: 2,
             embedding_std: 0.02,
         }
     }
@@ -78,9 +112,8 @@ impl ModelConfig {
             kv_heads: 4,
             mlp_ratio: 2,
             context: 1024,
-            rope_base: 10_000.0,
-            logit_cap: 30.0,
             embedding_std: 0.005,
+            ..Self::default()
         }
     }
 
@@ -91,29 +124,34 @@ impl ModelConfig {
 
     /// Hidden channels of the MLP.
     pub fn mlp_width(&self) -> usize {
-        self.width * self.mlp_ratio
+        self.mlp_hidden.unwrap_or(self.width * self.mlp_ratio)
     }
 
-    /// In the golf network: the number of blocks whose output is kept for a later block, which is also
-    /// the number of skip connections.
+    /// How many times a block runs: each block once, or in the golf network `repeats` times.
+    pub fn runs(&self) -> usize {
+        match self.architecture {
+            Architecture::Golf => self.layers * self.repeats,
+            _ => self.layers,
+        }
+    }
+
+    /// In the golf network: the number of runs of blocks whose output is kept for a later run, which is
+    /// also the number of skip connections.
     pub fn skips(&self) -> usize {
-        self.layers / 2
+        self.runs() / 2
     }
 
-    /// Number of parameters.
-    ///
-    /// ```
-    /// assert_eq!(backslash_model::ModelConfig::golf().parameters(), 17_059_912);
-    /// ```
-    pub fn parameters(&self) -> usize {
-        let kv_width = self.kv_heads * self.head_width();
-        let attention = 2 * self.width * self.width + 2 * kv_width * self.width;
-        let mlp = 2 * self.width * self.mlp_width();
-        let (controls, skips) = match self.architecture {
-            Architecture::Decoder => (0, 0),
-            Architecture::Golf => (4 * self.width + self.heads, self.skips() * self.width),
-        };
-        self.vocabulary_size * self.width + self.layers * (attention + mlp + controls) + skips
+    /// The cap of the logits, in the families that have one.
+    pub fn cap(&self) -> Option<f32> {
+        match self.architecture {
+            Architecture::Decoder | Architecture::Golf => Some(self.logit_cap),
+            Architecture::Llama | Architecture::Gpt2 | Architecture::Bert => None,
+        }
+    }
+
+    /// Whether positions are rotary, and not learned.
+    fn rotary(&self) -> bool {
+        !matches!(self.architecture, Architecture::Gpt2 | Architecture::Bert)
     }
 
     /// Checks that a network can be built.
@@ -131,7 +169,11 @@ impl ModelConfig {
             ("heads", self.heads, 1_024),
             ("kv_heads", self.kv_heads, 1_024),
             ("mlp_ratio", self.mlp_ratio, 64),
+            ("mlp_hidden", self.mlp_width(), 1 << 20),
+            ("activation_power", self.activation_power as usize, 8),
+            ("repeats", self.repeats, 64),
             ("context", self.context, 1 << 20),
+            ("token_types", self.token_types, 65_536),
         ] {
             if value == 0 || value > limit {
                 return wrong(key, value.to_string(), &format!("must be from 1 to {limit}"));
@@ -140,7 +182,7 @@ impl ModelConfig {
         if !self.width.is_multiple_of(self.heads) {
             return wrong("heads", self.heads.to_string(), "must divide model.width");
         }
-        if !self.head_width().is_multiple_of(2) {
+        if self.rotary() && !self.head_width().is_multiple_of(2) {
             return wrong(
                 "heads",
                 self.heads.to_string(),
@@ -150,9 +192,17 @@ impl ModelConfig {
         if !self.heads.is_multiple_of(self.kv_heads) {
             return wrong("kv_heads", self.kv_heads.to_string(), "must divide model.heads");
         }
+        if !self.rotary() && self.kv_heads != self.heads {
+            return wrong(
+                "kv_heads",
+                self.kv_heads.to_string(),
+                "must be model.heads: in this architecture every head has its own keys and values",
+            );
+        }
         for (key, value) in [
             ("rope_base", self.rope_base),
             ("logit_cap", self.logit_cap),
+            ("norm_epsilon", self.norm_epsilon),
             ("embedding_std", self.embedding_std),
         ] {
             if !(value.is_finite() && value > 0.0) {
@@ -161,6 +211,28 @@ impl ModelConfig {
         }
         Ok(())
     }
+}
+
+// Keys at their defaults are left out of files, so that models that do not use them are stored as before.
+
+fn is_default_power(power: &u32) -> bool {
+    *power == DEFAULT_POWER
+}
+
+fn is_default_epsilon(epsilon: &f32) -> bool {
+    *epsilon == DEFAULT_EPSILON
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
+fn is_two(count: &usize) -> bool {
+    *count == 2
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 #[cfg(test)]
@@ -187,6 +259,10 @@ mod tests {
             (ModelConfig { vocabulary_size: 100_000, ..small() }, "model.vocabulary_size"),
             (ModelConfig { rope_base: f32::NAN, ..small() }, "model.rope_base"),
             (ModelConfig { logit_cap: 0.0, ..small() }, "model.logit_cap"),
+            (ModelConfig { mlp_hidden: Some(0), ..small() }, "model.mlp_hidden"),
+            (ModelConfig { activation_power: 0, ..small() }, "model.activation_power"),
+            (ModelConfig { norm_epsilon: -1.0, ..small() }, "model.norm_epsilon"),
+            (ModelConfig { architecture: Architecture::Gpt2, ..small() }, "model.kv_heads"),
         ];
         for (config, key) in cases {
             let message = config.validate().unwrap_err().to_string();

@@ -16,10 +16,14 @@ pub enum ModelError {
         expected: String,
     },
     /// A tensor that the architecture has and the weights do not.
-    #[error("tensor `{name}` is missing: these weights are of another architecture, or incomplete")]
+    #[error(
+        "tensor `{name}` of shape {expected:?} is missing: these weights are of another architecture, or incomplete"
+    )]
     MissingTensor {
         /// The tensor's name.
         name: String,
+        /// The shape that the configuration asks for.
+        expected: Vec<usize>,
     },
     /// A tensor that the architecture does not know.
     #[error(

@@ -4,20 +4,21 @@ use rand::RngExt;
 use rand_distr::{Distribution, Normal};
 use rand_pcg::Pcg64;
 
-use crate::{ModelConfig, ModelError, NamedTensor, NamedWeights, Transformer};
+use crate::{Architecture, ModelConfig, ModelError, NamedTensor, NamedWeights};
 
 /// Initial weights for a configuration, the same for the same seed on every machine.
 ///
-/// As in the Parameter Golf baseline: the embedding is drawn from N(0, `embedding_std`²), linear layers
-/// uniformly from ±1/√(inputs), and the matrices that write to the residual stream (`proj`) start at
-/// zero. Scales start at 1, the residual mix at (1, 0), query gains at 1.5. Each tensor has a random
-/// stream of its own.
+/// As in the Parameter Golf baseline: embeddings are drawn from N(0, `embedding_std`²), linear layers
+/// uniformly from ±1/√(inputs), and the matrices that write to the residual stream start at zero. Scales
+/// and gains of norms start at 1, biases and shifts at 0, the residual mix at (1, 0), query gains at 1.5.
+/// Each tensor has a random stream of its own.
 ///
 /// # Errors
 /// [`ModelError::Config`] if the configuration is not valid.
 pub fn initial_weights(config: &ModelConfig, seed: u64) -> Result<NamedWeights, ModelError> {
     config.validate()?;
-    let tensors = Transformer::layout(config)
+    let tensors = config
+        .layout()
         .into_iter()
         .enumerate()
         .map(|(stream, (name, shape))| {
@@ -38,20 +39,31 @@ fn initial_values(
     let count = shape.iter().product();
     let last = name.strip_suffix(".weight").unwrap_or(name).rsplit('.').next().unwrap_or(name);
     match last {
-        "tok_emb" => {
+        "tok_emb"
+        | "embed_tokens"
+        | "wte"
+        | "wpe"
+        | "word_embeddings"
+        | "position_embeddings"
+        | "token_type_embeddings" => {
             let normal = Normal::new(0.0, config.embedding_std).expect("a validated deviation");
             normal.sample_iter(random).take(count).collect()
         }
-        "proj" => vec![0.0; count],
+        "proj" | "o_proj" | "down_proj" | "c_proj" | "bias" | "repeat_shifts" => vec![0.0; count],
         "q_gain" => vec![1.5; count],
         "resid_mix" => {
             let mut values = vec![1.0; count];
             values[count / 2..].fill(0.0);
             values
         }
-        "attn_scale" | "mlp_scale" | "skip_weights" => vec![1.0; count],
+        "attn_scale" | "mlp_scale" | "skip_weights" | "repeat_scales" => vec![1.0; count],
+        _ if shape.len() == 1 => vec![1.0; count],
         _ => {
-            let bound = 1.0 / (shape[shape.len() - 1] as f32).sqrt();
+            let inputs = match config.architecture {
+                Architecture::Gpt2 => shape[0],
+                _ => shape[1],
+            };
+            let bound = 1.0 / (inputs as f32).sqrt();
             (0..count).map(|_| random.random_range(-bound..bound)).collect()
         }
     }

@@ -27,5 +27,5 @@ pub use bind::{Gradients, device};
 pub use config::{Architecture, ModelConfig};
 pub use error::ModelError;
 pub use initialise::initial_weights;
-pub use network::{InputObserver, Transformer, use_composed_operations};
+pub use network::{Encoder, EncoderInput, InputObserver, Transformer, use_composed_operations};
 pub use weights::{NamedTensor, NamedWeights};

@@ -1,4 +1,4 @@
-//! A matrix without bias, and how parameters start out.
+//! Matrices, with and without bias, and how parameters start out.
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Shape, Tensor};
@@ -17,6 +17,42 @@ impl Linear {
     /// `[n, inputs]` to `[n, outputs]`.
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         x.matmul(self.weight.val().transpose())
+    }
+}
+
+/// y = x·Wᵀ + b with W of shape `[outputs, inputs]`.
+#[derive(Module, Debug)]
+pub(super) struct Affine {
+    pub(super) weight: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl Affine {
+    pub(super) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self { weight: parameter([outputs, inputs], device), bias: parameter([outputs], device) }
+    }
+
+    /// `[n, inputs]` to `[n, outputs]`.
+    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze::<2>()
+    }
+}
+
+/// y = x·W + b with W of shape `[inputs, outputs]`, as GPT-2 stores it.
+#[derive(Module, Debug)]
+pub(super) struct TransposedAffine {
+    pub(super) weight: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl TransposedAffine {
+    pub(super) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self { weight: parameter([inputs, outputs], device), bias: parameter([outputs], device) }
+    }
+
+    /// `[n, inputs]` to `[n, outputs]`.
+    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.weight.val()) + self.bias.val().unsqueeze::<2>()
     }
 }
 

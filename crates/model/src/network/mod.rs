@@ -1,59 +1,148 @@
-//! The decoder-only transformer, from token ids to logits and loss.
+//! The networks, from token ids to hidden states, logits and loss.
 //!
-//! Activations are `[rows · tokens, channels]` throughout; only attention looks at them as
-//! `[rows, heads, tokens, channels]`. The plain decoder and the Parameter Golf baseline are one network:
-//! the baseline adds learned controls (residual mix, branch scales, query gains) and U-net skips.
+//! One module per family, with the field names of its checkpoints; what they share stands beside them.
+//! [`Transformer`] is any causal family; [`Encoder`] is BERT, which sees a text from both sides. Activations
+//! are `[rows · tokens, channels]` throughout; only attention looks at them as
+//! `[rows, tokens, heads, channels]`.
 
-mod attention;
-mod block;
+mod bert;
+mod decoder;
 mod fused;
+mod gpt2;
 mod linear;
-mod mlp;
+mod llama;
+mod norm;
 mod operations;
+pub(crate) mod path;
 mod rotary;
 mod tap;
+mod tokens;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
-use self::block::Block;
-use self::linear::{Linear, parameter};
+pub use self::bert::{Encoder, EncoderInput};
+use self::decoder::Decoder;
+use self::gpt2::Gpt2;
+use self::llama::Llama;
 pub use self::operations::use_composed_operations;
-use self::rotary::Rotary;
+use self::path::{Layout, Names};
 pub use self::tap::InputObserver;
 use self::tap::Tap;
-use crate::{Architecture, ModelConfig};
+use self::tokens::{Tokens, assert_known};
+use crate::bind::bound;
+use crate::{Architecture, ModelConfig, ModelError, NamedWeights};
 
-/// A network whose weights are bound to a device.
+/// What the networks have in common that predict the next token.
+trait Causal {
+    /// The final hidden states after their norm, `[tokens, width]`.
+    fn hidden(&self, tokens: &Tokens<'_>, tap: &mut Tap<'_>) -> Tensor<2>;
+
+    /// The matrix that makes logits of hidden states, `[vocabulary, width]`.
+    fn head(&self) -> &Param<Tensor<2>>;
+}
+
+/// A causal network whose weights are bound to a device.
 ///
-/// Made by [`Transformer::from_weights`]. The embedding is tied: it is the first and the last matrix.
-#[derive(Module, Debug)]
+/// Made by [`Transformer::from_weights`].
+#[derive(Clone, Debug)]
 pub struct Transformer {
-    tok_emb: Linear,
-    blocks: Vec<Block>,
-    skip_weights: Option<Param<Tensor<2>>>,
-    #[module(skip)]
+    family: Family,
     config: ModelConfig,
 }
 
-impl Transformer {
-    /// The network with all weights at zero, none of them allocated yet.
-    pub(crate) fn skeleton(config: &ModelConfig, device: &Device) -> Self {
-        let skip_weights = (config.architecture == Architecture::Golf)
-            .then(|| parameter([config.skips(), config.width], device));
-        Self {
-            tok_emb: Linear::new(config.width, config.vocabulary_size, device),
-            blocks: (0..config.layers).map(|_| Block::new(config, device)).collect(),
-            skip_weights,
-            config: config.clone(),
+#[derive(Clone, Debug)]
+enum Family {
+    Decoder(Decoder),
+    Llama(Llama),
+    Gpt2(Gpt2),
+}
+
+impl Family {
+    fn causal(&self) -> &dyn Causal {
+        match self {
+            Self::Decoder(network) => network,
+            Self::Llama(network) => network,
+            Self::Gpt2(network) => network,
         }
+    }
+}
+
+/// Names and shapes of all weights of a configuration, in the order of the network.
+fn layout(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    fn of(module: &impl Module) -> Vec<(String, Vec<usize>)> {
+        let mut layout = Layout::default();
+        module.visit(&mut layout);
+        layout.found
+    }
+    let device = crate::device();
+    match config.architecture {
+        Architecture::Decoder | Architecture::Golf => of(&Decoder::new(config, &device)),
+        Architecture::Llama => of(&Llama::new(config, &device)),
+        Architecture::Gpt2 => of(&Gpt2::new(config, &device)),
+        Architecture::Bert => of(&Encoder::skeleton(config, &device)),
+    }
+}
+
+impl ModelConfig {
+    /// Names and shapes of all weights, in the order of the network.
+    ///
+    /// # Panics
+    /// If the configuration is not [valid](ModelConfig::validate).
+    pub fn layout(&self) -> Vec<(String, Vec<usize>)> {
+        layout(self)
+    }
+
+    /// Number of parameters.
+    ///
+    /// ```
+    /// assert_eq!(backslash_model::ModelConfig::golf().parameters(), 17_059_912);
+    /// ```
+    pub fn parameters(&self) -> usize {
+        layout(self).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+}
+
+impl Transformer {
+    /// The network of a configuration with the given weights.
+    ///
+    /// On a device with automatic differentiation every weight takes a gradient.
+    ///
+    /// # Errors
+    /// If the configuration is not valid or not that of a causal network, or a weight is missing, unknown,
+    /// or of another shape.
+    pub fn from_weights(
+        config: &ModelConfig,
+        weights: &NamedWeights,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        config.validate()?;
+        let family = match config.architecture {
+            Architecture::Decoder | Architecture::Golf => {
+                Family::Decoder(bound(Decoder::new(config, device), weights, device)?)
+            }
+            Architecture::Llama => {
+                Family::Llama(bound(Llama::new(config, device), weights, device)?)
+            }
+            Architecture::Gpt2 => Family::Gpt2(bound(Gpt2::new(config, device), weights, device)?),
+            Architecture::Bert => {
+                return Err(ModelError::Config {
+                    key: "architecture",
+                    value: "bert".to_owned(),
+                    expected: "a network that predicts the next token; bert is an encoder"
+                        .to_owned(),
+                });
+            }
+        };
+        Ok(Self { family, config: config.clone() })
     }
 
     /// Names and shapes of all weights, in the order of the network.
+    ///
+    /// # Panics
+    /// If the configuration is not [valid](ModelConfig::validate).
     pub fn layout(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-        let mut layout = Layout::default();
-        Self::skeleton(config, &crate::device()).visit(&mut layout);
-        layout.found
+        layout(config)
     }
 
     /// The configuration the network was built from.
@@ -61,13 +150,15 @@ impl Transformer {
         &self.config
     }
 
-    /// Soft-capped logits, `[tokens.len(), vocabulary]`, for `tokens.len() / row` rows of `row` tokens.
+    /// Logits, `[tokens.len(), vocabulary]`, soft-capped where the family does that, for `tokens.len() / row` rows of `row` tokens.
     ///
     /// # Panics
-    /// If `tokens` is not a whole number of rows, or holds an id outside the vocabulary.
+    /// If `tokens` is not a whole number of rows, holds an id outside the vocabulary, or has rows longer
+    /// than a context of learned positions.
     pub fn logits(&self, tokens: &[u16], row: usize) -> Tensor<2> {
         let hidden = self.hidden(tokens, row);
-        operations::soft_cap(self.tok_emb.forward(hidden), self.config.logit_cap)
+        let logits = hidden.matmul(self.head().val().transpose());
+        operations::soft_cap(logits, self.config.cap())
     }
 
     /// Cross-entropy of each target, in nats, `[targets.len()]`.
@@ -75,8 +166,8 @@ impl Transformer {
     /// # Panics
     /// As [`Transformer::logits`]; and if there is not one target per token.
     pub fn losses(&self, tokens: &[u16], targets: &[u16], row: usize) -> Tensor<1> {
-        let (hidden, embedding) = self.before_losses(tokens, targets, row);
-        operations::tied_losses(hidden, embedding, targets, self.config.logit_cap)
+        let (hidden, head) = self.before_losses(tokens, targets, row);
+        operations::token_losses(hidden, head, targets, self.config.cap())
     }
 
     /// Mean cross-entropy in nats per token: the training loss.
@@ -84,15 +175,15 @@ impl Transformer {
     /// # Panics
     /// As [`Transformer::losses`].
     pub fn loss(&self, tokens: &[u16], targets: &[u16], row: usize) -> Tensor<1> {
-        let (hidden, embedding) = self.before_losses(tokens, targets, row);
-        operations::tied_loss(hidden, embedding, targets, self.config.logit_cap)
+        let (hidden, head) = self.before_losses(tokens, targets, row);
+        operations::mean_loss(hidden, head, targets, self.config.cap())
     }
 
     /// The final hidden states and the matrix that makes logits of them, once the targets are checked.
     fn before_losses(&self, tokens: &[u16], targets: &[u16], row: usize) -> (Tensor<2>, Tensor<2>) {
         assert_eq!(tokens.len(), targets.len(), "one target per token");
-        self.assert_known(targets);
-        (self.hidden(tokens, row), self.tok_emb.weight.val())
+        assert_known(targets, self.config.vocabulary_size);
+        (self.hidden(tokens, row), self.head().val())
     }
 
     /// The final hidden states after their norm, `[tokens.len(), width]`: the input of the output matrix.
@@ -126,82 +217,28 @@ impl Transformer {
     /// # Panics
     /// As [`Transformer::logits`].
     pub fn observe_inputs(&self, tokens: &[u16], row: usize, observer: &mut InputObserver<'_>) {
-        let mut tap = Tap::open(self, observer);
+        let mut names = Names::default();
+        self.visit(&mut names);
+        let mut tap = Tap::open(names.found, observer);
         let hidden = self.hidden_through(tokens, row, &mut tap);
-        tap.show(&[&self.tok_emb.weight], &hidden);
+        tap.show(&[self.head()], &hidden);
     }
 
     fn hidden_through(&self, tokens: &[u16], row: usize, tap: &mut Tap<'_>) -> Tensor<2> {
-        assert!(row > 0 && tokens.len().is_multiple_of(row), "whole rows of tokens");
-        let device = self.tok_emb.weight.device();
-        let rotary = Rotary::new(&self.config, row, &device);
-        let embedded = self.tok_emb.weight.val().select(0, self.indices(tokens));
-        let start = operations::rms_norm(embedded);
-        let hidden = match &self.skip_weights {
-            None => self.blocks.iter().fold(start, |x, block| block.forward(x, None, &rotary, tap)),
-            Some(weights) => self.skipping(start, weights.val(), &rotary, tap),
-        };
-        operations::rms_norm(hidden)
+        let tokens = Tokens::new(tokens, row, self.config.vocabulary_size);
+        self.family.causal().hidden(&tokens, tap)
     }
 
-    /// The golf network: the first half of the blocks stores its outputs, the second half adds them,
-    /// last in first out, each times its own skip weights.
-    fn skipping(
-        &self,
-        start: Tensor<2>,
-        weights: Tensor<2>,
-        rotary: &Rotary,
-        tap: &mut Tap<'_>,
-    ) -> Tensor<2> {
-        let mut x = start.clone();
-        let mut stored = Vec::new();
-        let skips = self.config.skips();
-        for (index, block) in self.blocks.iter().enumerate() {
-            if index >= skips
-                && let Some(output) = stored.pop()
-            {
-                let at = index - skips;
-                x = x + weights.clone().slice_dim(0, at..at + 1) * output;
-            }
-            x = block.forward(x, Some(start.clone()), rotary, tap);
-            if index < skips {
-                stored.push(x.clone());
-            }
+    fn head(&self) -> &Param<Tensor<2>> {
+        self.family.causal().head()
+    }
+
+    /// Walks through all weights.
+    pub(crate) fn visit(&self, visitor: &mut impl ModuleVisitor) {
+        match &self.family {
+            Family::Decoder(network) => network.visit(visitor),
+            Family::Llama(network) => network.visit(visitor),
+            Family::Gpt2(network) => network.visit(visitor),
         }
-        x
-    }
-
-    fn indices(&self, tokens: &[u16]) -> Tensor<1, Int> {
-        self.assert_known(tokens);
-        let values: Vec<i32> = tokens.iter().map(|token| i32::from(*token)).collect();
-        let device = self.tok_emb.weight.device();
-        Tensor::from_data(TensorData::new(values, [tokens.len()]), &device)
-    }
-
-    fn assert_known(&self, tokens: &[u16]) {
-        let largest = tokens.iter().copied().max().unwrap_or(0);
-        assert!(usize::from(largest) < self.config.vocabulary_size, "token {largest} is outside");
-    }
-}
-
-/// Collects names and shapes without allocating any weight.
-#[derive(Default)]
-struct Layout {
-    path: Vec<String>,
-    found: Vec<(String, Vec<usize>)>,
-}
-
-impl ModuleVisitor for Layout {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let shape = param.lazy_shape();
-        self.found.push((self.path.join("."), shape.iter().copied().collect()));
     }
 }

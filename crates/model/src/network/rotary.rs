@@ -6,8 +6,9 @@ use crate::ModelConfig;
 
 /// Cosines and sines for the positions of one row.
 ///
-/// Channel pair (i, i + d/2) of a head of d channels turns by the angle position · base^(−2i/d):
-/// the first half becomes x₁·cos + x₂·sin, the second −x₁·sin + x₂·cos.
+/// Channel pair (i, i + d/2) of a head of d channels turns by the angle position · base^(−2i/d), in one
+/// direction or the other: the first half becomes x₁·cos + x₂·sin, the second x₂·cos − x₁·sin, the sines
+/// being negative where the turn is counterclockwise.
 #[derive(Debug)]
 pub(super) struct Rotary {
     /// Tokens of a row.
@@ -19,7 +20,8 @@ pub(super) struct Rotary {
 }
 
 impl Rotary {
-    pub(super) fn new(config: &ModelConfig, tokens: usize, device: &Device) -> Self {
+    /// The direction of the Parameter Golf baseline.
+    pub(super) fn clockwise(config: &ModelConfig, tokens: usize, device: &Device) -> Self {
         let (cosines, sines) = tables(config, tokens);
         let shape = [1, tokens, 1, config.head_width() / 2];
         Self {
@@ -27,6 +29,12 @@ impl Rotary {
             cosines: Tensor::from_data(TensorData::new(cosines, shape), device),
             sines: Tensor::from_data(TensorData::new(sines, shape), device),
         }
+    }
+
+    /// The direction of the Llama family (RoFormer, arXiv 2104.09864, equation 34).
+    pub(super) fn counterclockwise(config: &ModelConfig, tokens: usize, device: &Device) -> Self {
+        let Self { tokens, cosines, sines } = Self::clockwise(config, tokens, device);
+        Self { tokens, cosines, sines: sines.neg() }
     }
 
     /// Turns `[rows, tokens, heads, d]`.

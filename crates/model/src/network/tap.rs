@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Param, ParamId};
 use burn::tensor::Tensor;
 
 /// Receives the names of the matrices that read one input, that input row-major, and its channels.
@@ -22,11 +22,12 @@ impl<'a> Tap<'a> {
         Self(None)
     }
 
-    /// A tap that knows the weights of `network` by name.
-    pub(super) fn open(network: &impl Module, observer: &'a mut InputObserver<'a>) -> Self {
-        let mut names = Names::default();
-        network.visit(&mut names);
-        Self(Some(Observation { names: names.found, observer }))
+    /// A tap of a network whose weights have these names.
+    pub(super) fn open(
+        names: HashMap<ParamId, String>,
+        observer: &'a mut InputObserver<'a>,
+    ) -> Self {
+        Self(Some(Observation { names, observer }))
     }
 
     /// Shows `x`, `[positions, inputs]`, which is about to be multiplied by each of these matrices.
@@ -36,26 +37,5 @@ impl<'a> Tap<'a> {
         let [_, inputs] = x.dims();
         let values = x.to_data().try_into_vec::<f32>().expect("activations are f32");
         observer(&names, &values, inputs);
-    }
-}
-
-/// Collects the names of all parameters by their identity.
-#[derive(Default)]
-struct Names {
-    path: Vec<String>,
-    found: HashMap<ParamId, String>,
-}
-
-impl ModuleVisitor for Names {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.found.insert(param.id, self.path.join("."));
     }
 }

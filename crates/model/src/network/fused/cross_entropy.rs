@@ -1,4 +1,4 @@
-//! Tied output matrix, soft cap and cross-entropy in one operation, without all logits in memory.
+//! Output matrix, soft cap and cross-entropy in one operation, without all logits in memory.
 //!
 //! Rows are taken in blocks: logits of the block, their loss and at once their gradient in the same memory,
 //! then what the gradient contributes to both factors of the product. The gradients of the mean are thus
@@ -23,46 +23,46 @@ const BLOCK: usize = 1 << 20;
 /// The training loss as one operation.
 #[backend_extension(Autodiff, Flex)]
 pub(in crate::network) trait MeanCrossEntropy: Backend {
-    /// As [`composed::tied_loss`](crate::network::operations::composed::tied_loss).
+    /// As [`composed::mean_loss`](crate::network::operations::composed::mean_loss).
     fn mean_cross_entropy(
         hidden: FloatTensor<Self>,
-        embedding: FloatTensor<Self>,
+        head: FloatTensor<Self>,
         targets: Vec<u16>,
-        cap: f32,
+        cap: Option<f32>,
     ) -> FloatTensor<Self>;
 }
 
 /// The losses of an evaluation as one operation, without gradient.
 #[backend_extension(Flex)]
 pub(in crate::network) trait CrossEntropies: Backend {
-    /// As [`composed::tied_losses`](crate::network::operations::composed::tied_losses).
+    /// As [`composed::token_losses`](crate::network::operations::composed::token_losses).
     fn cross_entropies(
         hidden: FloatTensor<Self>,
-        embedding: FloatTensor<Self>,
+        head: FloatTensor<Self>,
         targets: Vec<u16>,
-        cap: f32,
+        cap: Option<f32>,
     ) -> FloatTensor<Self>;
 }
 
 impl MeanCrossEntropy for Flex {
     fn mean_cross_entropy(
         hidden: FlexTensor,
-        embedding: FlexTensor,
+        head: FlexTensor,
         targets: Vec<u16>,
-        cap: f32,
+        cap: Option<f32>,
     ) -> FlexTensor {
-        mean(&losses(&contiguous(hidden), &contiguous(embedding), &targets, cap))
+        mean(&losses(&contiguous(hidden), &contiguous(head), &targets, cap))
     }
 }
 
 impl CrossEntropies for Flex {
     fn cross_entropies(
         hidden: FlexTensor,
-        embedding: FlexTensor,
+        head: FlexTensor,
         targets: Vec<u16>,
-        cap: f32,
+        cap: Option<f32>,
     ) -> FlexTensor {
-        let losses = losses(&contiguous(hidden), &contiguous(embedding), &targets, cap);
+        let losses = losses(&contiguous(hidden), &contiguous(head), &targets, cap);
         tensor(losses, [targets.len()])
     }
 }
@@ -71,7 +71,7 @@ impl CrossEntropies for Flex {
 struct Step;
 
 impl Backward<Flex, 2> for Step {
-    /// Gradients of the mean for hidden states and embedding.
+    /// Gradients of the mean for hidden states and head.
     type State = [FlexTensor; 2];
 
     fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -88,20 +88,20 @@ impl Backward<Flex, 2> for Step {
 impl<C: CheckpointStrategy> MeanCrossEntropy for Autodiff<Flex, C> {
     fn mean_cross_entropy(
         hidden: FloatTensor<Self>,
-        embedding: FloatTensor<Self>,
+        head: FloatTensor<Self>,
         targets: Vec<u16>,
-        cap: f32,
+        cap: Option<f32>,
     ) -> FloatTensor<Self> {
-        let nodes = [hidden.node(), embedding.node()];
+        let nodes = [hidden.node(), head.node()];
         let hidden = contiguous(hidden.into_primitive());
-        let embedding = contiguous(embedding.into_primitive());
+        let head = contiguous(head.into_primitive());
         match Step.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(preparation) => {
-                let (losses, gradients) = with_gradients(&hidden, &embedding, &targets, cap);
+                let (losses, gradients) = with_gradients(&hidden, &head, &targets, cap);
                 preparation.finish(gradients, mean(&losses))
             }
             OpsKind::UnTracked(preparation) => {
-                preparation.finish(mean(&losses(&hidden, &embedding, &targets, cap)))
+                preparation.finish(mean(&losses(&hidden, &head, &targets, cap)))
             }
         }
     }
@@ -135,11 +135,11 @@ fn transposed(x: FlexTensor) -> FlexTensor {
 }
 
 /// One value per row.
-fn losses(hidden: &FlexTensor, embedding: &FlexTensor, targets: &[u16], cap: f32) -> Vec<f32> {
-    let [vocabulary, _] = dimensions(embedding);
+fn losses(hidden: &FlexTensor, head: &FlexTensor, targets: &[u16], cap: Option<f32>) -> Vec<f32> {
+    let [vocabulary, _] = dimensions(head);
     let mut losses = vec![0.0; targets.len()];
     for (start, hidden) in blocks(hidden, vocabulary) {
-        let logits = Flex::float_matmul(hidden, transposed(embedding.clone()));
+        let logits = Flex::float_matmul(hidden, transposed(head.clone()));
         let [count, _] = dimensions(&logits);
         let rows = rows_per_task(vocabulary);
         update(logits, |logits| {
@@ -156,17 +156,17 @@ fn losses(hidden: &FlexTensor, embedding: &FlexTensor, targets: &[u16], cap: f32
 /// One value per row, and the gradients of their mean.
 fn with_gradients(
     hidden: &FlexTensor,
-    embedding: &FlexTensor,
+    head: &FlexTensor,
     targets: &[u16],
-    cap: f32,
+    cap: Option<f32>,
 ) -> (Vec<f32>, [FlexTensor; 2]) {
-    let [vocabulary, width] = dimensions(embedding);
+    let [vocabulary, width] = dimensions(head);
     let mut losses = vec![0.0; targets.len()];
     let mut hidden_gradient = Vec::with_capacity(targets.len() * width);
-    let mut embedding_gradient: Option<FlexTensor> = None;
+    let mut head_gradient: Option<FlexTensor> = None;
     let share = 1.0 / targets.len() as f32;
     for (start, hidden) in blocks(hidden, vocabulary) {
-        let logits = Flex::float_matmul(hidden.clone(), transposed(embedding.clone()));
+        let logits = Flex::float_matmul(hidden.clone(), transposed(head.clone()));
         let [count, _] = dimensions(&logits);
         let rows = rows_per_task(vocabulary);
         let gradient = update(logits, |logits| {
@@ -178,22 +178,23 @@ fn with_gradients(
                     differentiate(logits, targets, losses, cap, share);
                 });
         });
-        let of_hidden = Flex::float_matmul(gradient.clone(), embedding.clone());
+        let of_hidden = Flex::float_matmul(gradient.clone(), head.clone());
         hidden_gradient.extend_from_slice(values(&of_hidden));
-        let of_embedding = Flex::float_matmul(transposed(gradient), hidden);
-        embedding_gradient = Some(match embedding_gradient {
-            Some(sum) => Flex::float_add(sum, of_embedding),
-            None => of_embedding,
+        let of_head = Flex::float_matmul(transposed(gradient), hidden);
+        head_gradient = Some(match head_gradient {
+            Some(sum) => Flex::float_add(sum, of_head),
+            None => of_head,
         });
     }
-    let embedding_gradient = embedding_gradient
-        .unwrap_or_else(|| tensor(vec![0.0; vocabulary * width], [vocabulary, width]));
-    (losses, [tensor(hidden_gradient, [targets.len(), width]), embedding_gradient])
+    let head_gradient =
+        head_gradient.unwrap_or_else(|| tensor(vec![0.0; vocabulary * width], [vocabulary, width]));
+    (losses, [tensor(hidden_gradient, [targets.len(), width]), head_gradient])
 }
 
-/// x ← cap·tanh(x / cap).
+/// x ← cap·tanh(x / cap), or nothing where there is no cap.
 #[inline(always)]
-fn soft_cap<const FMA: bool>(x: &mut [f32], cap: f32) {
+fn soft_cap<const FMA: bool>(x: &mut [f32], cap: Option<f32>) {
+    let Some(cap) = cap else { return };
     let inverse = 1.0 / cap;
     for x in x {
         *x = cap * tanh::<FMA>(inverse * *x);
@@ -219,7 +220,7 @@ fn log_sum<const FMA: bool>(x: &[f32]) -> f32 {
 
 vectorised! {
     /// Rows of raw logits to their losses.
-    fn evaluate(logits: &mut [f32], targets: &[u16], losses: &mut [f32], cap: f32) = evaluate_kernel
+    fn evaluate(logits: &mut [f32], targets: &[u16], losses: &mut [f32], cap: Option<f32>) = evaluate_kernel
 }
 
 #[inline(always)]
@@ -227,7 +228,7 @@ fn evaluate_kernel<const FMA: bool, const M: usize, const N: usize>(
     logits: &mut [f32],
     targets: &[u16],
     losses: &mut [f32],
-    cap: f32,
+    cap: Option<f32>,
 ) {
     let vocabulary = logits.len() / targets.len();
     let rows = logits.chunks_exact_mut(vocabulary).zip(targets).zip(losses);
@@ -239,8 +240,8 @@ fn evaluate_kernel<const FMA: bool, const M: usize, const N: usize>(
 
 vectorised! {
     /// Rows of raw logits to their losses and, in place, to the gradient of `share` times each loss:
-    /// share·(softmax(z) − onehot(target))·(1 − (z / cap)²) with z the capped logits.
-    fn differentiate(logits: &mut [f32], targets: &[u16], losses: &mut [f32], cap: f32, share: f32) = differentiate_kernel
+    /// share·(softmax(z) − onehot(target))·(1 − (z / cap)²) with z the capped logits; 1 / cap is 0 where there is no cap.
+    fn differentiate(logits: &mut [f32], targets: &[u16], losses: &mut [f32], cap: Option<f32>, share: f32) = differentiate_kernel
 }
 
 #[inline(always)]
@@ -248,11 +249,11 @@ fn differentiate_kernel<const FMA: bool, const M: usize, const N: usize>(
     logits: &mut [f32],
     targets: &[u16],
     losses: &mut [f32],
-    cap: f32,
+    cap: Option<f32>,
     share: f32,
 ) {
     let vocabulary = logits.len() / targets.len();
-    let inverse = 1.0 / cap;
+    let inverse = cap.map_or(0.0, |cap| 1.0 / cap);
     let slope = |z: f32| 1.0 - (inverse * z) * (inverse * z);
     let rows = logits.chunks_exact_mut(vocabulary).zip(targets).zip(losses);
     for ((logits, target), loss) in rows {
@@ -273,7 +274,7 @@ mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
     use crate::network::fused::check::{assert_close, random, run, with_threads};
-    use crate::network::operations::{composed, tied_loss, tied_losses};
+    use crate::network::operations::{composed, mean_loss, token_losses};
 
     fn targets(count: usize, vocabulary: usize) -> Vec<u16> {
         (0..count).map(|i| (i * 37 % vocabulary) as u16).collect()
@@ -284,18 +285,18 @@ mod tests {
         // The last size takes more than one block.
         for [count, vocabulary, width] in [[1, 1, 2], [3, 11, 16], [50, 300, 24], [70, 30_000, 8]] {
             let targets = targets(count, vocabulary);
-            for (cap, factor) in [(2.0, 1.0), (30.0, -3.5)] {
-                let results = [tied_loss, composed::tied_loss].map(|loss| {
+            for (cap, factor) in [(Some(2.0), 1.0), (Some(30.0), -3.5), (None, 1.0)] {
+                let results = [mean_loss, composed::mean_loss].map(|loss| {
                     run(&[[count, width], [vocabulary, width]], |mut x| {
-                        let embedding = x.remove(1);
-                        loss(x.remove(0), embedding, &targets, cap) * factor
+                        let head = x.remove(1);
+                        loss(x.remove(0), head, &targets, cap) * factor
                     })
                 });
                 assert_close(
                     &results[0],
                     &results[1],
                     2e-6,
-                    &format!("{count} {vocabulary} {cap}"),
+                    &format!("{count} {vocabulary} {cap:?}"),
                 );
                 // Gradients of a mean are small: compare them at their own size too.
                 let large = |x: &Vec<Vec<f32>>| {
@@ -315,8 +316,8 @@ mod tests {
             Tensor::<2>::from_data(data, &Device::flex())
         };
         let targets = targets(count, vocabulary);
-        let [fused, expected] = [tied_losses, composed::tied_losses].map(|losses| {
-            let found = losses(tensor(count, 1), tensor(vocabulary, 2), &targets, 15.0);
+        let [fused, expected] = [token_losses, composed::token_losses].map(|losses| {
+            let found = losses(tensor(count, 1), tensor(vocabulary, 2), &targets, Some(15.0));
             vec![found.into_data().try_into_vec::<f32>().unwrap()]
         });
         assert_close(&fused, &expected, 1e-6, "losses");
@@ -327,8 +328,8 @@ mod tests {
         let targets = targets(300, 500);
         let loss = || {
             run(&[[300, 64], [500, 64]], |mut x| {
-                let embedding = x.remove(1);
-                tied_loss(x.remove(0), embedding, &targets, 30.0)
+                let head = x.remove(1);
+                mean_loss(x.remove(0), head, &targets, Some(30.0))
             })
         };
         assert_eq!(with_threads(1, loss), with_threads(2, loss));

@@ -192,7 +192,7 @@ fn turn_kernel<const FMA: bool, const M: usize, const N: usize>(
     let heads = x.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(factors);
     for (index, ((x, output), factor)) in heads.enumerate() {
         let (gain, cosines, sines) = turns.of(first + index, half);
-        *factor = inverse_norm::<FMA>(x);
+        *factor = inverse_norm::<FMA>(x, f32::EPSILON);
         let scale = gain * *factor;
         let (x1, x2) = x.split_at(half);
         let (y1, y2) = output.split_at_mut(half);
@@ -252,7 +252,7 @@ mod tests {
 
     fn rotary(tokens: usize, heads: usize, head_width: usize) -> Rotary {
         let config = ModelConfig { width: heads * head_width, heads, ..ModelConfig::default() };
-        Rotary::new(&config, tokens, &Device::flex().autodiff())
+        Rotary::clockwise(&config, tokens, &Device::flex().autodiff())
     }
 
     #[test]

@@ -17,12 +17,12 @@ use super::simd::{dot, vectorised};
 #[backend_extension(Autodiff, Flex)]
 pub(in crate::network) trait RmsNorm: Backend {
     /// As [`composed::rms_norm`](crate::network::operations::composed::rms_norm).
-    fn rms_norm(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn rms_norm(x: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
 }
 
 impl RmsNorm for Flex {
-    fn rms_norm(x: FlexTensor) -> FlexTensor {
-        forward(&contiguous(x)).0
+    fn rms_norm(x: FlexTensor, epsilon: f32) -> FlexTensor {
+        forward(&contiguous(x), epsilon).0
     }
 }
 
@@ -44,9 +44,9 @@ impl Backward<Flex, 1> for Step {
 }
 
 impl<C: CheckpointStrategy> RmsNorm for Autodiff<Flex, C> {
-    fn rms_norm(x: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn rms_norm(x: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
         let node = x.node();
-        let (output, factors) = forward(&contiguous(x.into_primitive()));
+        let (output, factors) = forward(&contiguous(x.into_primitive()), epsilon);
         match Step.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(preparation) => {
                 preparation.finish((output.clone(), factors.into()), output)
@@ -56,7 +56,7 @@ impl<C: CheckpointStrategy> RmsNorm for Autodiff<Flex, C> {
     }
 }
 
-fn forward(x: &FlexTensor) -> (FlexTensor, Vec<f32>) {
+fn forward(x: &FlexTensor, epsilon: f32) -> (FlexTensor, Vec<f32>) {
     let width = last_dimension(x);
     let x_values = values(x);
     let rows = rows_per_task(width);
@@ -66,7 +66,7 @@ fn forward(x: &FlexTensor) -> (FlexTensor, Vec<f32>) {
         .par_chunks_mut(rows * width)
         .zip(x_values.par_chunks(rows * width))
         .zip(factors.par_chunks_mut(rows))
-        .for_each(|((output, x), factors)| normalise(x, output, factors));
+        .for_each(|((output, x), factors)| normalise(x, output, factors, epsilon));
     (tensor(output, x.shape()), factors)
 }
 
@@ -84,7 +84,7 @@ fn backward(output: &FlexTensor, factors: &[f32], gradient: FlexTensor) -> FlexT
 
 vectorised! {
     /// Rows of x to rows of y = x·f with f = 1 / √(mean(x²) + ε).
-    fn normalise(x: &[f32], output: &mut [f32], factors: &mut [f32]) = normalise_kernel
+    fn normalise(x: &[f32], output: &mut [f32], factors: &mut [f32], epsilon: f32) = normalise_kernel
 }
 
 #[inline(always)]
@@ -92,21 +92,22 @@ fn normalise_kernel<const FMA: bool, const M: usize, const N: usize>(
     x: &[f32],
     output: &mut [f32],
     factors: &mut [f32],
+    epsilon: f32,
 ) {
     let width = x.len() / factors.len();
     let rows = x.chunks_exact(width).zip(output.chunks_exact_mut(width));
     for ((x, output), factor) in rows.zip(factors) {
-        *factor = inverse_norm::<FMA>(x);
+        *factor = inverse_norm::<FMA>(x, epsilon);
         for (output, x) in output.iter_mut().zip(x) {
             *output = *factor * x;
         }
     }
 }
 
-/// 1 / √(mean(x²) + ε), ε being the machine epsilon of `f32`.
+/// 1 / √(mean(x²) + ε).
 #[inline(always)]
-pub(super) fn inverse_norm<const FMA: bool>(x: &[f32]) -> f32 {
-    1.0 / (dot::<FMA>(x, x) / x.len() as f32 + f32::EPSILON).sqrt()
+pub(super) fn inverse_norm<const FMA: bool>(x: &[f32], epsilon: f32) -> f32 {
+    1.0 / (dot::<FMA>(x, x) / x.len() as f32 + epsilon).sqrt()
 }
 
 vectorised! {
@@ -138,22 +139,24 @@ mod tests {
     #[test]
     fn values_and_gradients_are_those_of_the_definition() {
         for shape in [[1, 1, 1], [3, 5, 7], [1, 2, 192], [4, 33, 50]] {
-            let fused = run(&[shape], |mut x| rms_norm(x.remove(0)));
-            let expected = run(&[shape], |mut x| composed::rms_norm(x.remove(0)));
-            assert_close(&fused, &expected, 1e-6, &format!("{shape:?}"));
+            for epsilon in [f32::EPSILON, 0.5] {
+                let fused = run(&[shape], |mut x| rms_norm(x.remove(0), epsilon));
+                let expected = run(&[shape], |mut x| composed::rms_norm(x.remove(0), epsilon));
+                assert_close(&fused, &expected, 1e-6, &format!("{shape:?} {epsilon}"));
+            }
         }
     }
 
     #[test]
     fn a_row_of_zeros_stays_zero_and_passes_its_gradient() {
         let zero = |x: burn::tensor::Tensor<2>| x * 0.0;
-        let fused = run(&[[2, 8]], |mut x| rms_norm(zero(x.remove(0))));
+        let fused = run(&[[2, 8]], |mut x| rms_norm(zero(x.remove(0)), 1e-5));
         assert!(fused.iter().flatten().all(|x| *x == 0.0));
     }
 
     #[test]
     fn the_number_of_threads_changes_no_bit() {
-        let norm = || run(&[[900, 70]], |mut x| rms_norm(x.remove(0)));
+        let norm = || run(&[[900, 70]], |mut x| rms_norm(x.remove(0), 1e-5));
         assert_eq!(with_threads(1, norm), with_threads(2, norm));
     }
 }

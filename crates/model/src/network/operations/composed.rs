@@ -4,13 +4,13 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use crate::network::rotary::Rotary;
 
-/// x / √(mean(x²) + ε) over the last dimension, without gain; ε is the machine epsilon of `f32`.
-pub(in crate::network) fn rms_norm<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+/// x / √(mean(x²) + ε) over the last dimension, without gain.
+pub(in crate::network) fn rms_norm<const D: usize>(x: Tensor<D>, epsilon: f32) -> Tensor<D> {
     let mean_square = x.clone().square().mean_dim(D - 1);
-    x / (mean_square + f64::from(f32::EPSILON)).sqrt()
+    x / (mean_square + f64::from(epsilon)).sqrt()
 }
 
-/// RMS-normalises each head of `[rows, tokens, heads, d]`, turns it by its position, and scales it by the
+/// RMS-normalises each head of `[rows, tokens, heads, d]` with the machine epsilon of `f32`, turns it by its position, and scales it by the
 /// gain of its head.
 pub(in crate::network) fn prepare_heads(
     x: Tensor<4>,
@@ -18,7 +18,7 @@ pub(in crate::network) fn prepare_heads(
     rotary: &Rotary,
 ) -> Tensor<4> {
     let heads = x.dims()[2];
-    let turned = rotary.turn(rms_norm(x));
+    let turned = rotary.turn(rms_norm(x, f32::EPSILON));
     match gain {
         Some(gain) => turned * gain.reshape([1, 1, heads, 1]),
         None => turned,
@@ -30,9 +30,17 @@ pub(in crate::network) fn relu_squared(x: Tensor<2>) -> Tensor<2> {
     activation::relu(x).square()
 }
 
-/// cap · tanh(x / cap).
-pub(in crate::network) fn soft_cap(x: Tensor<2>, cap: f32) -> Tensor<2> {
-    (x / cap).tanh() * cap
+/// max(x, 0)ᵖ.
+pub(in crate::network) fn relu_power(x: Tensor<2>, power: u32) -> Tensor<2> {
+    activation::relu(x).powf_scalar(f64::from(power))
+}
+
+/// cap · tanh(x / cap), or x where there is no cap.
+pub(in crate::network) fn soft_cap(x: Tensor<2>, cap: Option<f32>) -> Tensor<2> {
+    match cap {
+        Some(cap) => (x / cap).tanh() * cap,
+        None => x,
+    }
 }
 
 /// −ln softmax(logits)\[target\] for each row of `[n, vocabulary]`.
@@ -42,27 +50,27 @@ fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     log_probabilities.gather(1, targets.reshape([count, 1])).reshape([count]).neg()
 }
 
-/// The mean of [`cross_entropy`] over the soft-capped logits `hidden`·`embedding`ᵀ.
-pub(in crate::network) fn tied_loss(
+/// The mean of [`cross_entropy`] over the soft-capped logits `hidden`·`head`ᵀ.
+pub(in crate::network) fn mean_loss(
     hidden: Tensor<2>,
-    embedding: Tensor<2>,
+    head: Tensor<2>,
     targets: &[u16],
-    cap: f32,
+    cap: Option<f32>,
 ) -> Tensor<1> {
-    tied_losses(hidden, embedding, targets, cap).mean()
+    token_losses(hidden, head, targets, cap).mean()
 }
 
-/// [`cross_entropy`] of each target for the soft-capped logits `hidden`·`embedding`ᵀ.
-pub(in crate::network) fn tied_losses(
+/// [`cross_entropy`] of each target for the soft-capped logits `hidden`·`head`ᵀ.
+pub(in crate::network) fn token_losses(
     hidden: Tensor<2>,
-    embedding: Tensor<2>,
+    head: Tensor<2>,
     targets: &[u16],
-    cap: f32,
+    cap: Option<f32>,
 ) -> Tensor<1> {
     let targets: Vec<i32> = targets.iter().map(|target| i32::from(*target)).collect();
     let targets = TensorData::new(targets, [hidden.dims()[0]]);
     let targets = Tensor::from_data(targets, &hidden.device());
-    cross_entropy(soft_cap(hidden.matmul(embedding.transpose()), cap), targets)
+    cross_entropy(soft_cap(hidden.matmul(head.transpose()), cap), targets)
 }
 
 /// Causal softmax attention with scores divided by √d.
@@ -83,6 +91,28 @@ pub(in crate::network) fn causal_attention(
     let future = Tensor::<2>::full([tokens, tokens], f32::NEG_INFINITY, &device).triu(1);
     let weights = activation::softmax(scores + future.unsqueeze::<4>(), 3);
     weights.matmul(values).swap_dims(1, 2)
+}
+
+/// Softmax attention with scores divided by √d, in which every token looks at the first `lengths[row]`
+/// tokens of its row.
+///
+/// Queries, keys, values and the result are `[rows, tokens, heads, d]`.
+pub(in crate::network) fn full_attention(
+    queries: Tensor<4>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    lengths: &[usize],
+) -> Tensor<4> {
+    let [rows, tokens, _, width] = queries.dims();
+    let seen = |at: usize| at % tokens < lengths[at / tokens];
+    let mask: Vec<f32> =
+        (0..rows * tokens).map(|at| if seen(at) { 0.0 } else { f32::NEG_INFINITY }).collect();
+    let mask = TensorData::new(mask, [rows, 1, 1, tokens]);
+    let mask = Tensor::<4>::from_data(mask, &queries.device());
+    let queries = queries.swap_dims(1, 2) / (width as f64).sqrt();
+    let scores = queries.matmul(keys.swap_dims(1, 2).swap_dims(2, 3));
+    let weights = activation::softmax(scores + mask, 3);
+    weights.matmul(values.swap_dims(1, 2)).swap_dims(1, 2)
 }
 
 /// Repeats each of the key or value heads for the neighbouring query heads that share it.

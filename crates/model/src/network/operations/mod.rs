@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::backend::Dispatch;
 use burn::tensor::{Device, Tensor};
 
-pub(super) use self::composed::soft_cap;
+pub(super) use self::composed::{full_attention, soft_cap};
 use super::fused::{
     CausalAttention, CrossEntropies, MeanCrossEntropy, PrepareHeads, ReluSquared, RmsNorm,
 };
@@ -30,12 +30,20 @@ fn fused(device: &Device) -> bool {
     !COMPOSED_ONLY.load(Ordering::Relaxed) && *device == Device::flex()
 }
 
-/// x / √(mean(x²) + ε) over the last dimension, without gain; ε is the machine epsilon of `f32`.
-pub(super) fn rms_norm<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+/// x / √(mean(x²) + ε) over the last dimension, without gain.
+pub(super) fn rms_norm<const D: usize>(x: Tensor<D>, epsilon: f32) -> Tensor<D> {
     if !fused(&x.device()) {
-        return composed::rms_norm(x);
+        return composed::rms_norm(x, epsilon);
     }
-    Tensor::from_dispatch(Dispatch::rms_norm(x.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::rms_norm(x.into_dispatch(), epsilon))
+}
+
+/// max(x, 0)ᵖ; p = 2 is the fast one.
+pub(super) fn relu_power(x: Tensor<2>, power: u32) -> Tensor<2> {
+    match power {
+        2 => relu_squared(x),
+        _ => composed::relu_power(x, power),
+    }
 }
 
 /// max(x, 0)².
@@ -46,7 +54,7 @@ pub(super) fn relu_squared(x: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::relu_squared(x.into_dispatch()))
 }
 
-/// RMS-normalises each head of `[rows, tokens, heads, d]`, turns it by its position, and scales it by the
+/// RMS-normalises each head of `[rows, tokens, heads, d]` with the machine epsilon of `f32`, turns it by its position, and scales it by the
 /// gain of its head.
 pub(super) fn prepare_heads(x: Tensor<4>, gain: Option<Tensor<1>>, rotary: &Rotary) -> Tensor<4> {
     let device = x.device();
@@ -62,40 +70,40 @@ pub(super) fn prepare_heads(x: Tensor<4>, gain: Option<Tensor<1>>, rotary: &Rota
     ))
 }
 
-/// Mean of −ln softmax(logits)\[target\] over the rows of `hidden`, `[n, width]`, with the soft-capped
-/// logits cap · tanh(hidden · embeddingᵀ / cap).
-pub(super) fn tied_loss(
+/// Mean of −ln softmax(logits)\[target\] over the rows of `hidden`, `[n, width]`, with the
+/// [soft-capped](soft_cap) logits `hidden`·`head`ᵀ.
+pub(super) fn mean_loss(
     hidden: Tensor<2>,
-    embedding: Tensor<2>,
+    head: Tensor<2>,
     targets: &[u16],
-    cap: f32,
+    cap: Option<f32>,
 ) -> Tensor<1> {
     if !fused(&hidden.device()) {
-        return composed::tied_loss(hidden, embedding, targets, cap);
+        return composed::mean_loss(hidden, head, targets, cap);
     }
     Tensor::from_dispatch(Dispatch::mean_cross_entropy(
         hidden.into_dispatch(),
-        embedding.into_dispatch(),
+        head.into_dispatch(),
         targets.to_vec(),
         cap,
     ))
 }
 
-/// The terms of [`tied_loss`], one per row.
-pub(super) fn tied_losses(
+/// The terms of [`mean_loss`], one per row.
+pub(super) fn token_losses(
     hidden: Tensor<2>,
-    embedding: Tensor<2>,
+    head: Tensor<2>,
     targets: &[u16],
-    cap: f32,
+    cap: Option<f32>,
 ) -> Tensor<1> {
     let device = hidden.device();
     // The fused version has no gradient: training asks for the mean.
     if !fused(&device) || device.is_autodiff() {
-        return composed::tied_losses(hidden, embedding, targets, cap);
+        return composed::token_losses(hidden, head, targets, cap);
     }
     Tensor::from_dispatch(Dispatch::cross_entropies(
         hidden.into_dispatch(),
-        embedding.into_dispatch(),
+        head.into_dispatch(),
         targets.to_vec(),
         cap,
     ))

@@ -3,10 +3,10 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use super::linear::{Linear, parameter};
-use super::operations;
-use super::rotary::Rotary;
-use super::tap::Tap;
+use crate::network::linear::{Linear, parameter};
+use crate::network::operations;
+use crate::network::rotary::Rotary;
+use crate::network::tap::Tap;
 use crate::{Architecture, ModelConfig};
 
 /// Queries and keys are RMS-normalised per head, turned by their position, and (golf) the queries scaled by

@@ -4,11 +4,11 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::attention::Attention;
-use super::linear::parameter;
 use super::mlp::Mlp;
-use super::operations::rms_norm;
-use super::rotary::Rotary;
-use super::tap::Tap;
+use crate::network::linear::parameter;
+use crate::network::operations::rms_norm;
+use crate::network::rotary::Rotary;
+use crate::network::tap::Tap;
 use crate::{Architecture, ModelConfig};
 
 /// x ← x + Attention(rms(x)), then x ← x + MLP(rms(x)).
@@ -52,9 +52,9 @@ impl Block {
             }
             _ => x,
         };
-        let attended = self.attn.forward(rms_norm(x.clone()), rotary, tap);
+        let attended = self.attn.forward(rms_norm(x.clone(), f32::EPSILON), rotary, tap);
         let x = x + scaled(attended, self.attn_scale.as_ref());
-        let transformed = self.mlp.forward(rms_norm(x.clone()), tap);
+        let transformed = self.mlp.forward(rms_norm(x.clone(), f32::EPSILON), tap);
         x + scaled(transformed, self.mlp_scale.as_ref())
     }
 }

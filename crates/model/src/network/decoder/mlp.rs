@@ -3,16 +3,18 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::linear::Linear;
-use super::operations;
-use super::tap::Tap;
 use crate::ModelConfig;
+use crate::network::linear::Linear;
+use crate::network::operations;
+use crate::network::tap::Tap;
 
-/// width → mlp_width, ReLU squared, mlp_width → width.
+/// width → mlp_width, a power of ReLU, mlp_width → width.
 #[derive(Module, Debug)]
 pub(super) struct Mlp {
     fc: Linear,
     proj: Linear,
+    #[module(skip)]
+    power: u32,
 }
 
 impl Mlp {
@@ -20,12 +22,13 @@ impl Mlp {
         Self {
             fc: Linear::new(config.width, config.mlp_width(), device),
             proj: Linear::new(config.mlp_width(), config.width, device),
+            power: config.activation_power,
         }
     }
 
     pub(super) fn forward(&self, x: Tensor<2>, tap: &mut Tap<'_>) -> Tensor<2> {
         tap.show(&[&self.fc.weight], &x);
-        let hidden = operations::relu_squared(self.fc.forward(x));
+        let hidden = operations::relu_power(self.fc.forward(x), self.power);
         tap.show(&[&self.proj.weight], &hidden);
         self.proj.forward(hidden)
     }

@@ -1,0 +1,238 @@
+//! The BERT encoder: learned positions and token types, LayerNorm after each branch, GELU.
+//!
+//! Fields have the names of Hugging Face checkpoints, without the leading `bert.` that some have. Source:
+//! arXiv 1810.04805; the blocks are those of arXiv 1706.03762, section 3.1.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, activation};
+
+use super::linear::{Affine, Linear};
+use super::norm::LayerNorm;
+use super::operations;
+use super::path::Names;
+use super::tap::{InputObserver, Tap};
+use super::tokens::{Tokens, assert_known};
+use crate::bind::{Gradients, bound, gradients};
+use crate::{Architecture, ModelConfig, ModelError, NamedWeights};
+
+/// A network that gives each token a hidden state from the tokens on both sides of it.
+///
+/// Made by [`Encoder::from_weights`].
+#[derive(Module, Debug)]
+pub struct Encoder {
+    embeddings: Embeddings,
+    encoder: Layers,
+    #[module(skip)]
+    config: ModelConfig,
+}
+
+/// Rows of tokens of one length, with what BERT wants to know of them.
+#[derive(Clone, Copy, Debug)]
+pub struct EncoderInput<'a> {
+    /// Token ids, row after row.
+    pub tokens: &'a [u16],
+    /// The type of each token: 0 for the first text, 1 for the second.
+    pub types: &'a [u16],
+    /// Tokens of each row that are text; what comes after them is padding, which no token looks at.
+    pub lengths: &'a [usize],
+}
+
+impl Encoder {
+    /// The network with all weights at zero, none of them allocated yet.
+    pub(super) fn skeleton(config: &ModelConfig, device: &Device) -> Self {
+        Self {
+            embeddings: Embeddings::new(config, device),
+            encoder: Layers {
+                layer: (0..config.layers).map(|_| Layer::new(config, device)).collect(),
+            },
+            config: config.clone(),
+        }
+    }
+
+    /// The network of a configuration with the given weights.
+    ///
+    /// On a device with automatic differentiation every weight takes a gradient.
+    ///
+    /// # Errors
+    /// If the configuration is not valid or not BERT's, or a weight is missing, unknown, or of another
+    /// shape.
+    pub fn from_weights(
+        config: &ModelConfig,
+        weights: &NamedWeights,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        config.validate()?;
+        if config.architecture != Architecture::Bert {
+            return Err(ModelError::Config {
+                key: "architecture",
+                value: format!("{:?}", config.architecture).to_lowercase(),
+                expected: "must be bert: the others are no encoders".to_owned(),
+            });
+        }
+        bound(Self::skeleton(config, device), weights, device)
+    }
+
+    /// The configuration the network was built from.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The hidden states after the last block, `[tokens, width]`; those of padding mean nothing.
+    ///
+    /// # Panics
+    /// If the rows are not of one length, are longer than the context, have no text, or hold an id or type
+    /// that the network does not know.
+    pub fn hidden(&self, input: EncoderInput<'_>) -> Tensor<2> {
+        self.hidden_through(input, &mut Tap::closed())
+    }
+
+    /// Runs the network forward and shows the input of every linear layer to an observer, padding
+    /// included; as [`Transformer::observe_inputs`](crate::Transformer::observe_inputs).
+    ///
+    /// # Panics
+    /// As [`Encoder::hidden`].
+    pub fn observe_inputs(&self, input: EncoderInput<'_>, observer: &mut InputObserver<'_>) {
+        let mut names = Names::default();
+        self.visit(&mut names);
+        self.hidden_through(input, &mut Tap::open(names.found, observer));
+    }
+
+    /// Runs a loss backwards; as [`Transformer::gradients`](crate::Transformer::gradients).
+    pub fn gradients(&self, loss: &Tensor<1>, weights: &NamedWeights) -> Gradients {
+        gradients(loss, weights, |collect| self.visit(collect))
+    }
+
+    fn hidden_through(&self, input: EncoderInput<'_>, tap: &mut Tap<'_>) -> Tensor<2> {
+        let EncoderInput { tokens, types, lengths } = input;
+        let row = tokens.len() / lengths.len().max(1);
+        assert_eq!(row * lengths.len(), tokens.len(), "one length per row");
+        assert_eq!(types.len(), tokens.len(), "one type per token");
+        assert!(lengths.iter().all(|length| (1..=row).contains(length)), "rows with text");
+        assert_known(types, self.config.token_types);
+        let tokens = Tokens::new(tokens, row, self.config.vocabulary_size);
+        let types = Tokens::new(types, row, self.config.token_types);
+        let start = self.embeddings.forward(&tokens, &types);
+        self.encoder.layer.iter().fold(start, |x, layer| layer.forward(x, lengths, tap))
+    }
+}
+
+/// norm(token + position + type).
+#[derive(Module, Debug)]
+struct Embeddings {
+    word_embeddings: Linear,
+    position_embeddings: Linear,
+    token_type_embeddings: Linear,
+    layer_norm: LayerNorm,
+}
+
+impl Embeddings {
+    fn new(config: &ModelConfig, device: &Device) -> Self {
+        let table = |rows: usize| Linear::new(config.width, rows, device);
+        Self {
+            word_embeddings: table(config.vocabulary_size),
+            position_embeddings: table(config.context),
+            token_type_embeddings: table(config.token_types),
+            layer_norm: LayerNorm::new(config.width, config.norm_epsilon, device),
+        }
+    }
+
+    fn forward(&self, tokens: &Tokens<'_>, types: &Tokens<'_>) -> Tensor<2> {
+        let sum = tokens.embedded(self.word_embeddings.weight.val())
+            + tokens.positions(self.position_embeddings.weight.val())
+            + types.embedded(self.token_type_embeddings.weight.val());
+        self.layer_norm.forward(sum)
+    }
+}
+
+#[derive(Module, Debug)]
+struct Layers {
+    layer: Vec<Layer>,
+}
+
+/// x ← norm(x + Attention(x)), then x ← norm(x + MLP(x)).
+#[derive(Module, Debug)]
+struct Layer {
+    attention: AttentionBranch,
+    intermediate: Intermediate,
+    output: BranchOutput,
+}
+
+impl Layer {
+    fn new(config: &ModelConfig, device: &Device) -> Self {
+        let (width, hidden) = (config.width, config.mlp_width());
+        let matrix = || Affine::new(width, width, device);
+        let self_attention =
+            SelfAttention { query: matrix(), key: matrix(), value: matrix(), heads: config.heads };
+        Self {
+            attention: AttentionBranch {
+                self_attention,
+                output: BranchOutput::new(width, config, device),
+            },
+            intermediate: Intermediate { dense: Affine::new(width, hidden, device) },
+            output: BranchOutput::new(hidden, config, device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<2>, lengths: &[usize], tap: &mut Tap<'_>) -> Tensor<2> {
+        let attended = self.attention.self_attention.forward(x.clone(), lengths, tap);
+        let x = self.attention.output.forward(attended, x, tap);
+        tap.show(&[&self.intermediate.dense.weight], &x);
+        let hidden = activation::gelu(self.intermediate.dense.forward(x.clone()));
+        self.output.forward(hidden, x, tap)
+    }
+}
+
+#[derive(Module, Debug)]
+struct AttentionBranch {
+    self_attention: SelfAttention,
+    output: BranchOutput,
+}
+
+#[derive(Module, Debug)]
+struct Intermediate {
+    dense: Affine,
+}
+
+/// Softmax attention over the text of a row with scores divided by √d.
+#[derive(Module, Debug)]
+struct SelfAttention {
+    query: Affine,
+    key: Affine,
+    value: Affine,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl SelfAttention {
+    fn forward(&self, x: Tensor<2>, lengths: &[usize], tap: &mut Tap<'_>) -> Tensor<2> {
+        tap.show(&[&self.query.weight, &self.key.weight, &self.value.weight], &x);
+        let [positions, width] = x.dims();
+        let rows = lengths.len();
+        let [queries, keys, values] = [&self.query, &self.key, &self.value].map(|matrix| {
+            let y = matrix.forward(x.clone());
+            y.reshape([rows, positions / rows, self.heads, width / self.heads])
+        });
+        operations::full_attention(queries, keys, values, lengths).reshape([positions, width])
+    }
+}
+
+/// The end of a branch: norm(dense(y) + x).
+#[derive(Module, Debug)]
+struct BranchOutput {
+    dense: Affine,
+    layer_norm: LayerNorm,
+}
+
+impl BranchOutput {
+    fn new(inputs: usize, config: &ModelConfig, device: &Device) -> Self {
+        Self {
+            dense: Affine::new(inputs, config.width, device),
+            layer_norm: LayerNorm::new(config.width, config.norm_epsilon, device),
+        }
+    }
+
+    fn forward(&self, y: Tensor<2>, x: Tensor<2>, tap: &mut Tap<'_>) -> Tensor<2> {
+        tap.show(&[&self.dense.weight], &y);
+        self.layer_norm.forward(self.dense.forward(y) + x)
+    }
+}
