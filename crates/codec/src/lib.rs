@@ -38,6 +38,7 @@ mod paper;
 mod quantized;
 mod rans;
 mod raw;
+mod scale_grid;
 mod shape;
 mod size;
 
@@ -56,6 +57,7 @@ pub use file::{Overwrite, read_bytes, read_file, write_bytes, write_file};
 pub use paper::{PaperBits, paper_bits};
 pub use quantized::{QuantizedTensor, Reconstruction};
 pub use raw::{FloatType, RawTensor};
+pub use scale_grid::round_scale;
 pub use size::SizeSplit;
 
 /// The decoder that needs nothing but Python and NumPy, as text: where decoder code counts towards a size,

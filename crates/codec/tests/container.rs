@@ -136,6 +136,39 @@ fn huge_declared_shapes_are_refused_before_allocating() {
     }
 }
 
+/// Equal scales take three bytes however many they are, so only elements may vouch for their number.
+#[test]
+fn scales_of_a_tensor_without_elements_are_few() {
+    let side = [0, 0, 0, 3 << 2, 0, 0];
+    let file = |rows: &[u8]| {
+        let mut directory = vec![1, 0, 1, b'a', 2, 1, 0, 0, 0, 0x80, 0x3f, 2];
+        directory.extend(rows);
+        directory.extend([0, side.len() as u8]);
+        directory.extend(crc32fast::hash(&side).to_le_bytes());
+        let mut file = with_directory(&directory);
+        file.extend(side);
+        backslash_codec::reseal(&mut file, directory.len());
+        file
+    };
+    let error = decode(&file(&[0x81, 0x80, 0x40]), &Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("scales"), "{error}");
+    let tensor = |rows: usize| {
+        Tensor::Quantized(QuantizedTensor {
+            shape: vec![rows, 0],
+            codes: Vec::new(),
+            step: 1.0,
+            row_scales: Some(vec![1.0; rows]),
+            column_scales: None,
+            reconstruction: Reconstruction::Uniform,
+        })
+    };
+    for (rows, fits) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+        let mut artifact = Artifact::default();
+        artifact.tensors.insert("a".into(), tensor(rows));
+        assert_eq!(encode(&artifact).is_ok(), fits);
+    }
+}
+
 #[test]
 fn wrong_directories_are_refused() {
     let empty = |name: &[u8]| [&[0, name.len() as u8], name, &[0, 0, 0, 0, 0, 0, 0, 0]].concat();

@@ -6,6 +6,7 @@ mod directory;
 mod header;
 mod inspection;
 mod reader;
+mod scales;
 mod verification;
 mod writer;
 

@@ -7,6 +7,7 @@ use super::bytes;
 use super::codes;
 use super::directory::{self, Body, Entry};
 use super::header::{self, Header};
+use super::scales;
 use crate::artifact::{Artifact, Tensor};
 use crate::cursor::Cursor;
 use crate::error::CodecError;
@@ -149,9 +150,9 @@ fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError
             let (rows, columns) = matrix_shape(shape);
             let mut side = Cursor::new(sections[0], name);
             let codes = codes::decode(*coder, Layout::new(shape), &mut side, &sections[1..], name)?;
-            let row_scales = row_scales.then(|| read_scales(&mut side, rows, name)).transpose()?;
+            let row_scales = row_scales.then(|| scales::read(&mut side, rows, name)).transpose()?;
             let column_scales =
-                column_scales.then(|| read_scales(&mut side, columns, name)).transpose()?;
+                column_scales.then(|| scales::read(&mut side, columns, name)).transpose()?;
             side.finish()?;
             Ok(Content::Tensor(Tensor::Quantized(QuantizedTensor {
                 shape: shape.clone(),
@@ -163,19 +164,4 @@ fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError
             })))
         }
     }
-}
-
-/// Scales: a byte coder, the stored length, the coded f32 values.
-pub(super) fn read_scales(
-    cursor: &mut Cursor,
-    count: usize,
-    name: &str,
-) -> Result<Vec<f32>, CodecError> {
-    let coder = directory::read_coder(cursor)?;
-    let length = cursor.length()?;
-    let bytes = bytes::decompress(coder, cursor.take(length)?, count as u64 * 4, 4, name)?;
-    Ok(bytes
-        .chunks_exact(4)
-        .map(|scale| f32::from_le_bytes(scale.try_into().expect("4 bytes")))
-        .collect())
 }

@@ -4,9 +4,8 @@ use rayon::prelude::*;
 
 use super::codes::{self, Effort};
 use super::directory::{self, Body, Entry, Section};
-use super::{HEADER_BYTES, bytes, header};
+use super::{HEADER_BYTES, bytes, header, scales};
 use crate::artifact::{Artifact, Tensor};
-use crate::cursor::write_varint;
 use crate::error::CodecError;
 use crate::quantized::QuantizedTensor;
 use crate::size::SizeSplit;
@@ -135,16 +134,16 @@ fn encode_quantized(
     effort: Effort,
 ) -> Result<EncodedEntry, CodecError> {
     tensor.validate(name)?;
+    let (row_scales, column_scales) = (tensor.row_scales.is_some(), tensor.column_scales.is_some());
+    if directory::has_idle_scales(&tensor.shape, row_scales, column_scales) {
+        return Err(CodecError::invalid(name, "the tensor has no elements, but over 2^20 scales"));
+    }
     let mut split = SizeSplit::default();
     let encoded = codes::encode(tensor, effort);
     let mut side = encoded.tables;
     split.tables = side.len() as u64;
     for scales in tensor.row_scales.iter().chain(&tensor.column_scales) {
-        let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-        let (coder, stored) = bytes::compress(&bytes, 4, effort);
-        side.push(coder as u8);
-        write_varint(&mut side, stored.len() as u64);
-        side.extend(stored);
+        scales::write(scales, effort, &mut side);
     }
     split.scales = side.len() as u64 - split.tables;
     split.payload = encoded.blocks.iter().map(|block| block.len() as u64).sum();
@@ -155,8 +154,8 @@ fn encode_quantized(
         coder: encoded.coder,
         step: tensor.step,
         reconstruction: tensor.reconstruction,
-        row_scales: tensor.row_scales.is_some(),
-        column_scales: tensor.column_scales.is_some(),
+        row_scales,
+        column_scales,
     };
     Ok(EncodedEntry { name: name.to_owned(), body, sections, split })
 }
