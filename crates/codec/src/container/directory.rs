@@ -23,6 +23,12 @@ pub(super) struct Section {
     pub(super) checksum: u32,
 }
 
+impl Section {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self { length: bytes.len() as u64, checksum: crc32fast::hash(bytes) }
+    }
+}
+
 /// What an entry is and how it is coded.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Body {
@@ -104,7 +110,7 @@ pub(super) fn has_idle_scales(shape: &[usize], row_scales: bool, column_scales: 
     shape.contains(&0) && scales(shape, row_scales, column_scales) > MAX_IDLE_SCALES
 }
 
-pub(super) fn write(entries: &[Entry]) -> Vec<u8> {
+pub(super) fn write<'a>(entries: impl ExactSizeIterator<Item = &'a Entry>) -> Vec<u8> {
     let mut out = Vec::new();
     write_varint(&mut out, entries.len() as u64);
     let mut previous: &[u8] = &[];
