@@ -267,6 +267,25 @@ def raw(coder, data, length, width):
     return planes.reshape(width, -1).T.tobytes() if length else b""
 
 
+def grid(k):
+    """2^(k/32) as f32: its mantissa is the greatest m with (2m - 1)^32 <= 2^(768 + k mod 32)."""
+    m = 0
+    for b in range(23, -1, -1): m += ((2 * (m + (1 << b)) - 1) ** 32 <= 1 << 768 + k % 32) << b
+    return m * 2.0 ** (k // 32 - 23)
+
+
+def scales(c, count):
+    first = c.u8()
+    form = first >> 2
+    low, distance = (unzigzag(c.varint()), c.varint()) if form == 3 else (0, 0)
+    kind = ("<f4", "<f2", "<u2", "<u2" if distance > 255 else "u1")[form]
+    if form == 3 and distance == 0: return np.full(count, grid(low), "<f4")
+    values = np.frombuffer(raw(first & 3, c.take(c.varint()), count * int(kind[-1]), int(kind[-1])), kind)
+    if form == 2: values = (values.astype("<u4") << 16).view("<f4")
+    if form == 3: values = np.array([grid(k) for k in range(low, low + distance + 1)], "<f4")[values]
+    return values.astype("<f4")
+
+
 def decode(data):
     """Metadata and tensors: a quantised tensor is a dict of codes, step, scales; others are (type, bytes)."""
     assert data[:8] == b"\x89BSL\r\n\x1a\n" and data[8:10] == b"\1\0", "not a .bsl file of version 1"
@@ -308,17 +327,15 @@ def decode(data):
         per_block = max(1, 2**20 // width) * width
         c = Cursor(section())
         parameters = (mix_parameters, rans_classes)[coder == 0](c, -(-count // width), width)
-        scales = [None, None]
+        factors = [None, None]
         for axis in (0, 1):
-            if flags >> axis & 1:
-                how, n = c.u8(), matrix[axis] * 4
-                scales[axis] = np.frombuffer(raw(how, c.take(c.varint()), n, 4), "<f4")
+            if flags >> axis & 1: factors[axis] = scales(c, matrix[axis])
         assert c.at == len(c.data), "side section of %r" % key
         codes = np.zeros(count, np.int64)
         for start in range(0, count, per_block):
             n = min(per_block, count - start)
             codes[start:start + n] = (mix_codes, rans_codes)[coder == 0](section(), n, width, start // width, parameters)
-        result[key] = dict(shape=shape, codes=codes.astype(np.int32), step=step, shrink=shrink, rows=scales[0], columns=scales[1])
+        result[key] = dict(shape=shape, codes=codes.astype(np.int32), step=step, shrink=shrink, rows=factors[0], columns=factors[1])
     assert at == len(data) and d.at == len(d.data), "the sections do not cover the file"
     return result
 
@@ -337,5 +354,5 @@ def dequantise(t):
 if __name__ == "__main__":
     content = decode(open(sys.argv[1], "rb").read())
     tensors = {k: dequantise(v) if "codes" in v else np.frombuffer(v["bytes"], np.uint8) for k, v in content.items() if isinstance(v, dict)}
-    for k, v in tensors.items(): print(k, v.shape, zlib.crc32(content[k].get("codes", v).tobytes()))
+    for k, v in tensors.items(): print(k, v.shape, zlib.crc32(content[k].get("codes", v).tobytes()), zlib.crc32(v.tobytes()))
     if len(sys.argv) > 2: np.savez(sys.argv[2], **tensors)

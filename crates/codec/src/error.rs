@@ -1,6 +1,6 @@
 //! The one error of the crate. Each variant is a kind of failure a caller can act on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why encoding, decoding, reading or writing failed.
 #[derive(Debug, thiserror::Error)]
@@ -79,5 +79,19 @@ impl CodecError {
 
     pub(crate) fn invalid(place: &str, problem: impl Into<String>) -> Self {
         Self::InvalidArgument { place: place.to_owned(), problem: problem.into() }
+    }
+
+    /// Names the file before the place, where the error has one.
+    pub(crate) fn in_file(mut self, path: &Path) -> Self {
+        match &mut self {
+            Self::Corrupt { place, .. }
+            | Self::Truncated { place, .. }
+            | Self::LimitExceeded { place, .. }
+            | Self::InvalidArgument { place, .. } => {
+                *place = format!("{}: {place}", path.display())
+            }
+            Self::UnsupportedVersion { .. } | Self::Io { .. } | Self::Exists { .. } => {}
+        }
+        self
     }
 }

@@ -1,8 +1,10 @@
 //! Files: read with a limit, written whole or not at all.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 use crate::container::{Limits, decode, encode};
 use crate::{Artifact, CodecError};
@@ -39,31 +41,79 @@ pub fn write_file(
 ///
 /// [`CodecError::Exists`] and [`CodecError::Io`].
 pub fn write_bytes(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<u64, CodecError> {
-    let failed = |source| CodecError::Io { path: path.to_owned(), source };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut temporary =
-        tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder).map_err(failed)?;
-    temporary.write_all(bytes).map_err(failed)?;
-    temporary.as_file().sync_all().map_err(failed)?;
-    let persisted = match overwrite {
-        Overwrite::Refuse => temporary.persist_noclobber(path),
-        Overwrite::Replace => temporary.persist(path),
-    };
-    match persisted {
-        Ok(_) => {}
-        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+    let mut file = NewFile::create(path, overwrite)?;
+    file.write(bytes)?;
+    file.commit()?;
+    Ok(bytes.len() as u64)
+}
+
+/// A file that takes its name when it is complete; dropped before, it leaves nothing behind.
+pub(crate) struct NewFile {
+    path: PathBuf,
+    overwrite: Overwrite,
+    temporary: NamedTempFile,
+}
+
+impl NewFile {
+    pub(crate) fn create(path: &Path, overwrite: Overwrite) -> Result<Self, CodecError> {
+        if overwrite == Overwrite::Refuse && path.symlink_metadata().is_ok() {
             return Err(CodecError::Exists { path: path.to_owned() });
         }
-        Err(error) => return Err(failed(error.error)),
+        let temporary = tempfile::Builder::new()
+            .prefix(".")
+            .suffix(".tmp")
+            .tempfile_in(folder(path))
+            .map_err(io_error(path))?;
+        Ok(Self { path: path.to_owned(), overwrite, temporary })
     }
-    // The rename itself must survive a crash; file systems that cannot sync a folder do not need it.
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        self.temporary.write_all(bytes).map_err(io_error(&self.path))
     }
-    Ok(bytes.len() as u64)
+
+    /// Writes over the beginning.
+    pub(crate) fn write_at_start(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        self.temporary.seek(SeekFrom::Start(0)).map_err(io_error(&self.path))?;
+        self.write(bytes)
+    }
+
+    /// Flushes the content to the disk and gives it its name.
+    pub(crate) fn commit(self) -> Result<(), CodecError> {
+        let Self { path, overwrite, temporary } = self;
+        temporary.as_file().sync_all().map_err(io_error(&path))?;
+        let persisted = match overwrite {
+            Overwrite::Refuse => temporary.persist_noclobber(&path),
+            Overwrite::Replace => temporary.persist(&path),
+        };
+        if let Err(error) = persisted {
+            return Err(match error.error.kind() {
+                std::io::ErrorKind::AlreadyExists => CodecError::Exists { path },
+                _ => CodecError::Io { path, source: error.error },
+            });
+        }
+        // The rename itself must survive a crash; file systems that cannot sync a folder do not need it.
+        if let Ok(folder) = File::open(folder(&path)) {
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    }
+}
+
+/// A file without a name for what will be copied to `path`: it is gone when closed.
+pub(crate) fn scratch_file(path: &Path) -> Result<File, CodecError> {
+    tempfile::tempfile_in(folder(path)).map_err(io_error(path))
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Names the file in an error of the operating system.
+pub(crate) fn io_error(path: &Path) -> impl Fn(std::io::Error) -> CodecError + '_ {
+    |source| CodecError::Io { path: path.to_owned(), source }
 }
 
 /// Reads an artifact. A file larger than the memory limit is refused before it is read.
@@ -81,11 +131,12 @@ pub fn read_file(path: &Path, limits: &Limits) -> Result<Artifact, CodecError> {
 ///
 /// [`CodecError::Io`] and [`CodecError::LimitExceeded`].
 pub fn read_bytes(path: &Path, limits: &Limits) -> Result<Vec<u8>, CodecError> {
-    let failed = |source| CodecError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
+    let file = File::open(path).map_err(io_error(path))?;
     let mut bytes = Vec::new();
     // The limit holds while reading, whatever the file system says the length is.
-    file.take(limits.max_memory.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(limits.max_memory.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(io_error(path))?;
     if bytes.len() as u64 > limits.max_memory {
         return Err(CodecError::LimitExceeded {
             place: path.display().to_string(),

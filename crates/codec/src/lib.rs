@@ -3,8 +3,9 @@
 //! A model goes in as an [`Artifact`]: named tensors, each either integer codes with a step
 //! ([`QuantizedTensor`]) or bytes kept verbatim ([`RawTensor`]), and opaque metadata. [`encode`] makes
 //! the bytes of one file, [`decode`] reads them back within a memory limit, [`encoded_size`] tells the
-//! exact size without keeping the bytes, [`inspect`] says where the bytes of a file go. Equal content
-//! gives equal bytes on any machine and with any number of threads.
+//! exact size without keeping the bytes, [`inspect`] says where the bytes of a file go. [`FileWriter`] and
+//! [`FileReader`] do the same with a file on the disk, tensor by tensor, for models that do not fit in memory.
+//! Equal content gives equal bytes on any machine and with any number of threads.
 //!
 //! ```
 //! use backslash_codec::{Artifact, Limits, QuantizedTensor, Reconstruction, Tensor, decode, encode};
@@ -38,6 +39,7 @@ mod paper;
 mod quantized;
 mod rans;
 mod raw;
+mod scale_grid;
 mod shape;
 mod size;
 
@@ -47,15 +49,16 @@ pub use comparison::{CoderResult, compare_coders, fast_kernel_seconds, max_kerne
 #[doc(hidden)]
 pub use container::reseal;
 pub use container::{
-    Effort, Inspection, Limits, TensorReport, Verification, decode, decode_tensor, differences,
-    encode, encode_with, encoded_size, encoded_size_with, estimated_code_bytes, inspect,
-    inspect_codes, verify,
+    Effort, FileReader, FileWriter, Inspection, Limits, TensorInfo, TensorReport, Verification,
+    decode, decode_tensor, encode, encode_with, encoded_size, encoded_size_with,
+    estimated_code_bytes, inspect, inspect_codes, verify,
 };
 pub use error::CodecError;
 pub use file::{Overwrite, read_bytes, read_file, write_bytes, write_file};
 pub use paper::{PaperBits, paper_bits};
 pub use quantized::{QuantizedTensor, Reconstruction};
 pub use raw::{FloatType, RawTensor};
+pub use scale_grid::round_scale;
 pub use size::SizeSplit;
 
 /// The decoder that needs nothing but Python and NumPy, as text: where decoder code counts towards a size,

@@ -90,12 +90,22 @@ impl QuantizedTensor {
     #[must_use]
     pub fn dequantize(&self) -> Vec<f32> {
         let mut weights = vec![0.0; self.codes.len()];
+        self.dequantize_part(0, &self.codes, &mut weights);
+        weights
+    }
+
+    /// The weights of some codes, the first of which stands at `position`; the tensor's own codes are not
+    /// looked at, and may be missing.
+    pub(crate) fn dequantize_part(&self, position: usize, codes: &[i32], weights: &mut [f32]) {
         let columns = self.columns();
-        if columns == 0 {
-            return weights;
+        if let Some(scales) = &self.column_scales {
+            assert_eq!(scales.len(), columns, "one scale per column");
         }
-        let rows = self.codes.chunks_exact(columns).zip(weights.chunks_exact_mut(columns));
-        for (row, (codes, weights)) in rows.enumerate() {
+        let mut done = 0;
+        while done < codes.len() {
+            let (row, column) = ((position + done) / columns, (position + done) % columns);
+            let end = codes.len().min(done + columns - column);
+            let (codes, weights) = (&codes[done..end], &mut weights[done..end]);
             for (weight, &code) in weights.iter_mut().zip(codes) {
                 *weight = self.reconstruction.value(code) * self.step;
             }
@@ -103,13 +113,12 @@ impl QuantizedTensor {
                 weights.iter_mut().for_each(|weight| *weight *= scales[row]);
             }
             if let Some(scales) = &self.column_scales {
-                assert_eq!(scales.len(), columns, "one scale per column");
-                for (weight, scale) in weights.iter_mut().zip(scales) {
+                for (weight, scale) in weights.iter_mut().zip(&scales[column..]) {
                     *weight *= scale;
                 }
             }
+            done = end;
         }
-        weights
     }
 
     /// Entropy of the codes' histogram in bits per weight: what a static table per tensor approaches, its

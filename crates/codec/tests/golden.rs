@@ -1,16 +1,21 @@
 //! Golden files of format version 1: they must decode to the same content for ever, and
-//! `docs/decoder/bsl_decode.py` must decode them to the same codes.
+//! `docs/decoder/bsl_decode.py` must decode them to the same codes and weights.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backslash_codec::{
     Artifact, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor, decode,
-    encode_with,
+    encode_with, round_scale,
 };
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// The bf16 number below or at a positive value, widened.
+fn bf16(value: f32) -> f32 {
+    f32::from_bits(value.to_bits() & 0xffff_0000)
 }
 
 /// The content of both golden files: every coder, shape and feature once.
@@ -39,8 +44,15 @@ fn content() -> Artifact {
                 Reconstruction::Uniform
             },
         };
-        let scales =
-            |count: usize| (0..count).map(|index| 1.0 + (index % 5) as f32 / 8.0).collect();
+        let scale = |index: usize| match name {
+            _ if name.contains("bfloat") => bf16(1e30 * index as f32),
+            _ if name.contains("float") => 0.1 + index as f32,
+            _ if name.contains("equal") => round_scale(0.7),
+            _ if name.contains("octaves") => round_scale(2_f32.powi(index as i32 - 40)),
+            _ if name.contains("logarithmic") => round_scale(0.1 + (index % 13) as f32 / 16.0),
+            _ => 1.0 + (index % 5) as f32 / 8.0,
+        };
+        let scales = |count: usize| (0..count).map(scale).collect();
         tensor.row_scales = name.contains("rows").then(|| scales(tensor.rows()));
         tensor.column_scales = name.contains("columns").then(|| scales(tensor.columns()));
         artifact.tensors.insert(name.into(), Tensor::Quantized(tensor));
@@ -55,6 +67,11 @@ fn content() -> Artifact {
     insert("blocks.1.predicted.weight", &[96, 64], &mut |index| {
         (index as i32 / 64 % 13 - 6) * (index as i32 % 64 % 9 - 4) / 2 + random() % 5 - 2
     });
+    insert("blocks.1.logarithmic.rows.columns", &[50, 20], &mut |_| random() % 5 - 2);
+    insert("blocks.1.equal.rows", &[30, 3], &mut |_| random() % 3 - 1);
+    insert("blocks.1.octaves.rows", &[90, 3], &mut |_| random() % 3 - 1);
+    insert("blocks.1.bfloat.rows", &[8, 3], &mut |_| random() % 3 - 1);
+    insert("blocks.1.float.columns", &[8, 30], &mut |_| random() % 3 - 1);
     insert("blocks.1.wide.weight", &[20, 30], &mut |_| random() % 4001 - random() % 2001);
     insert("extremes", &[7], &mut |index| [i32::MIN, i32::MAX, 0, 1, -1, 300, -300][index]);
     insert("vector", &[1500], &mut |_| i32::from(random() % 9 == 0));
@@ -92,7 +109,7 @@ fn golden_files_decode_to_the_same_content() {
 }
 
 #[test]
-fn the_python_decoder_gives_the_same_codes() {
+fn the_python_decoder_gives_the_same_codes_and_weights() {
     let python = ["python3", "python"].into_iter().find(|python| {
         Command::new(python)
             .args(["-c", "import numpy"])
@@ -111,14 +128,15 @@ fn the_python_decoder_gives_the_same_codes() {
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         let printed = String::from_utf8(output.stdout).unwrap();
         for (tensor, value) in content().tensors {
-            let bytes: Vec<u8> = match value {
-                Tensor::Quantized(value) => {
-                    value.codes.iter().flat_map(|code| code.to_le_bytes()).collect()
-                }
-                Tensor::Raw(value) => value.bytes,
+            let (codes, weights): (Vec<u8>, Vec<u8>) = match value {
+                Tensor::Quantized(value) => (
+                    value.codes.iter().flat_map(|code| code.to_le_bytes()).collect(),
+                    value.dequantize().iter().flat_map(|weight| weight.to_le_bytes()).collect(),
+                ),
+                Tensor::Raw(value) => (value.bytes.clone(), value.bytes),
             };
             let line = printed.lines().find(|line| line.starts_with(&format!("{tensor} (")));
-            let expected = format!(" {}", crc32fast::hash(&bytes));
+            let expected = format!(" {} {}", crc32fast::hash(&codes), crc32fast::hash(&weights));
             assert!(
                 line.is_some_and(|line| line.ends_with(&expected)),
                 "{name}: {tensor}: {line:?} without{expected}"

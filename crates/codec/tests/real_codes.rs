@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use backslash_codec::{
     Artifact, Effort, Limits, QuantizedTensor, Reconstruction, Tensor, decode, encode_with,
-    encoded_size_with, estimated_code_bytes, inspect,
+    encoded_size_with, estimated_code_bytes, inspect, round_scale,
 };
 
 /// The int8 codes with their row scales, or `None` where the data is absent.
@@ -67,4 +67,29 @@ fn the_estimate_is_within_half_a_percent() {
     let exact = (split.payload + split.tables) as f64;
     eprintln!("estimate {estimate}, exact {exact}");
     assert!((estimate / exact - 1.0).abs() < 0.005, "{estimate} against {exact}");
+}
+
+/// Row scales that are f16 values take two bytes before coding, and one on the logarithmic grid.
+#[test]
+fn real_scales_reach_their_sizes() {
+    let Some(mut artifact) = real_codes() else { return };
+    let scales = |artifact: &Artifact| {
+        let file = encode_with(artifact, Effort::Smallest).unwrap();
+        assert_eq!(&decode(&file, &Limits::default()).unwrap(), artifact);
+        inspect(&file).unwrap().split.scales
+    };
+    // Scales only: the codes are another test's.
+    for tensor in artifact.tensors.values_mut() {
+        let Tensor::Quantized(tensor) = tensor else { continue };
+        tensor.codes.fill(0);
+    }
+    let narrow = scales(&artifact);
+    for tensor in artifact.tensors.values_mut() {
+        let Tensor::Quantized(tensor) = tensor else { continue };
+        tensor.row_scales.iter_mut().flatten().for_each(|scale| *scale = round_scale(*scale));
+    }
+    let logarithmic = scales(&artifact);
+    eprintln!("19,456 scales: {narrow} bytes as f16, {logarithmic} on the logarithmic grid");
+    // As f32 they take 427 bytes.
+    assert!(narrow < 300 && logarithmic < 180, "{narrow} and {logarithmic} bytes");
 }

@@ -20,91 +20,118 @@ pub enum Effort {
     Fast,
 }
 
-/// Codes of a tensor as bytes.
-pub(super) struct EncodedCodes {
+/// A way of coding the codes of a tensor, chosen and with its tables written.
+pub(super) struct Encoding {
     pub(super) coder: CodeCoder,
     pub(super) tables: Vec<u8>,
-    pub(super) blocks: Vec<Vec<u8>>,
+    blocks: Blocks,
 }
 
-impl EncodedCodes {
-    fn size(&self) -> usize {
-        self.tables.len() + self.blocks.iter().map(Vec::len).sum::<usize>()
+/// The blocks of an encoding.
+enum Blocks {
+    /// Made already, in search of the smallest.
+    Made(Vec<Vec<u8>>),
+    /// To be made with these tables.
+    Fast(Classes),
+}
+
+impl Encoding {
+    pub(super) fn choose(tensor: &QuantizedTensor, effort: Effort) -> Self {
+        let layout = Layout::new(&tensor.shape);
+        let (_, classes) = Classes::choose(&tensor.codes, layout);
+        let mut tables = Vec::new();
+        classes.write(&mut tables);
+        let mut fast = Self { coder: CodeCoder::Rans, tables, blocks: Blocks::Fast(classes) };
+        if effort == Effort::Fast {
+            return fast;
+        }
+        let mut size = fast.tables.len();
+        let mut count = |block: Vec<u8>| {
+            size += block.len();
+            Ok(())
+        };
+        fast.blocks(tensor, &mut count).expect("counting does not fail");
+        let (parameters, blocks) = mix::Parameters::choose(&tensor.codes, layout);
+        let mut tables = Vec::new();
+        parameters.write(&mut tables);
+        if tables.len() + blocks.iter().map(Vec::len).sum::<usize>() < size {
+            fast = Self { coder: CodeCoder::Mix, tables, blocks: Blocks::Made(blocks) };
+        }
+        fast
+    }
+
+    /// Gives each block to `sink`, in order; of those that are to be made only a few are in memory at once.
+    pub(super) fn blocks(
+        &mut self,
+        tensor: &QuantizedTensor,
+        sink: &mut dyn FnMut(Vec<u8>) -> Result<(), CodecError>,
+    ) -> Result<(), CodecError> {
+        let classes = match &mut self.blocks {
+            Blocks::Made(blocks) => return std::mem::take(blocks).into_iter().try_for_each(sink),
+            Blocks::Fast(classes) => classes,
+        };
+        let layout = Layout::new(&tensor.shape);
+        let blocks: Vec<&[i32]> = tensor.codes.chunks(layout.block_codes()).collect();
+        let at_once = blocks_at_once();
+        for (wave, blocks) in blocks.chunks(at_once).enumerate() {
+            let encode = |(index, codes): (usize, &&[i32])| {
+                let first_row = (wave * at_once + index) * layout.rows_per_block();
+                rans::encode(codes, layout.columns, first_row, classes)
+            };
+            let made: Vec<_> = blocks.par_iter().enumerate().map(encode).collect();
+            made.into_iter().try_for_each(&mut *sink)?;
+        }
+        Ok(())
     }
 }
 
-pub(super) fn encode(tensor: &QuantizedTensor, effort: Effort) -> EncodedCodes {
-    let fast = encode_rans(tensor);
-    if effort == Effort::Fast {
-        return fast;
-    }
-    let small = encode_mix(tensor);
-    if small.size() < fast.size() { small } else { fast }
+/// Blocks in work at a time: two for each thread, so that none waits long for the slowest.
+pub(super) fn blocks_at_once() -> usize {
+    2 * rayon::current_num_threads()
 }
 
-fn encode_rans(tensor: &QuantizedTensor) -> EncodedCodes {
-    let layout = Layout::new(&tensor.shape);
-    let (_, classes) = Classes::choose(&tensor.codes, layout);
-    let mut tables = Vec::new();
-    classes.write(&mut tables);
-    let blocks = tensor.codes.par_chunks(layout.block_codes()).enumerate();
-    let blocks = blocks
-        .map(|(index, codes)| {
-            rans::encode(codes, layout.columns, index * layout.rows_per_block(), &classes)
+/// The tables of a tensor's coder, with which its blocks are decoded.
+pub(super) enum Decoder {
+    Rans(Classes),
+    Mix(mix::Parameters),
+}
+
+impl Decoder {
+    /// Reads the tables off the front of a side section.
+    pub(super) fn read(
+        coder: CodeCoder,
+        layout: Layout,
+        tables: &mut Cursor,
+    ) -> Result<Self, CodecError> {
+        Ok(match coder {
+            CodeCoder::Rans => Self::Rans(Classes::read(tables, layout)?),
+            CodeCoder::Mix => Self::Mix(mix::Parameters::read(tables, layout)?),
         })
-        .collect();
-    EncodedCodes { coder: CodeCoder::Rans, tables, blocks }
-}
-
-fn encode_mix(tensor: &QuantizedTensor) -> EncodedCodes {
-    let layout = Layout::new(&tensor.shape);
-    let (parameters, blocks) = mix::Parameters::choose(&tensor.codes, layout);
-    let mut tables = Vec::new();
-    parameters.write(&mut tables);
-    EncodedCodes { coder: CodeCoder::Mix, tables, blocks }
-}
-
-/// Reads the tables of a coder and decodes the blocks that follow.
-pub(super) fn decode(
-    coder: CodeCoder,
-    layout: Layout,
-    tables: &mut Cursor,
-    blocks: &[&[u8]],
-    name: &str,
-) -> Result<Vec<i32>, CodecError> {
-    let mut codes = vec![0; layout.count];
-    let chunks = codes.par_chunks_mut(layout.block_codes()).zip(blocks).enumerate();
-    match coder {
-        CodeCoder::Rans => {
-            let classes = Classes::read(tables, layout)?;
-            let decode = |(index, (codes, block)): (usize, (&mut [i32], &&[u8]))| {
-                rans::decode(
-                    block,
-                    codes,
-                    layout.columns,
-                    index * layout.rows_per_block(),
-                    &classes,
-                    name,
-                )
-            };
-            chunks.map(decode).collect::<Result<(), _>>()?;
-        }
-        CodeCoder::Mix => {
-            let parameters = mix::Parameters::read(tables, layout)?;
-            let decode = |(index, (codes, block)): (usize, (&mut [i32], &&[u8]))| {
-                mix::decode(
-                    block,
-                    codes,
-                    layout.columns,
-                    index * layout.rows_per_block(),
-                    &parameters,
-                    name,
-                )
-            };
-            chunks.map(decode).collect::<Result<(), _>>()?;
-        }
     }
-    Ok(codes)
+
+    /// Decodes consecutive blocks, the first of which is block `first` of the tensor, in parallel.
+    pub(super) fn blocks<B: AsRef<[u8]> + Sync>(
+        &self,
+        layout: Layout,
+        first: usize,
+        blocks: &[B],
+        codes: &mut [i32],
+        name: &str,
+    ) -> Result<(), CodecError> {
+        let chunks = codes.par_chunks_mut(layout.block_codes()).zip(blocks).enumerate();
+        let decode = |(index, (codes, block)): (usize, (&mut [i32], &B))| {
+            let (block, first_row) = (block.as_ref(), (first + index) * layout.rows_per_block());
+            match self {
+                Self::Rans(classes) => {
+                    rans::decode(block, codes, layout.columns, first_row, classes, name)
+                }
+                Self::Mix(parameters) => {
+                    mix::decode(block, codes, layout.columns, first_row, parameters, name)
+                }
+            }
+        };
+        chunks.map(decode).collect()
+    }
 }
 
 /// Bytes of payload and tables under the fast coder, from histograms of rows and columns alone: within

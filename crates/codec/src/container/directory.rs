@@ -5,7 +5,7 @@ use crate::error::CodecError;
 use crate::layout::Layout;
 use crate::quantized::Reconstruction;
 use crate::raw::FloatType;
-use crate::shape::element_count;
+use crate::shape::{element_count, matrix_shape};
 
 /// Longest name of a tensor or metadata key, in bytes.
 const MAX_NAME: usize = 1024;
@@ -13,12 +13,20 @@ const MAX_NAME: usize = 1024;
 const MAX_RANK: usize = 16;
 /// Most entries of a file.
 const MAX_ENTRIES: u64 = 1 << 20;
+/// Most scales of a tensor without elements, whose sections are no measure of them.
+const MAX_IDLE_SCALES: u64 = 1 << 20;
 
 /// A stretch of bytes; sections follow each other without gaps, in directory order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Section {
     pub(super) length: u64,
     pub(super) checksum: u32,
+}
+
+impl Section {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self { length: bytes.len() as u64, checksum: crc32fast::hash(bytes) }
+    }
 }
 
 /// What an entry is and how it is coded.
@@ -82,17 +90,27 @@ impl Body {
                 as u64)
                 .saturating_mul(dtype.bytes() as u64),
             Self::Quantized { shape, row_scales, column_scales, .. } => {
-                let (rows, columns) = crate::shape::matrix_shape(shape);
                 let count = element_count(shape).expect("checked when read") as u64;
-                let rows = if *row_scales { rows as u64 } else { 0 };
-                let columns = if *column_scales { columns as u64 } else { 0 };
-                count.saturating_add(rows).saturating_add(columns).saturating_mul(4)
+                count.saturating_add(scales(shape, *row_scales, *column_scales)).saturating_mul(4)
             }
         }
     }
 }
 
-pub(super) fn write(entries: &[Entry]) -> Vec<u8> {
+/// Number of scales of a tensor.
+fn scales(shape: &[usize], row_scales: bool, column_scales: bool) -> u64 {
+    let (rows, columns) = matrix_shape(shape);
+    let rows = if row_scales { rows as u64 } else { 0 };
+    let columns = if column_scales { columns as u64 } else { 0 };
+    rows.saturating_add(columns)
+}
+
+/// Whether a tensor has no elements and more scales than such a tensor may have.
+pub(super) fn has_idle_scales(shape: &[usize], row_scales: bool, column_scales: bool) -> bool {
+    shape.contains(&0) && scales(shape, row_scales, column_scales) > MAX_IDLE_SCALES
+}
+
+pub(super) fn write<'a>(entries: impl ExactSizeIterator<Item = &'a Entry>) -> Vec<u8> {
     let mut out = Vec::new();
     write_varint(&mut out, entries.len() as u64);
     let mut previous: &[u8] = &[];
@@ -248,14 +266,13 @@ fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> 
             };
             let step = f32::from_le_bytes(cursor.u32()?.to_le_bytes());
             let (row_scales, column_scales) = (flags & 1 != 0, flags & 2 != 0);
-            Body::Quantized {
-                shape: read_shape(cursor, &name)?,
-                coder,
-                step,
-                reconstruction,
-                row_scales,
-                column_scales,
+            let shape = read_shape(cursor, &name)?;
+            if has_idle_scales(&shape, row_scales, column_scales) {
+                return Err(cursor.corrupt(format!(
+                    "{name}: shape {shape:?} has no elements and more than {MAX_IDLE_SCALES} scales"
+                )));
             }
+            Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales }
         }
         kind => return Err(cursor.corrupt(format!("{name}: entry kind {kind} is unknown"))),
     };
@@ -267,8 +284,13 @@ fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> 
     Ok(Entry { name, body, sections })
 }
 
-pub(super) fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
-    match cursor.u8()? {
+fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {
+    coder(cursor.u8()?, cursor)
+}
+
+/// The byte coder of that number.
+pub(super) fn coder(number: u8, cursor: &Cursor) -> Result<ByteCoder, CodecError> {
+    match number {
         0 => Ok(ByteCoder::Stored),
         1 => Ok(ByteCoder::Deflate),
         2 => Ok(ByteCoder::Mix),

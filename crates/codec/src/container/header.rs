@@ -11,10 +11,17 @@ pub(super) const MAJOR: u16 = 1;
 /// Readers accept any minor version.
 pub(super) const MINOR: u16 = 0;
 
-/// The header, without magic and version: where the directory ends and what the content must hash to.
-#[derive(Debug, PartialEq, Eq)]
+/// Bytes before the directory's checksum.
+const PREFIX_BYTES: usize = 28;
+
+/// The header, without magic and major version: where the directory ends and what the content must hash to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Header {
+    /// The bytes that both checksums begin with.
+    prefix: [u8; PREFIX_BYTES],
+    pub(super) minor: u16,
     pub(super) directory_bytes: u64,
+    directory_checksum: u32,
     /// Sections start at multiples of this, in bytes from the start of the file: 1 or 64.
     pub(super) alignment: u64,
     /// BLAKE3 of the first 28 header bytes followed by everything after the header.
@@ -39,23 +46,70 @@ fn directory_checksum(prefix: &[u8], directory: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn content_hash(prefix: &[u8], rest: &[u8]) -> [u8; 32] {
-    *blake3::Hasher::new().update(prefix).update(rest).finalize().as_bytes()
+/// The content hash, from bytes that come in pieces.
+pub(super) struct ContentHash(blake3::Hasher);
+
+impl ContentHash {
+    fn new(prefix: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(prefix);
+        Self(hasher)
+    }
+
+    /// Of a file with this header.
+    pub(super) fn of(header: &Header) -> Self {
+        Self::new(&header.prefix)
+    }
+
+    /// Takes the bytes that follow the header.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+
+    /// Compares with the hash that the header states.
+    pub(super) fn verify(&self, header: &Header) -> Result<(), CodecError> {
+        if self.finish() == header.content_hash {
+            return Ok(());
+        }
+        Err(CodecError::corrupt("file", "the content hash does not match"))
+    }
+}
+
+/// A header in the making: all but the content hash, which takes everything that follows the header.
+pub(super) struct NewHeader {
+    bytes: Vec<u8>,
+    pub(super) hash: ContentHash,
+}
+
+impl NewHeader {
+    pub(super) fn new(directory: &[u8], alignment: u64) -> Self {
+        let mut bytes = prefix(directory.len() as u64, alignment);
+        let hash = ContentHash::new(&bytes);
+        bytes.extend(directory_checksum(&bytes, directory).to_le_bytes());
+        Self { bytes, hash }
+    }
+
+    pub(super) fn finish(self) -> Vec<u8> {
+        let mut bytes = self.bytes;
+        bytes.extend(self.hash.finish());
+        debug_assert_eq!(bytes.len(), HEADER_BYTES);
+        bytes
+    }
 }
 
 /// The header for a directory followed by sections, given as one slice.
 pub(super) fn write(directory_bytes: usize, alignment: u64, after_header: &[u8]) -> Vec<u8> {
-    let mut out = prefix(directory_bytes as u64, alignment);
-    let checksum = directory_checksum(&out, &after_header[..directory_bytes]);
-    let hash = content_hash(&out, after_header);
-    out.extend(checksum.to_le_bytes());
-    out.extend(hash);
-    debug_assert_eq!(out.len(), HEADER_BYTES);
-    out
+    let mut header = NewHeader::new(&after_header[..directory_bytes], alignment);
+    header.hash.update(after_header);
+    header.finish()
 }
 
-/// Splits a file into header, directory and sections, after checking the directory's checksum.
-pub(super) fn read(bytes: &[u8]) -> Result<(Header, &[u8], &[u8]), CodecError> {
+/// Reads the fixed fields.
+pub(super) fn read_fields(bytes: &[u8]) -> Result<Header, CodecError> {
     let mut cursor = Cursor::new(bytes, "header");
     if cursor.take(MAGIC.len())? != MAGIC {
         return Err(cursor.corrupt("the first eight bytes are not those of a .bsl file"));
@@ -75,25 +129,37 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Header, &[u8], &[u8]), CodecError> {
         return Err(cursor.corrupt("reserved bytes are not zero"));
     }
     let directory_bytes = cursor.u64()?;
-    let checksum = cursor.u32()?;
+    let directory_checksum = cursor.u32()?;
     let content_hash = cursor.take(32)?.try_into().expect("32 bytes");
-    let directory = match usize::try_from(directory_bytes) {
+    let prefix = bytes[..PREFIX_BYTES].try_into().expect("28 bytes");
+    Ok(Header { prefix, minor, alignment, directory_bytes, directory_checksum, content_hash })
+}
+
+/// Compares the checksum of the directory with its bytes.
+pub(super) fn verify_directory(header: &Header, directory: &[u8]) -> Result<(), CodecError> {
+    if directory_checksum(&header.prefix, directory) == header.directory_checksum {
+        return Ok(());
+    }
+    Err(CodecError::corrupt("directory", "the checksum does not match"))
+}
+
+/// Splits a file into header, directory and sections, after checking the directory's checksum.
+pub(super) fn read(bytes: &[u8]) -> Result<(Header, &[u8], &[u8]), CodecError> {
+    let header = read_fields(bytes)?;
+    let mut cursor = Cursor::new(&bytes[HEADER_BYTES..], "header");
+    let directory = match usize::try_from(header.directory_bytes) {
         Ok(length) => cursor.take(length)?,
         Err(_) => return Err(cursor.corrupt("the directory exceeds the address space")),
     };
-    if directory_checksum(&bytes[..28], directory) != checksum {
-        return Err(CodecError::corrupt("directory", "the checksum does not match"));
-    }
-    let sections = cursor.take(cursor.remaining())?;
-    Ok((Header { directory_bytes, alignment, content_hash }, directory, sections))
+    verify_directory(&header, directory)?;
+    Ok((header, directory, cursor.take(cursor.remaining())?))
 }
 
 /// Compares the content hash with the bytes of the whole file.
 pub(super) fn verify_content(header: &Header, bytes: &[u8]) -> Result<(), CodecError> {
-    if content_hash(&bytes[..28], &bytes[HEADER_BYTES..]) == header.content_hash {
-        return Ok(());
-    }
-    Err(CodecError::corrupt("file", "the content hash does not match"))
+    let mut hash = ContentHash::of(header);
+    hash.update(&bytes[HEADER_BYTES..]);
+    hash.verify(header)
 }
 
 /// Writes right checksums of the directory and the content into damaged bytes, for tests of what lies
@@ -105,8 +171,9 @@ pub fn reseal(file: &mut [u8], directory_bytes: usize) {
     }
     let (header, rest) = file.split_at_mut(HEADER_BYTES);
     let directory = &rest[..directory_bytes.min(rest.len())];
-    let checksum = directory_checksum(&header[..28], directory).to_le_bytes();
+    let checksum = directory_checksum(&header[..PREFIX_BYTES], directory).to_le_bytes();
     header[28..32].copy_from_slice(&checksum);
-    let hash = content_hash(&header[..28], rest);
-    header[32..].copy_from_slice(&hash);
+    let mut hash = ContentHash::new(&header[..PREFIX_BYTES]);
+    hash.update(rest);
+    header[32..].copy_from_slice(&hash.finish());
 }

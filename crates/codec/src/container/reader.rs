@@ -4,9 +4,10 @@ use rayon::prelude::*;
 
 use super::HEADER_BYTES;
 use super::bytes;
-use super::codes;
+use super::codes::Decoder;
 use super::directory::{self, Body, Entry};
 use super::header::{self, Header};
+use super::scales;
 use crate::artifact::{Artifact, Tensor};
 use crate::cursor::Cursor;
 use crate::error::CodecError;
@@ -117,65 +118,81 @@ pub fn decode_tensor(file: &[u8], name: &str, limits: &Limits) -> Result<Tensor,
     }
 }
 
-enum Content {
+pub(super) enum Content {
     Metadata(Vec<u8>),
     Tensor(Tensor),
 }
 
-fn decode_entry(entry: &Entry, sections: &[&[u8]]) -> Result<Content, CodecError> {
-    let name = &entry.name;
-    for (index, (section, bytes)) in entry.sections.iter().zip(sections).enumerate() {
-        if crc32fast::hash(bytes) != section.checksum {
-            return Err(CodecError::corrupt(
-                name,
-                format!("the checksum of section {index} does not match"),
-            ));
-        }
+/// Refuses a section whose bytes do not have its checksum.
+pub(super) fn check_section(entry: &Entry, index: usize, bytes: &[u8]) -> Result<(), CodecError> {
+    if crc32fast::hash(bytes) == entry.sections[index].checksum {
+        return Ok(());
     }
-    let length = entry.body.decoded_bytes();
+    Err(CodecError::corrupt(&entry.name, format!("the checksum of section {index} does not match")))
+}
+
+pub(super) fn decode_entry<B: AsRef<[u8]> + Sync>(
+    entry: &Entry,
+    sections: &[B],
+) -> Result<Content, CodecError> {
+    let name = &entry.name;
+    for (index, bytes) in sections.iter().enumerate() {
+        check_section(entry, index, bytes.as_ref())?;
+    }
+    let (first, length) = (sections[0].as_ref(), entry.body.decoded_bytes());
     match &entry.body {
         Body::Metadata { coder, .. } => {
-            Ok(Content::Metadata(bytes::decompress(*coder, sections[0], length, 1, name)?))
+            Ok(Content::Metadata(bytes::decompress(*coder, first, length, 1, name)?))
         }
         Body::Raw { shape, dtype, coder } => {
-            let bytes = bytes::decompress(*coder, sections[0], length, dtype.bytes(), name)?;
+            let bytes = bytes::decompress(*coder, first, length, dtype.bytes(), name)?;
             Ok(Content::Tensor(Tensor::Raw(RawTensor {
                 shape: shape.clone(),
                 dtype: *dtype,
                 bytes,
             })))
         }
-        Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales } => {
-            let (rows, columns) = matrix_shape(shape);
-            let mut side = Cursor::new(sections[0], name);
-            let codes = codes::decode(*coder, Layout::new(shape), &mut side, &sections[1..], name)?;
-            let row_scales = row_scales.then(|| read_scales(&mut side, rows, name)).transpose()?;
-            let column_scales =
-                column_scales.then(|| read_scales(&mut side, columns, name)).transpose()?;
-            side.finish()?;
-            Ok(Content::Tensor(Tensor::Quantized(QuantizedTensor {
-                shape: shape.clone(),
-                codes,
-                step: *step,
-                row_scales,
-                column_scales,
-                reconstruction: *reconstruction,
-            })))
+        Body::Quantized { .. } => {
+            let (decoder, mut tensor) = decode_side(entry, first)?;
+            let layout = Layout::new(&tensor.shape);
+            tensor.codes = vec![0; layout.count];
+            decoder.blocks(layout, 0, &sections[1..], &mut tensor.codes, name)?;
+            Ok(Content::Tensor(Tensor::Quantized(tensor)))
         }
     }
 }
 
-/// Scales: a byte coder, the stored length, the coded f32 values.
-pub(super) fn read_scales(
-    cursor: &mut Cursor,
-    count: usize,
-    name: &str,
-) -> Result<Vec<f32>, CodecError> {
-    let coder = directory::read_coder(cursor)?;
-    let length = cursor.length()?;
-    let bytes = bytes::decompress(coder, cursor.take(length)?, count as u64 * 4, 4, name)?;
-    Ok(bytes
-        .chunks_exact(4)
-        .map(|scale| f32::from_le_bytes(scale.try_into().expect("4 bytes")))
-        .collect())
+/// What the side section and the entry of a quantised tensor say: all but its codes.
+///
+/// # Panics
+///
+/// When the entry is of another kind.
+pub(super) fn decode_side(
+    entry: &Entry,
+    side: &[u8],
+) -> Result<(Decoder, QuantizedTensor), CodecError> {
+    let Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales } =
+        &entry.body
+    else {
+        panic!("{} is not quantised", entry.name);
+    };
+    let name = &entry.name;
+    let (rows, columns) = matrix_shape(shape);
+    let mut side = Cursor::new(side, name);
+    let decoder = Decoder::read(*coder, Layout::new(shape), &mut side)?;
+    let mut scales = |present: bool, count: usize| {
+        present.then(|| scales::read(&mut side, count, name)).transpose()
+    };
+    let (row_scales, column_scales) =
+        (scales(*row_scales, rows)?, scales(*column_scales, columns)?);
+    side.finish()?;
+    let tensor = QuantizedTensor {
+        shape: shape.clone(),
+        codes: Vec::new(),
+        step: *step,
+        row_scales,
+        column_scales,
+        reconstruction: *reconstruction,
+    };
+    Ok((decoder, tensor))
 }

@@ -1,9 +1,13 @@
-//! Whether a file is whole, and whether it holds given weights.
+//! Whether a file is whole, and whether it is the file that this version writes.
+
+use std::io::{Read, Seek};
 
 use super::codes::Effort;
-use super::reader::{Limits, decode};
-use super::writer::encode_with;
-use crate::artifact::Tensor;
+use super::directory;
+use super::file_reader::FileReader;
+use super::header::MINOR;
+use super::reader::Content;
+use super::writer::{alignment, encode_metadata, encode_tensor};
 use crate::error::CodecError;
 
 /// What verification found in a file that decodes with all checksums and the content hash right.
@@ -20,57 +24,58 @@ pub struct Verification {
     pub canonical: Option<Effort>,
 }
 
-/// Decodes a file, checking checksums, content hash and every rule of the format, and encodes it again.
+/// Decodes a file entry by entry, checking checksums, content hash and every rule of the format, and encodes
+/// it again; `progress` is told the number of entries done and of all.
 ///
 /// # Errors
 ///
-/// Those of [`decode`].
-pub fn verify(file: &[u8], limits: &Limits) -> Result<Verification, CodecError> {
-    let artifact = decode(file, limits)?;
-    let mut canonical = None;
-    for effort in [Effort::Fast, Effort::Smallest] {
-        if canonical.is_none() && encode_with(&artifact, effort)? == file {
-            canonical = Some(effort);
-        }
+/// Those of [`decode`](super::decode), each naming the file.
+pub fn verify<R: Read + Seek>(
+    reader: &mut FileReader<R>,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Verification, CodecError> {
+    reader.verify_content()?;
+    let stated = reader.header.alignment;
+    let effort = if stated == alignment(Effort::Fast) { Effort::Fast } else { Effort::Smallest };
+    let directory = directory::write(reader.entries());
+    let mut same = reader.header.minor == MINOR && directory == reader.directory()?;
+    let keys: Vec<_> =
+        reader.entries().map(|entry| (entry.name.clone(), entry.body.is_tensor())).collect();
+    for (done, (name, is_tensor)) in keys.iter().enumerate() {
+        let content = reader.content(name, *is_tensor)?;
+        // Once a file is known to be of another encoder, decoding is all that is left to check.
+        same = same && encodes_to_itself(reader, name, &content, effort)?;
+        progress(done as u64 + 1, keys.len() as u64);
     }
-    let elements =
-        artifact.tensors.values().map(|tensor| tensor.shape().iter().product::<usize>() as u64);
+    let tensors = keys.iter().filter(|key| key.1).count();
     Ok(Verification {
-        tensors: artifact.tensors.len(),
-        metadata: artifact.metadata.len(),
-        weights: elements.sum(),
-        canonical,
+        tensors,
+        metadata: keys.len() - tensors,
+        weights: reader.elements(),
+        canonical: same.then_some(effort),
     })
 }
 
-/// Names of the tensors of a file that differ from `expected` in value after dequantisation, or exist on
-/// one side only. `expected` gives the weights of a name as f32, or `None` when it has no such tensor.
-///
-/// # Errors
-///
-/// Those of [`decode`], and [`CodecError::InvalidArgument`] for a verbatim tensor that is not a float.
-pub fn differences(
-    file: &[u8],
-    limits: &Limits,
-    expected: impl Fn(&str) -> Option<Vec<f32>>,
-) -> Result<Vec<String>, CodecError> {
-    let artifact = decode(file, limits)?;
-    let mut different = Vec::new();
-    for (name, tensor) in &artifact.tensors {
-        let found = match tensor {
-            Tensor::Quantized(tensor) => tensor.dequantize(),
-            Tensor::Raw(tensor) => tensor.to_f32(name)?,
-        };
-        let same = |expected: Vec<f32>| {
-            expected.len() == found.len()
-                && expected
-                    .iter()
-                    .zip(&found)
-                    .all(|(left, right)| left.to_bits() == right.to_bits())
-        };
-        if !expected(name).is_some_and(same) {
-            different.push(name.clone());
-        }
-    }
-    Ok(different)
+/// Whether an entry's content is encoded to the bytes that the file has for it.
+fn encodes_to_itself<R: Read + Seek>(
+    reader: &mut FileReader<R>,
+    name: &str,
+    content: &Content,
+    effort: Effort,
+) -> Result<bool, CodecError> {
+    let is_tensor = matches!(content, Content::Tensor(_));
+    let stored = reader.entry(name, is_tensor)?;
+    let (mut index, mut same) = (0, true);
+    let mut sink = |section: Vec<u8>| {
+        let there = index < stored.sections.len();
+        same = same && there && reader.section(name, is_tensor, index)? == section;
+        index += 1;
+        Ok(())
+    };
+    let (entry, _) = match content {
+        Content::Metadata(value) => encode_metadata(name, value, effort, &mut sink)?,
+        Content::Tensor(tensor) => encode_tensor(name, tensor, effort, &mut sink)?,
+    };
+    // A NaN step compares unequal to itself; its bytes do not.
+    Ok(same && directory::write([&entry].into_iter()) == directory::write([&stored].into_iter()))
 }

@@ -2,19 +2,20 @@
 
 use rayon::prelude::*;
 
-use super::codes::{self, Effort};
+use super::codes::{Effort, Encoding};
 use super::directory::{self, Body, Entry, Section};
-use super::{HEADER_BYTES, bytes, header};
+use super::{HEADER_BYTES, bytes, header, scales};
 use crate::artifact::{Artifact, Tensor};
-use crate::cursor::write_varint;
 use crate::error::CodecError;
 use crate::quantized::QuantizedTensor;
 use crate::size::SizeSplit;
 
+/// Takes the bytes of each section of an entry, in order.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(Vec<u8>) -> Result<(), CodecError>;
+
 /// An entry with the bytes of its sections.
 struct EncodedEntry {
-    name: String,
-    body: Body,
+    entry: Entry,
     sections: Vec<Vec<u8>>,
     split: SizeSplit,
 }
@@ -49,7 +50,7 @@ pub fn encode_with(artifact: &Artifact, effort: Effort) -> Result<Vec<u8>, Codec
 }
 
 /// Padding costs about 32 bytes per section, which only the fast files can afford.
-fn alignment(effort: Effort) -> u64 {
+pub(super) fn alignment(effort: Effort) -> u64 {
     match effort {
         Effort::Smallest => 1,
         Effort::Fast => 64,
@@ -86,77 +87,108 @@ pub fn encoded_size_with(artifact: &Artifact, effort: Effort) -> Result<SizeSpli
 }
 
 fn write_directory(entries: &[EncodedEntry]) -> Vec<u8> {
-    let section =
-        |bytes: &Vec<u8>| Section { length: bytes.len() as u64, checksum: crc32fast::hash(bytes) };
-    let entries: Vec<Entry> = entries
-        .iter()
-        .map(|entry| Entry {
-            name: entry.name.clone(),
-            body: entry.body.clone(),
-            sections: entry.sections.iter().map(section).collect(),
-        })
-        .collect();
-    directory::write(&entries)
+    directory::write(entries.iter().map(|encoded| &encoded.entry))
 }
 
 fn encode_entries(artifact: &Artifact, effort: Effort) -> Result<Vec<EncodedEntry>, CodecError> {
     let metadata: Vec<_> = artifact.metadata.iter().collect();
     let tensors: Vec<_> = artifact.tensors.iter().collect();
-    let metadata = metadata.into_par_iter().map(|(key, value)| encode_metadata(key, value, effort));
-    let tensors = tensors.into_par_iter().map(|(name, tensor)| encode_tensor(name, tensor, effort));
+    let metadata = metadata
+        .into_par_iter()
+        .map(|(key, value)| collect(|sink| encode_metadata(key, value, effort, sink)));
+    let tensors = tensors
+        .into_par_iter()
+        .map(|(name, tensor)| collect(|sink| encode_tensor(name, tensor, effort, sink)));
     metadata.chain(tensors).collect()
 }
 
-fn encode_metadata(key: &str, value: &[u8], effort: Effort) -> Result<EncodedEntry, CodecError> {
-    directory::validate(key, &[])?;
-    let (coder, stored) = bytes::compress(value, 1, effort);
-    let split = SizeSplit { uncoded: stored.len() as u64, ..SizeSplit::default() };
-    let body = Body::Metadata { length: value.len() as u64, coder };
-    Ok(EncodedEntry { name: key.to_owned(), body, sections: vec![stored], split })
+/// Keeps the sections of an entry.
+fn collect(
+    encode: impl FnOnce(Sink) -> Result<(Entry, SizeSplit), CodecError>,
+) -> Result<EncodedEntry, CodecError> {
+    let mut sections = Vec::new();
+    let (entry, split) = encode(&mut |section| {
+        sections.push(section);
+        Ok(())
+    })?;
+    Ok(EncodedEntry { entry, sections, split })
 }
 
-fn encode_tensor(name: &str, tensor: &Tensor, effort: Effort) -> Result<EncodedEntry, CodecError> {
+pub(super) fn encode_metadata(
+    key: &str,
+    value: &[u8],
+    effort: Effort,
+    sink: Sink,
+) -> Result<(Entry, SizeSplit), CodecError> {
+    directory::validate(key, &[])?;
+    let (coder, stored) = bytes::compress(value, 1, effort);
+    let body = Body::Metadata { length: value.len() as u64, coder };
+    uncoded(key, body, stored, sink)
+}
+
+pub(super) fn encode_tensor(
+    name: &str,
+    tensor: &Tensor,
+    effort: Effort,
+    sink: Sink,
+) -> Result<(Entry, SizeSplit), CodecError> {
     directory::validate(name, tensor.shape())?;
     match tensor {
-        Tensor::Quantized(tensor) => encode_quantized(name, tensor, effort),
+        Tensor::Quantized(tensor) => encode_quantized(name, tensor, effort, sink),
         Tensor::Raw(tensor) => {
             tensor.validate(name)?;
             let (coder, stored) = bytes::compress(&tensor.bytes, tensor.dtype.bytes(), effort);
-            let split = SizeSplit { uncoded: stored.len() as u64, ..SizeSplit::default() };
             let body = Body::Raw { shape: tensor.shape.clone(), dtype: tensor.dtype, coder };
-            Ok(EncodedEntry { name: name.to_owned(), body, sections: vec![stored], split })
+            uncoded(name, body, stored, sink)
         }
     }
+}
+
+/// An entry of one section.
+fn uncoded(
+    name: &str,
+    body: Body,
+    stored: Vec<u8>,
+    sink: Sink,
+) -> Result<(Entry, SizeSplit), CodecError> {
+    let split = SizeSplit { uncoded: stored.len() as u64, ..SizeSplit::default() };
+    let sections = vec![Section::of(&stored)];
+    sink(stored)?;
+    Ok((Entry { name: name.to_owned(), body, sections }, split))
 }
 
 fn encode_quantized(
     name: &str,
     tensor: &QuantizedTensor,
     effort: Effort,
-) -> Result<EncodedEntry, CodecError> {
+    sink: Sink,
+) -> Result<(Entry, SizeSplit), CodecError> {
     tensor.validate(name)?;
-    let mut split = SizeSplit::default();
-    let encoded = codes::encode(tensor, effort);
-    let mut side = encoded.tables;
-    split.tables = side.len() as u64;
-    for scales in tensor.row_scales.iter().chain(&tensor.column_scales) {
-        let bytes: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-        let (coder, stored) = bytes::compress(&bytes, 4, effort);
-        side.push(coder as u8);
-        write_varint(&mut side, stored.len() as u64);
-        side.extend(stored);
+    let (row_scales, column_scales) = (tensor.row_scales.is_some(), tensor.column_scales.is_some());
+    if directory::has_idle_scales(&tensor.shape, row_scales, column_scales) {
+        return Err(CodecError::invalid(name, "the tensor has no elements, but over 2^20 scales"));
     }
-    split.scales = side.len() as u64 - split.tables;
-    split.payload = encoded.blocks.iter().map(|block| block.len() as u64).sum();
-    let mut sections = vec![side];
-    sections.extend(encoded.blocks);
+    let mut encoding = Encoding::choose(tensor, effort);
     let body = Body::Quantized {
         shape: tensor.shape.clone(),
-        coder: encoded.coder,
+        coder: encoding.coder,
         step: tensor.step,
         reconstruction: tensor.reconstruction,
-        row_scales: tensor.row_scales.is_some(),
-        column_scales: tensor.column_scales.is_some(),
+        row_scales,
+        column_scales,
     };
-    Ok(EncodedEntry { name: name.to_owned(), body, sections, split })
+    let mut side = std::mem::take(&mut encoding.tables);
+    let mut split = SizeSplit { tables: side.len() as u64, ..SizeSplit::default() };
+    for scales in tensor.row_scales.iter().chain(&tensor.column_scales) {
+        scales::write(scales, effort, &mut side);
+    }
+    split.scales = side.len() as u64 - split.tables;
+    let mut sections = vec![Section::of(&side)];
+    sink(side)?;
+    encoding.blocks(tensor, &mut |block| {
+        split.payload += block.len() as u64;
+        sections.push(Section::of(&block));
+        sink(block)
+    })?;
+    Ok((Entry { name: name.to_owned(), body, sections }, split))
 }
