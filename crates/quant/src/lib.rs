@@ -8,10 +8,14 @@
 mod budget;
 mod error;
 pub mod golf;
+mod ladder;
 mod plan;
 mod uniform;
 
 pub use budget::fit_to_bytes;
 pub use error::QuantError;
+pub use ladder::{
+    Covariance, LadderOptions, Rung, ScaleFit, quantize_matrix, squared_error, weighted_error,
+};
 pub use plan::{Levels, Plan, Weights, is_coded};
 pub use uniform::{quantize, quantize_to_centroids};

@@ -5,7 +5,7 @@ use backslash_codec::{QuantizedTensor, Reconstruction};
 use crate::QuantError;
 
 /// Largest magnitude of a code: every code is exact in `f32`.
-const MAX_CODE: f32 = 16_777_216.0;
+pub(crate) const MAX_CODE: f32 = 16_777_216.0;
 
 /// Codes q = round(w/Δ), ties to even, read back as q·Δ: the quantiser that training with rounding has seen.
 ///
@@ -57,7 +57,7 @@ pub fn quantize_to_centroids(
     Ok(tensor)
 }
 
-fn check(name: &str, weights: &[f32], step: f32) -> Result<(), QuantError> {
+pub(crate) fn check(name: &str, weights: &[f32], step: f32) -> Result<(), QuantError> {
     let name = || name.to_owned();
     if let Some(index) = weights.iter().position(|weight| !weight.is_finite()) {
         return Err(QuantError::NotFinite { name: name(), index, value: weights[index] });
