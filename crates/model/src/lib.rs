@@ -21,6 +21,7 @@ mod config;
 mod error;
 mod initialise;
 mod network;
+mod pretrained;
 mod weights;
 
 pub use bind::{Gradients, device};
@@ -28,4 +29,5 @@ pub use config::{Architecture, ModelConfig};
 pub use error::ModelError;
 pub use initialise::initial_weights;
 pub use network::{Encoder, EncoderInput, InputObserver, Transformer, use_composed_operations};
+pub use pretrained::Pretrained;
 pub use weights::{NamedTensor, NamedWeights};
