@@ -5,6 +5,9 @@
 //! same weights bound to a device as Burn modules, the form in which a loss is computed. The names are the
 //! field paths of the modules, so each form can be made from the other and nothing has to be listed twice.
 //!
+//! [`Transformer`] is every network that predicts the next token; [`Encoder`] is BERT. [`Pretrained`] reads
+//! models that others have trained into the same two forms.
+//!
 //! ```
 //! use backslash_model::{ModelConfig, Transformer, device, initial_weights};
 //!

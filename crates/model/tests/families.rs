@@ -38,6 +38,7 @@ fn gpt2() -> ModelConfig {
         kv_heads: 4,
         mlp_hidden: None,
         mlp_ratio: 3,
+        tied_head: true,
         ..llama()
     }
 }
