@@ -67,7 +67,10 @@ pub(crate) fn bound<M: Module>(
 }
 
 /// Compares names and shapes with what the configuration asks for.
-fn check_layout(layout: &[(String, Vec<usize>)], weights: &NamedWeights) -> Result<(), ModelError> {
+pub(crate) fn check_layout(
+    layout: &[(String, Vec<usize>)],
+    weights: &NamedWeights,
+) -> Result<(), ModelError> {
     for (name, expected) in layout {
         let tensor = weights.get(name).ok_or_else(|| ModelError::MissingTensor {
             name: name.clone(),

@@ -192,6 +192,25 @@ impl ModelConfig {
         if !self.heads.is_multiple_of(self.kv_heads) {
             return wrong("kv_heads", self.kv_heads.to_string(), "must divide model.heads");
         }
+        if !matches!(self.architecture, Architecture::Decoder | Architecture::Golf)
+            && self.activation_power != DEFAULT_POWER
+        {
+            return wrong(
+                "activation_power",
+                self.activation_power.to_string(),
+                "only the decoder and golf have one that can be chosen",
+            );
+        }
+        if self.architecture != Architecture::Golf && self.repeats != 1 {
+            return wrong("repeats", self.repeats.to_string(), "only golf can repeat its blocks");
+        }
+        if self.architecture != Architecture::Llama && !self.tied_head {
+            return wrong(
+                "tied_head",
+                "false".to_owned(),
+                "only llama can have an output matrix of its own",
+            );
+        }
         if !self.rotary() && self.kv_heads != self.heads {
             return wrong(
                 "kv_heads",
@@ -250,6 +269,23 @@ mod tests {
     }
 
     #[test]
+    fn keys_at_their_defaults_are_not_stored_and_the_others_return() {
+        let json = serde_json::to_string(&small()).unwrap();
+        for key in ["mlp_hidden", "activation_power", "repeats", "norm_epsilon", "tied_head"] {
+            assert!(!json.contains(key), "{json}");
+        }
+        let config = ModelConfig {
+            architecture: Architecture::Llama,
+            mlp_hidden: Some(300),
+            norm_epsilon: 1e-6,
+            tied_head: false,
+            ..small()
+        };
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+    }
+
+    #[test]
     fn each_wrong_key_is_named() {
         let cases = [
             (ModelConfig { heads: 3, ..small() }, "model.heads"),
@@ -263,6 +299,12 @@ mod tests {
             (ModelConfig { activation_power: 0, ..small() }, "model.activation_power"),
             (ModelConfig { norm_epsilon: -1.0, ..small() }, "model.norm_epsilon"),
             (ModelConfig { architecture: Architecture::Gpt2, ..small() }, "model.kv_heads"),
+            (ModelConfig { repeats: 2, ..small() }, "model.repeats"),
+            (ModelConfig { tied_head: false, ..small() }, "model.tied_head"),
+            (
+                ModelConfig { architecture: Architecture::Llama, activation_power: 3, ..small() },
+                "model.activation_power",
+            ),
         ];
         for (config, key) in cases {
             let message = config.validate().unwrap_err().to_string();

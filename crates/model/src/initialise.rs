@@ -98,6 +98,39 @@ mod tests {
     }
 
     #[test]
+    fn other_families_start_with_neutral_norms_and_silent_branches() {
+        for (architecture, gain, silent, drawn) in [
+            (
+                Architecture::Llama,
+                "model.layers.1.input_layernorm.weight",
+                "model.layers.1.self_attn.o_proj.weight",
+                "model.embed_tokens.weight",
+            ),
+            (Architecture::Gpt2, "h.1.ln_2.weight", "h.1.mlp.c_fc.bias", "wpe.weight"),
+            (
+                Architecture::Bert,
+                "embeddings.LayerNorm.weight",
+                "encoder.layer.1.output.LayerNorm.bias",
+                "embeddings.token_type_embeddings.weight",
+            ),
+        ] {
+            let config = ModelConfig {
+                architecture,
+                vocabulary_size: 64,
+                kv_heads: 4,
+                ..ModelConfig::default()
+            };
+            let weights = initial_weights(&config, 2).unwrap();
+            let data = |name: &str| &weights.get(name).unwrap().data;
+            assert!(data(gain).iter().all(|x| *x == 1.0));
+            assert!(data(silent).iter().all(|x| *x == 0.0));
+            let drawn = data(drawn);
+            let rms = (drawn.iter().map(|x| x * x).sum::<f32>() / drawn.len() as f32).sqrt();
+            assert!((rms / 0.02 - 1.0).abs() < 0.15, "{rms}");
+        }
+    }
+
+    #[test]
     fn a_seed_fixes_the_weights() {
         let config = ModelConfig { vocabulary_size: 32, ..ModelConfig::default() };
         let first = initial_weights(&config, 3).unwrap();

@@ -5,6 +5,9 @@
 //! same weights bound to a device as Burn modules, the form in which a loss is computed. The names are the
 //! field paths of the modules, so each form can be made from the other and nothing has to be listed twice.
 //!
+//! [`Transformer`] is every network that predicts the next token; [`Encoder`] is BERT. [`Pretrained`] reads
+//! models that others have trained into the same two forms.
+//!
 //! ```
 //! use backslash_model::{ModelConfig, Transformer, device, initial_weights};
 //!
@@ -21,6 +24,7 @@ mod config;
 mod error;
 mod initialise;
 mod network;
+mod pretrained;
 mod weights;
 
 pub use bind::{Gradients, device};
@@ -28,4 +32,5 @@ pub use config::{Architecture, ModelConfig};
 pub use error::ModelError;
 pub use initialise::initial_weights;
 pub use network::{Encoder, EncoderInput, InputObserver, Transformer, use_composed_operations};
+pub use pretrained::Pretrained;
 pub use weights::{NamedTensor, NamedWeights};

@@ -94,20 +94,7 @@ impl NamedWeights {
     /// # Errors
     /// If the file cannot be read, is no safetensors file, or holds a tensor that is not of a float type.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| ModelError::File {
-            path: path.to_owned(),
-            reason: format!("not a valid safetensors file ({error})"),
-        })?;
-        let mut tensors = Vec::with_capacity(file.len());
-        for (name, view) in file.iter() {
-            tensors.push(NamedTensor {
-                name: name.to_owned(),
-                shape: view.shape().to_vec(),
-                data: widen(name, &view)?,
-            });
-        }
+        let (tensors, _) = read_tensors(path, |_| true)?;
         Ok(Self::new(tensors))
     }
 
@@ -124,6 +111,35 @@ impl NamedWeights {
             })?;
         write_atomically(path, &bytes)
     }
+}
+
+/// The tensors of a safetensors file that are wanted, and the names of the others.
+///
+/// # Errors
+/// If the file cannot be read, is no safetensors file, or a wanted tensor is not of a float type.
+pub(crate) fn read_tensors(
+    path: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(Vec<NamedTensor>, Vec<String>), ModelError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| ModelError::File {
+        path: path.to_owned(),
+        reason: format!("not a valid safetensors file ({error})"),
+    })?;
+    let (mut tensors, mut others) = (Vec::with_capacity(file.len()), Vec::new());
+    for (name, view) in file.iter() {
+        if !wanted(name) {
+            others.push(name.to_owned());
+            continue;
+        }
+        tensors.push(NamedTensor {
+            name: name.to_owned(),
+            shape: view.shape().to_vec(),
+            data: widen(name, &view)?,
+        });
+    }
+    Ok((tensors, others))
 }
 
 /// Writes a file under a temporary name beside it and renames it when complete.

@@ -50,21 +50,31 @@ impl Reference<'_> {
         let start: Matrix = tokens.iter().map(|t| rms_norm(&embedding[usize::from(*t)])).collect();
         let mut x = start.clone();
         let mut stored: Vec<Matrix> = Vec::new();
-        let half = self.config.layers / 2;
-        for block in 0..self.config.layers {
+        let runs = self.config.layers * self.config.repeats;
+        let half = runs / 2;
+        for run in 0..runs {
             if self.golf()
-                && block >= half
+                && run >= half
                 && let Some(output) = stored.pop()
             {
-                let skip = &self.matrix("skip_weights")[block - half];
+                let skip = &self.matrix("skip_weights")[run - half];
                 for (x, output) in x.iter_mut().zip(&output) {
                     for i in 0..skip.len() {
                         x[i] += skip[i] * output[i];
                     }
                 }
             }
-            x = self.block(&x, &start, block);
-            if self.golf() && block < half {
+            x = self.block(&x, &start, run % self.config.layers);
+            if self.config.repeats > 1 {
+                let scale = &self.matrix("repeat_scales")[run];
+                let shift = &self.matrix("repeat_shifts")[run];
+                for x in &mut x {
+                    for i in 0..x.len() {
+                        x[i] = scale[i] * x[i] + shift[i];
+                    }
+                }
+            }
+            if self.golf() && run < half {
                 stored.push(x.clone());
             }
         }
@@ -94,7 +104,10 @@ impl Reference<'_> {
         add_scaled(&mut x, &self.attention(&normed, block), &attention_scale);
         let normed: Matrix = x.iter().map(|row| rms_norm(row)).collect();
         let mut hidden = self.linear(&normed, &name("mlp.fc.weight"));
-        hidden.iter_mut().flatten().for_each(|z| *z = z.max(0.0).powi(2));
+        hidden
+            .iter_mut()
+            .flatten()
+            .for_each(|z| *z = z.max(0.0).powi(self.config.activation_power as i32));
         add_scaled(&mut x, &self.linear(&hidden, &name("mlp.proj.weight")), &mlp_scale);
         x
     }
@@ -163,7 +176,7 @@ fn add_scaled(x: &mut Matrix, branch: &Matrix, scale: &[f64]) {
     }
 }
 
-fn configurations() -> [ModelConfig; 2] {
+fn configurations() -> [ModelConfig; 4] {
     let decoder = ModelConfig {
         vocabulary_size: 11,
         width: 16,
@@ -177,7 +190,9 @@ fn configurations() -> [ModelConfig; 2] {
         ..ModelConfig::default()
     };
     let golf = ModelConfig { architecture: Architecture::Golf, layers: 5, ..decoder.clone() };
-    [decoder, golf]
+    let cubed = ModelConfig { activation_power: 3, mlp_hidden: Some(19), ..decoder.clone() };
+    let repeated = ModelConfig { layers: 3, repeats: 3, ..golf.clone() };
+    [decoder, golf, cubed, repeated]
 }
 
 /// Initial weights with every tensor moved away from its special value (zero, one).
@@ -257,7 +272,7 @@ fn no_token_sees_the_future() {
 
 #[test]
 fn weights_of_another_architecture_are_refused_by_name() {
-    let [decoder, golf] = configurations();
+    let [decoder, golf, ..] = configurations();
     let message = |config: &ModelConfig, weights: &NamedWeights| {
         Transformer::from_weights(config, weights, &device()).unwrap_err().to_string()
     };

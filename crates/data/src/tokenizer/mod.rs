@@ -5,6 +5,7 @@
 //! table of pieces for all kinds, which is also what bytes are counted with.
 
 mod byte_level;
+mod llama2c;
 mod merges;
 mod sentencepiece;
 #[cfg(test)]
@@ -105,8 +106,8 @@ impl Tokenizer {
         Self::byte_level("trained here", &byte_level::train(texts, vocabulary_size)?)
     }
 
-    /// Opens a SentencePiece `.model`, or a `tokenizer.json` with byte-level BPE; a file of another extension by what
-    /// it holds.
+    /// Opens a SentencePiece `.model`, a `tokenizer.json` with byte-level BPE, or a llama2.c `.bin`, which becomes the
+    /// SentencePiece model it was exported from; a file of another extension by what it holds.
     ///
     /// # Errors
     ///
@@ -115,15 +116,12 @@ impl Tokenizer {
     pub fn open(path: &Path) -> Result<Self> {
         let content = std::fs::read(path).map_err(Error::io(path))?;
         let name = path.display().to_string();
-        let is_json = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("json") => true,
-            Some("model") => false,
-            _ => content.starts_with(b"{"),
-        };
-        if is_json {
-            Self::byte_level(&name, &content)
-        } else {
-            Self::sentence_piece(&name, &content)
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => Self::byte_level(&name, &content),
+            Some("model") => Self::sentence_piece(&name, &content),
+            Some("bin") => Self::sentence_piece(&name, &llama2c::sentence_piece(&name, &content)?),
+            _ if content.starts_with(b"{") => Self::byte_level(&name, &content),
+            _ => Self::sentence_piece(&name, &content),
         }
     }
 

@@ -265,3 +265,70 @@ fn golf_shards_decode_and_encode_to_themselves() {
         }
     }
 }
+
+/// A llama2.c tokenizer with the 256 bytes and `words`, each with a score.
+fn llama2c(words: &[(&str, f32)]) -> Vec<u8> {
+    let bytes: Vec<String> = (0..=255).map(|byte: u8| format!("<0x{byte:02X}>")).collect();
+    let control = ["<unk>", "\n<s>\n", "\n</s>\n"].into_iter();
+    let first = control.chain(bytes.iter().map(String::as_str)).map(|text| (text, 0.0));
+    let mut content = 9_i32.to_le_bytes().to_vec();
+    for (text, score) in first.chain(words.iter().copied()) {
+        content.extend(score.to_le_bytes());
+        content.extend((text.len() as i32).to_le_bytes());
+        content.extend(text.as_bytes());
+    }
+    content
+}
+
+fn open_llama2c(content: &[u8]) -> Result<Tokenizer> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tok.bin");
+    std::fs::write(&path, content).unwrap();
+    Tokenizer::open(&path)
+}
+
+#[test]
+fn a_llama2c_tokenizer_merges_by_score_and_survives_saving() {
+    let words = [(" ", -9.0), ("a", -9.0), ("b", -9.0), (" a", -2.0), ("ab", -1.0), (" ab", -3.0)];
+    let tokenizer = open_llama2c(&llama2c(&words)).unwrap();
+    assert_eq!(tokenizer.start_token(), Some(1));
+    assert_eq!(tokenizer.encode("ab").unwrap(), [264]);
+    assert_eq!(tokenizer.encode("aab").unwrap(), [262, 263]);
+    assert_eq!(tokenizer.encode("aa\n  b").unwrap(), [262, 260, 3 + 10, 259, 259, 261]);
+    assert_eq!(tokenizer.decode(&[1, 262, 263, 13, 259, 264]).unwrap(), b"aab\n  ab");
+    let again = Tokenizer::from_bytes(&tokenizer.to_bytes()).unwrap();
+    assert_eq!(again.encode("abba b").unwrap(), tokenizer.encode("abba b").unwrap());
+}
+
+#[test]
+fn a_damaged_llama2c_tokenizer_is_refused() {
+    let good = llama2c(&[(" ", -1.0)]);
+    assert!(open_llama2c(&good).is_ok());
+    for length in [0, 3, 4, 11, good.len() - 1] {
+        let message = open_llama2c(&good[..length]).unwrap_err().to_string();
+        assert!(message.contains("tok.bin"), "{length}: {message}");
+    }
+    let mut negative = good.clone();
+    negative[8..12].copy_from_slice(&(-1_i32).to_le_bytes());
+    assert!(open_llama2c(&negative).is_err());
+    let message = open_llama2c(&llama2c(&[("a", -1.0)])).unwrap_err().to_string();
+    assert!(message.contains("U+2581"), "{message}");
+}
+
+#[test]
+fn the_llama2c_tokenizer_gives_back_every_story() {
+    let (Some(file), Some(sample)) =
+        (shared("tokenizers/tok512.bin"), shared("tinystories/tinystories_sample.txt"))
+    else {
+        return;
+    };
+    let tokenizer = Tokenizer::open(&file).unwrap();
+    assert_eq!(tokenizer.vocabulary_size(), 512);
+    let start = [1, 403, 407, 261, 378, 432, 383, 286, 261, 376];
+    assert_eq!(tokenizer.encode("Once upon a time, there was a little").unwrap(), start[1..]);
+    let sample = std::fs::read_to_string(sample).unwrap();
+    for story in sample.split("<|endoftext|>").take(300) {
+        let tokens = tokenizer.encode(story).unwrap();
+        assert_eq!(tokenizer.decode(&tokens).unwrap(), story.as_bytes());
+    }
+}

@@ -1,0 +1,296 @@
+//! Llama, GPT-2 and BERT against slow statements of the same definitions in double precision, with the
+//! names and shapes of Hugging Face checkpoints.
+
+mod host;
+
+use std::collections::BTreeMap;
+
+use backslash_model::{
+    Architecture, Encoder, EncoderInput, ModelConfig, NamedTensor, NamedWeights, Transformer,
+    device, use_composed_operations,
+};
+use host::{Host, Matrix};
+
+const TOKENS: [u16; 12] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8];
+const TARGETS: [u16; 12] = [1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 10];
+const ROW: usize = 6;
+
+fn llama() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Llama,
+        vocabulary_size: 11,
+        width: 16,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        mlp_hidden: Some(23),
+        context: ROW,
+        rope_base: 500.0,
+        norm_epsilon: 1e-3,
+        tied_head: false,
+        ..ModelConfig::default()
+    }
+}
+
+fn gpt2() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Gpt2,
+        kv_heads: 4,
+        mlp_hidden: None,
+        mlp_ratio: 3,
+        tied_head: true,
+        ..llama()
+    }
+}
+
+fn bert() -> ModelConfig {
+    ModelConfig { architecture: Architecture::Bert, token_types: 3, ..gpt2() }
+}
+
+fn causal() -> [ModelConfig; 3] {
+    [llama(), ModelConfig { tied_head: true, ..llama() }, gpt2()]
+}
+
+/// Values in ±0.5 for every tensor of a layout; gains of norms around 1.
+fn weights(config: &ModelConfig) -> NamedWeights {
+    let mut state = 7_u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) as f32 / 65_536.0 - 0.5
+    };
+    let tensors = config.layout().into_iter().map(|(name, shape)| {
+        let gain = shape.len() == 1 && name.ends_with("weight");
+        let data = (0..shape.iter().product()).map(|_| f32::from(u8::from(gain)) + random());
+        NamedTensor { data: data.collect(), name, shape }
+    });
+    NamedWeights::new(tensors.collect())
+}
+
+fn values<const D: usize>(tensor: burn::tensor::Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+fn assert_close(found: &[f32], exact: &Matrix, tolerance: f64) {
+    let exact: Vec<f64> = exact.concat();
+    assert_eq!(found.len(), exact.len());
+    for (at, (found, exact)) in found.iter().zip(&exact).enumerate() {
+        assert!((f64::from(*found) - exact).abs() < tolerance, "{at}: {found} {exact}");
+    }
+}
+
+#[test]
+fn the_layouts_are_those_of_hugging_face() {
+    let layer = |config: &ModelConfig, tail: &[(&str, &[usize])]| {
+        let one = ModelConfig { layers: 1, ..config.clone() };
+        let layout: BTreeMap<String, Vec<usize>> = one.layout().into_iter().collect();
+        let expected: BTreeMap<String, Vec<usize>> =
+            tail.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+        assert_eq!(layout, expected);
+    };
+    layer(
+        &llama(),
+        &[
+            ("model.embed_tokens.weight", &[11, 16]),
+            ("model.layers.0.input_layernorm.weight", &[16]),
+            ("model.layers.0.self_attn.q_proj.weight", &[16, 16]),
+            ("model.layers.0.self_attn.k_proj.weight", &[8, 16]),
+            ("model.layers.0.self_attn.v_proj.weight", &[8, 16]),
+            ("model.layers.0.self_attn.o_proj.weight", &[16, 16]),
+            ("model.layers.0.post_attention_layernorm.weight", &[16]),
+            ("model.layers.0.mlp.gate_proj.weight", &[23, 16]),
+            ("model.layers.0.mlp.up_proj.weight", &[23, 16]),
+            ("model.layers.0.mlp.down_proj.weight", &[16, 23]),
+            ("model.norm.weight", &[16]),
+            ("lm_head.weight", &[11, 16]),
+        ],
+    );
+    layer(
+        &gpt2(),
+        &[
+            ("wte.weight", &[11, 16]),
+            ("wpe.weight", &[6, 16]),
+            ("h.0.ln_1.weight", &[16]),
+            ("h.0.ln_1.bias", &[16]),
+            ("h.0.attn.c_attn.weight", &[16, 48]),
+            ("h.0.attn.c_attn.bias", &[48]),
+            ("h.0.attn.c_proj.weight", &[16, 16]),
+            ("h.0.attn.c_proj.bias", &[16]),
+            ("h.0.ln_2.weight", &[16]),
+            ("h.0.ln_2.bias", &[16]),
+            ("h.0.mlp.c_fc.weight", &[16, 48]),
+            ("h.0.mlp.c_fc.bias", &[48]),
+            ("h.0.mlp.c_proj.weight", &[48, 16]),
+            ("h.0.mlp.c_proj.bias", &[16]),
+            ("ln_f.weight", &[16]),
+            ("ln_f.bias", &[16]),
+        ],
+    );
+    layer(
+        &bert(),
+        &[
+            ("embeddings.word_embeddings.weight", &[11, 16]),
+            ("embeddings.position_embeddings.weight", &[6, 16]),
+            ("embeddings.token_type_embeddings.weight", &[3, 16]),
+            ("embeddings.LayerNorm.weight", &[16]),
+            ("embeddings.LayerNorm.bias", &[16]),
+            ("encoder.layer.0.attention.self.query.weight", &[16, 16]),
+            ("encoder.layer.0.attention.self.query.bias", &[16]),
+            ("encoder.layer.0.attention.self.key.weight", &[16, 16]),
+            ("encoder.layer.0.attention.self.key.bias", &[16]),
+            ("encoder.layer.0.attention.self.value.weight", &[16, 16]),
+            ("encoder.layer.0.attention.self.value.bias", &[16]),
+            ("encoder.layer.0.attention.output.dense.weight", &[16, 16]),
+            ("encoder.layer.0.attention.output.dense.bias", &[16]),
+            ("encoder.layer.0.attention.output.LayerNorm.weight", &[16]),
+            ("encoder.layer.0.attention.output.LayerNorm.bias", &[16]),
+            ("encoder.layer.0.intermediate.dense.weight", &[48, 16]),
+            ("encoder.layer.0.intermediate.dense.bias", &[48]),
+            ("encoder.layer.0.output.dense.weight", &[16, 48]),
+            ("encoder.layer.0.output.dense.bias", &[16]),
+            ("encoder.layer.0.output.LayerNorm.weight", &[16]),
+            ("encoder.layer.0.output.LayerNorm.bias", &[16]),
+        ],
+    );
+}
+
+#[test]
+fn logits_and_loss_are_those_of_the_definition() {
+    for config in causal() {
+        let weights = weights(&config);
+        let network = Transformer::from_weights(&config, &weights, &device()).unwrap();
+        let host = Host { config: &config, weights: &weights };
+        let exact: Matrix = TOKENS.chunks(ROW).flat_map(|row| host.logits(row)).collect();
+        assert_close(&values(network.logits(&TOKENS, ROW)), &exact, 2e-5);
+        let exact = host.loss(&TOKENS, &TARGETS, ROW);
+        let loss: f32 = network.loss(&TOKENS, &TARGETS, ROW).into_scalar();
+        assert!((f64::from(loss) / exact - 1.0).abs() < 1e-5, "{loss} {exact}");
+        let losses = values(network.losses(&TOKENS, &TARGETS, ROW));
+        let mean = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len() as f64;
+        assert!((mean / exact - 1.0).abs() < 1e-5, "{mean} {exact}");
+    }
+}
+
+#[test]
+fn hidden_states_of_bert_are_those_of_the_definition() {
+    let config = bert();
+    let weights = weights(&config);
+    let network = Encoder::from_weights(&config, &weights, &device()).unwrap();
+    let types = [0, 0, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1];
+    let lengths = [6, 4];
+    let input = EncoderInput { tokens: &TOKENS, types: &types, lengths: &lengths };
+    let found = values(network.hidden(input));
+    let host = Host { config: &config, weights: &weights };
+    assert_close(&found[..6 * 16], &host.bert(&TOKENS[..6], &types[..6]), 2e-5);
+    // What is padded away has no influence.
+    assert_close(&found[6 * 16..10 * 16], &host.bert(&TOKENS[6..10], &types[6..10]), 2e-5);
+}
+
+/// Compares gradients with differences of the definition's value, along a direction through each tensor.
+fn check_gradients(
+    weights: &NamedWeights,
+    gradients: &[Vec<f32>],
+    value: impl Fn(&NamedWeights) -> f64,
+) {
+    for (at, tensor) in weights.tensors().iter().enumerate() {
+        let direction: Vec<f32> =
+            (0..tensor.data.len()).map(|i| ((i * 7 + at) % 5) as f32 - 1.5).collect();
+        let value_at = |offset: f32| {
+            let mut moved = weights.clone();
+            for (value, direction) in moved.tensors_mut()[at].data.iter_mut().zip(&direction) {
+                *value += offset * direction;
+            }
+            value(&moved)
+        };
+        // Halves of powers of two, so that adding them to a weight rounds next to nothing.
+        let nudge = 2.0_f32.powi(-13);
+        let finite = (value_at(nudge) - value_at(-nudge)) / (2.0 * f64::from(nudge));
+        let slopes = gradients[at].iter().zip(&direction);
+        let closed: f64 = slopes.map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+        let error = (closed - finite).abs();
+        assert!(error < 2e-3 * finite.abs() + 2e-5, "{}: {closed} {finite}", tensor.name);
+    }
+}
+
+#[test]
+fn the_gradient_of_every_tensor_agrees_with_finite_differences() {
+    for config in causal() {
+        let weights = weights(&config);
+        let network = Transformer::from_weights(&config, &weights, &device().autodiff()).unwrap();
+        let loss = network.loss(&TOKENS, &TARGETS, ROW);
+        let gradients = network.gradients(&loss, &weights);
+        check_gradients(&weights, &gradients.values, |weights| {
+            Host { config: &config, weights }.loss(&TOKENS, &TARGETS, ROW)
+        });
+    }
+}
+
+#[test]
+fn the_gradient_of_every_tensor_of_bert_agrees_with_finite_differences() {
+    let config = bert();
+    let weights = weights(&config);
+    let network = Encoder::from_weights(&config, &weights, &device().autodiff()).unwrap();
+    let (tokens, types) = (&TOKENS[..6], [0, 0, 0, 1, 1, 2]);
+    let hidden = network.hidden(EncoderInput { tokens, types: &types, lengths: &[6] });
+    let gradients = network.gradients(&hidden.powi_scalar(2).sum().mul_scalar(0.01), &weights);
+    // Σ h² is nearly constant after a norm of gain 1; the gains here are random.
+    check_gradients(&weights, &gradients.values, |weights| {
+        let hidden = Host { config: &config, weights }.bert(tokens, &types);
+        0.01 * hidden.concat().iter().map(|h| h * h).sum::<f64>()
+    });
+}
+
+#[test]
+fn every_matrix_is_shown_with_its_inputs_and_tables_are_not() {
+    let inputs_of = |config: &ModelConfig, name: &str, shape: &[usize]| {
+        let table = name.contains("embed") || name.starts_with("wpe");
+        let head = name == "wte.weight" || config.tied_head && name == "model.embed_tokens.weight";
+        let matrix = shape.len() == 2 && (!table || head);
+        let transposed = config.architecture == Architecture::Gpt2 && !head;
+        matrix.then(|| shape[usize::from(!transposed)])
+    };
+    let expected = |config: &ModelConfig| -> BTreeMap<String, usize> {
+        let layout = config.layout().into_iter();
+        layout
+            .filter_map(|(name, shape)| Some((name.clone(), inputs_of(config, &name, &shape)?)))
+            .collect()
+    };
+    for config in causal() {
+        let network = Transformer::from_weights(&config, &weights(&config), &device()).unwrap();
+        let mut shown = BTreeMap::new();
+        network.observe_inputs(&TOKENS, ROW, &mut |names, values, inputs| {
+            assert_eq!(values.len(), TOKENS.len() * inputs);
+            shown.extend(names.iter().map(|name| ((*name).to_owned(), inputs)));
+        });
+        assert_eq!(shown, expected(&config));
+    }
+    let config = bert();
+    let network = Encoder::from_weights(&config, &weights(&config), &device()).unwrap();
+    let input = EncoderInput { tokens: &TOKENS, types: &[0; 12], lengths: &[6, 6] };
+    let mut shown = BTreeMap::new();
+    network.observe_inputs(input, &mut |names, _, inputs| {
+        shown.extend(names.iter().map(|name| ((*name).to_owned(), inputs)));
+    });
+    assert_eq!(shown, expected(&config));
+}
+
+#[test]
+fn the_composed_operations_give_the_same_logits() {
+    for config in causal() {
+        let network = Transformer::from_weights(&config, &weights(&config), &device()).unwrap();
+        let fused = values(network.logits(&TOKENS, ROW));
+        use_composed_operations(true);
+        let composed = values(network.logits(&TOKENS, ROW));
+        use_composed_operations(false);
+        assert!(fused.iter().zip(&composed).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+}
+
+#[test]
+fn an_encoder_is_no_transformer_and_the_reverse() {
+    let config = bert();
+    let error = Transformer::from_weights(&config, &weights(&config), &device()).unwrap_err();
+    assert!(error.to_string().starts_with("model.architecture = bert"), "{error}");
+    let config = gpt2();
+    let error = Encoder::from_weights(&config, &weights(&config), &device()).unwrap_err();
+    assert!(error.to_string().starts_with("model.architecture = gpt2"), "{error}");
+}
