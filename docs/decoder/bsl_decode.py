@@ -84,8 +84,9 @@ class Range:
 
 class Mixer:
     """Adaptive binary decisions: counters [probability·2^22, count] by key, six inputs, one bias."""
-    def __init__(self, data, limit, shift):
-        self.coder, self.limit, self.shift = Range(data), limit, shift
+    def __init__(self, data, limit, shift, common):
+        self.coder, self.limit = Range(data), limit
+        self.shifts = [shift + common + 4] + [shift + 4] * 5 + [shift + common + 4]
         self.counters, self.weights = {}, {}
     def update(self, counter, bit, limit):
         counter[0] += ((bit << 22) - counter[0]) * RATE[counter[1]] >> 16
@@ -93,24 +94,25 @@ class Mixer:
     def plain(self, key, start):
         counter = self.counters.setdefault(key, [start << 6, 0])
         bit = self.coder.bit(clamp(counter[0] >> 6, 32, 65504))
-        self.update(counter, bit, 255)
+        self.update(counter, bit, 1023)
         return bit
     def mix(self, kind, keys, start, count):
         counters = [self.counters.setdefault(k, [start << 6, count]) for k in keys]
-        w = self.weights.setdefault(kind, [209715] * 6 + [0])
+        w = self.weights.setdefault(kind, [1 << 20] + [174762] * 5 + [0])
         x = [STRETCH[c[0] >> 10] for c in counters] + [256]
+        x[1:6] = [v - x[0] for v in x[1:6]]
         logit = clamp(sum((a >> 6) * b for a, b in zip(w, x)) + 8192 >> 14, -3071, 3071)
         p = SQUASH[logit + 3071]
         bit = self.coder.bit(p)
-        error, s = (bit << 16) - p, self.shift + 4
-        for k in range(7):
-            w[k] = clamp(w[k] + (x[k] * error + (1 << s - 1) >> s), -(4 << 20), 4 << 20)
+        error = (bit << 16) - p
+        for k, s in enumerate(self.shifts):
+            w[k] = clamp(w[k] + (x[k] * error + (1 << s - 1) >> s), -(3 << 20), 3 << 20)
         for c in counters: self.update(c, bit, self.limit)
         return bit
 
 
 def mix_bytes(data, length, width):
-    mixer, out = Mixer(data, 255, 6), bytearray()
+    mixer, out = Mixer(data, 255, 7, 0), bytearray()
     for at in range(length):
         plane = at % width
         b = lambda d: out[at - d] if d <= at else 0
@@ -134,13 +136,13 @@ def mix_bytes(data, length, width):
 
 def low_bits_of(mean):
     low = 0
-    while mean >> low >= 160: low += 1
+    while mean >> low >= 40: low += 1
     return low
 
 
 def side(c, count):
     mean = c.varint()
-    plain = dict(mean=mean, low=low_bits_of(mean), rows=32, columns=32, signs=False, rl=[], cl=[], factors=[])
+    plain = dict(mean=mean, low=low_bits_of(mean), rows=32, columns=32, signs=False, squares=0, rl=[], cl=[], factors=[])
     return mix_codes(c.take(c.varint()), count, count, 0, plain)
 
 
@@ -149,7 +151,9 @@ def mix_parameters(c, rows, columns):
     p = dict(mean=mean, low=flags & 31, rows=1 << (priors & 15), columns=1 << (priors >> 4), signs=flags & 32)
     p["rl"] = side(c, rows) if flags & 64 else []
     p["cl"] = side(c, columns) if flags & 128 else []
-    p["factors"] = [(unzigzag(c.varint()), side(c, rows), side(c, columns)) for _ in range(c.u8())]
+    rank = c.u8()
+    p["squares"] = rank >> 5 & 1
+    p["factors"] = [(unzigzag(c.varint()), side(c, rows), side(c, columns)) for _ in range(rank & ~32)]
     return p
 
 
@@ -158,54 +162,70 @@ def by_level(value, level):
     return max(1, value << (level >> 2) if level >= 0 else value >> -(level >> 2))
 
 
+class Columns:
+    """What the rows of one class have left behind, per column."""
+    def __init__(self, n, p):
+        levels = p["cl"] if len(p["cl"]) else [0] * n
+        self.rows, self.begin = 0, [by_level(p["columns"] * p["mean"], level) for level in levels]
+        self.log = [level * 16 >> p["squares"] for level in levels]
+        self.sum, self.signed, self.sign, self.above = [0] * n, [0] * n, [16] * n, [0] * n
+
+
 def mix_codes(data, count, columns, first_row, p):
-    mixer, mean, low = Mixer(data, 1023, 10), p["mean"], p["low"]
+    mixer, mean, low, squares = Mixer(data, 1023, 7, 4), p["mean"], p["low"], p["squares"]
     start = clamp(65536 * (mean >> low) // ((mean >> low) + 16), 64, 65000)
     coder, mean_log, codes = mixer.coder, log2(mean), []
-    level = lambda levels, i: levels[i] if len(levels) else 0
-    begin = [by_level(p["columns"] * mean, level(p["cl"], j)) for j in range(columns)]
-    clog = [level(p["cl"], j) * 16 for j in range(columns)]
-    csum, csigned, csign = [0] * columns, [0] * columns, [16] * columns
+    statistic = lambda m: min(m, 65535) ** 2 if squares else m
+    bin = lambda v, shift, n: clamp((v >> shift) + n // 2, 0, n - 1)
+    classes = [Columns(columns, p) for _ in range(2)]
     for at in range(0, count, columns):
         row, width = first_row + at // columns, min(columns, count - at)
-        total, signed = by_level(p["rows"] * mean, level(p["rl"], row)), 0
+        level = p["rl"][row] if len(p["rl"]) else 0
+        quiet = level <= -6
+        col = classes[quiet]
+        total, signed = by_level(p["rows"] * mean, level), 0
         for j in range(width):
-            rlog = log2(min(total, 2**32 - 1)) - log2(j + p["rows"]) - mean_log
-            both = rlog + clog[j]
-            bin = lambda v, shift, n: clamp((v >> shift) + n // 2, 0, n - 1)
-            keys = [bin(both, 2, 128), 128 + bin(rlog, 3, 64), 192 + bin(clog[j], 3, 64),
-                    256 + bin(rlog, 4, 32) * 32 + bin(clog[j], 4, 32),
-                    1280 + (j * 1024 // columns if columns > 1024 else j),
-                    2304 + j * 16 // columns * 64 + bin(both, 3, 64)]
+            rlog = log2(min(total, 2**32 - 1)) - log2(j + p["rows"]) - mean_log >> squares
+            clog = col.log[j]
+            both = rlog + clog
+            place = j * 1024 // columns if columns > 1024 else j
             mu = sum(scale * u[row] * v[j] for scale, u, v in p["factors"]) + 128
+            above = clamp(col.above[j] - (mu >> 8), -20, 20) + 20
+            keys = [bin(both, 2, 128), 128 + bin(rlog, 3, 64),
+                    192 + (bin(rlog, 5, 16) * 41 + above if p["signs"] else bin(clog, 3, 64)),
+                    848 + bin(rlog, 4, 32) * 32 + bin(clog, 4, 32), 1872 + place,
+                    2896 + j * 16 // columns * 64 + bin(both, 3, 64)]
+            mix = lambda kind, name, k, begin: mixer.mix((quiet, kind), [(quiet, name, i) for i in k], begin, 1)
             m = 0
-            while m < 24 and mixer.mix(min(m, 8), [(m, k) for k in keys], start, 1): m += 1
+            while m < 24 and mix(min(m, 8), m, keys, start): m += 1
             flags = m
             if m == 24:
                 n, v = 0, 1
-                while n < 32 and mixer.plain(n, 32768): n += 1
+                while n < 32 and mixer.plain((quiet, n), 32768): n += 1
                 for _ in range(n): v = v << 1 | coder.bit(32768)
                 m += v - 1
-            for bit in range(low - 1, -1, -1):
-                if bit == low - 1:
-                    low_keys = [("low", o + flags) for o in (0, 128, 192, 256, 1280, 2304)]
-                    m = m << 1 | mixer.mix("low", low_keys, 32768, 1)
-                else: m = m << 1 | coder.bit(32768)
+            for bit in range(low):
+                if bit == 0: b = mix("low", ("low", min(flags, 7)), keys, 32768)
+                elif bit == 1: b = mixer.plain((quiet, flags, m & 1), 32768)
+                else: b = coder.bit(32768)
+                m = m << 1 | b
             if m:
                 if p["signs"]:
-                    rb = clamp(truncate(signed * 128, (j + 8) * mean) + 16, 0, 31)
-                    cs, f, kind = csign[j], mu >> 4 & 15, "sign%d" % min(m, 3)
-                    keys = [f, 128 + rb, 192 + cs, 256 + rb * 32 + cs, 1280 + cs * 16 + f, 2304 + (rb + cs) * 16 + f]
-                    negative = mixer.mix(kind, [(kind, k) for k in keys], 32768, 1)
+                    r = clamp(truncate(signed * 128, (j + 8) * mean) + 16, 0, 31)
+                    c, f, kind = col.sign[j], mu >> 4 & 15, "sign%d" % min(m, 3)
+                    negative = mix(kind, kind, [f, 128 + c, 192 + c * 16 + f, 848 + r * 32 + c, 1872 + place,
+                                                2896 + min(m, 20) * 41 + above], 32768)
                 else: negative = coder.bit(32768)
                 if negative: m = -m
             codes.append(m + (mu >> 8))
-            total, signed = total + abs(m) * 16, signed + m
-            csum[j], csigned[j] = csum[j] + abs(m), csigned[j] + m
-        n = at // columns + 1
+            total, signed = total + statistic(abs(m)) * 16, signed + m
+            col.sum[j], col.signed[j] = col.sum[j] + statistic(abs(m)), col.signed[j] + m
+            col.above[j] = codes[-1]
+        col.rows += 1
         for j in range(width):
-            clog[j] = log2(min(begin[j] + csum[j] * 16, 2**32 - 1)) - log2(n + p["columns"]) - mean_log
-            csign[j] = clamp(truncate(csigned[j] * 128, (n + 8) * mean) + 16, 0, 31)
+            total = min(col.begin[j] + col.sum[j] * 16, 2**32 - 1)
+            col.log[j] = log2(total) - log2(col.rows + p["columns"]) - mean_log >> squares
+            col.sign[j] = clamp(truncate(col.signed[j] * 128, (col.rows + 8) * mean) + 16, 0, 31)
     coder.end()
     return codes
 

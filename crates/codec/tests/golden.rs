@@ -72,6 +72,19 @@ fn content() -> Artifact {
     insert("blocks.1.octaves.rows", &[90, 3], &mut |_| random() % 3 - 1);
     insert("blocks.1.bfloat.rows", &[8, 3], &mut |_| random() % 3 - 1);
     insert("blocks.1.float.columns", &[8, 30], &mut |_| random() % 3 - 1);
+    // Every third row is small and repeats itself, the others are not.
+    insert("embedding.quiet.weight", &[120, 64], &mut |index| {
+        let (row, column) = (index as i32 / 64, index as i32 % 64);
+        if row % 3 == 0 {
+            column * column % 3 - 1 + i32::from(random() % 16 == 0)
+        } else {
+            random() % 15 + random() % 15 - 14 + column % 5 * 3
+        }
+    });
+    // Sums of uniform numbers are nearly Gaussian, with a scale by row.
+    insert("blocks.1.gaussian.weight", &[128, 64], &mut |index| {
+        (0..8).map(|_| random() % 9 - 4).sum::<i32>() * (4 + index as i32 / 64 % 5) / 40
+    });
     insert("blocks.1.wide.weight", &[20, 30], &mut |_| random() % 4001 - random() % 2001);
     insert("extremes", &[7], &mut |index| [i32::MIN, i32::MAX, 0, 1, -1, 300, -300][index]);
     insert("vector", &[1500], &mut |_| i32::from(random() % 9 == 0));

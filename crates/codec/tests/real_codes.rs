@@ -45,7 +45,7 @@ fn real_codes() -> Option<Artifact> {
 #[test]
 fn real_codes_reach_their_sizes() {
     let Some(artifact) = real_codes() else { return };
-    for (effort, bar) in [(Effort::Fast, 3_000_000), (Effort::Smallest, 2_964_000)] {
+    for (effort, bar) in [(Effort::Fast, 3_000_000), (Effort::Smallest, 2_959_500)] {
         let file = encode_with(&artifact, effort).unwrap();
         eprintln!("{effort:?}: {} bytes, {:?}", file.len(), inspect(&file).unwrap().split);
         assert!(file.len() < bar, "{effort:?}: {} bytes", file.len());

@@ -14,7 +14,12 @@ use crate::layout::Layout;
 /// Magnitudes from here on are spelled by an exponential Golomb code.
 const MAX_FLAGS: usize = 24;
 /// Sizes of the contexts, per decision.
-const SIZES: [usize; INPUTS] = [128, 64, 64, 1024, 1024, 1024];
+const SIZES: [usize; INPUTS] = [128, 64, 16 * ABOVE, 1024, 1024, 1024];
+/// Values of the code above as a context: within ±20 of the prediction.
+const ABOVE: usize = 41;
+/// Rows whose stated level is this or less are coded by a model of their own: in embeddings they are the
+/// rows of tokens that training has hardly seen, which resemble each other and nothing else.
+const QUIET_LEVEL: i8 = -6;
 const fn offsets() -> [usize; INPUTS] {
     let mut offsets = [0; INPUTS];
     let mut index = 1;
@@ -28,12 +33,18 @@ const OFFSETS: [usize; INPUTS] = offsets();
 /// Counters of one kind of decision: the contexts, padded to a power of two so that indices need no check.
 const CONTEXTS: usize = 4096;
 const _: () = assert!(OFFSETS[INPUTS - 1] + SIZES[INPUTS - 1] <= CONTEXTS);
-/// Mixers: one per magnitude flag, one for low bits, three for signs.
-const LOW_KIND: usize = MAX_FLAGS;
-const SIGN_KIND: usize = MAX_FLAGS + 1;
-const KINDS: usize = MAX_FLAGS + 4;
+/// Counter sets: one per magnitude flag, three for signs, then those of the highest low bit by the number
+/// of flags that are set.
+const SIGN_SET: usize = MAX_FLAGS;
+const LOW_SET: usize = MAX_FLAGS + 3;
+const MAX_LOW_SET: usize = 7;
+/// Mixers: one per magnitude flag up to a limit, three for signs, one for low bits.
+const MAX_FLAG_KIND: usize = 8;
+const SIGN_KIND: usize = MAX_FLAG_KIND + 1;
+const LOW_KIND: usize = SIGN_KIND + 3;
+const KINDS: usize = LOW_KIND + 1;
 
-const RATES: Rates = Rates { counter_limit: 1023, mixer_shift: 10 };
+const RATES: Rates = Rates { counter_limit: 1023, mixer_shift: 7, common_shift: 4 };
 
 /// Encodes all blocks of a tensor.
 pub(super) fn encode_blocks(
@@ -85,7 +96,7 @@ pub(crate) fn decode(
     }
 }
 
-/// Runs the model with the instructions that the processor has; the result is the same on all.
+/// Codes all rows with the instructions that the processor has; the result is the same on all.
 fn run<C: BitCoder>(
     coder: &mut C,
     codes: &mut [i32],
@@ -93,7 +104,6 @@ fn run<C: BitCoder>(
     first_row: usize,
     parameters: &Parameters,
 ) {
-    let mut model = Model::new(columns, parameters);
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("bmi2")
@@ -102,17 +112,45 @@ fn run<C: BitCoder>(
         // SAFETY: the processor has the features; the function is safe code compiled for them.
         #[allow(unsafe_code)]
         unsafe {
-            run_avx2(&mut model, coder, codes, first_row);
+            run_avx2(coder, codes, columns, first_row, parameters);
         }
         return;
     }
-    model.run(coder, codes, first_row);
+    code_rows(coder, codes, columns, first_row, parameters);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-fn run_avx2<C: BitCoder>(model: &mut Model, coder: &mut C, codes: &mut [i32], first_row: usize) {
-    model.run(coder, codes, first_row);
+fn run_avx2<C: BitCoder>(
+    coder: &mut C,
+    codes: &mut [i32],
+    columns: usize,
+    first_row: usize,
+    parameters: &Parameters,
+) {
+    code_rows(coder, codes, columns, first_row, parameters);
+}
+
+/// Each row by the model of its kind, made when the first such row comes.
+#[inline(always)]
+fn code_rows<C: BitCoder>(
+    coder: &mut C,
+    codes: &mut [i32],
+    columns: usize,
+    first_row: usize,
+    parameters: &Parameters,
+) {
+    let tables = &**TABLES;
+    let mut prediction = vec![0_i32; columns];
+    let mut models = [None, None];
+    for (row, codes) in (first_row..).zip(codes.chunks_mut(columns)) {
+        parameters.factors.predict(row, &mut prediction);
+        let level = parameters.row_levels.get(row).copied().unwrap_or(0);
+        let model = models[usize::from(level <= QUIET_LEVEL)]
+            .get_or_insert_with(|| Model::new(columns, parameters));
+        model.row(coder, tables, level, codes, &prediction);
+        model.finish_row(tables, codes, &prediction);
+    }
 }
 
 /// What the sign of a residual is predicted from.
@@ -125,16 +163,21 @@ struct Place {
     column: usize,
     /// Sixteenths between the prediction and the code below it.
     fraction: usize,
+    /// The column itself, and the code above, as contexts.
+    index: usize,
+    above: usize,
 }
 
 /// Running sums of one column.
 #[derive(Clone, Copy, Default)]
 struct Column {
-    /// Sum of 16·magnitude that the prior stands for, and the sum of the magnitudes themselves.
+    /// 16 times the sum of the statistic that the prior stands for, and the sum over the codes themselves.
     start: u64,
-    magnitudes: u32,
+    sum: u32,
     signed: i32,
-    /// Context of the scale, and the scale itself as 64·log2 relative to the mean.
+    /// The last code.
+    above: i32,
+    /// The scale as 64·log2 relative to the mean.
     log: i32,
     /// Context of the sign, 0..32.
     sign: usize,
@@ -149,14 +192,21 @@ struct Model<'a> {
     counters: Vec<[Counter; CONTEXTS]>,
     mixer: Mixer,
     golomb: Vec<Counter>,
+    /// The second low bit, by the number of flags and the first.
+    second: Vec<Counter>,
+    /// Rows that this model has seen, and log2 of the mean.
+    rows: u32,
+    mean_log: i32,
 }
 
 impl<'a> Model<'a> {
     fn new(columns: usize, parameters: &'a Parameters) -> Self {
         let mean = u64::from(parameters.mean) >> parameters.low_bits;
         let nonzero = (65536 * mean / (mean + 16)).clamp(64, 65000) as u32;
-        let mut counters = vec![[Counter::new(nonzero, 1); CONTEXTS]; KINDS];
-        counters[LOW_KIND..].fill([Counter::new(32768, 1); CONTEXTS]);
+        let sets = if parameters.low_bits == 0 { LOW_SET } else { LOW_SET + MAX_LOW_SET + 1 };
+        let mut counters = vec![[Counter::new(nonzero, 1); CONTEXTS]; sets];
+        counters[SIGN_SET..].fill([Counter::new(32768, 1); CONTEXTS]);
+        let shift = parameters.statistic.log_shift();
         Self {
             parameters,
             columns: (0..columns)
@@ -166,7 +216,9 @@ impl<'a> Model<'a> {
                         u64::from(parameters.column_prior) * u64::from(parameters.mean),
                         parameters.column_levels.get(index).copied().unwrap_or(0),
                     ),
-                    log: i32::from(parameters.column_levels.get(index).copied().unwrap_or(0)) * 16,
+                    log: (i32::from(parameters.column_levels.get(index).copied().unwrap_or(0))
+                        * 16)
+                        >> shift,
                     place: (if columns > 1024 { index * 1024 / columns } else { index }) as u16,
                     group: (index * 16 / columns) as u16,
                     ..Column::default()
@@ -174,20 +226,10 @@ impl<'a> Model<'a> {
                 .collect(),
             counters,
             mixer: Mixer::new(KINDS),
-            golomb: vec![Counter::new(32768, 0); 64],
-        }
-    }
-
-    #[inline(always)]
-    fn run<C: BitCoder>(&mut self, coder: &mut C, codes: &mut [i32], first_row: usize) {
-        let tables = &**TABLES;
-        let columns = self.columns.len();
-        let mean_log = tables.log2(self.parameters.mean);
-        let mut prediction = vec![0_i32; columns];
-        for (row, codes) in codes.chunks_mut(columns).enumerate() {
-            self.parameters.factors.predict(first_row + row, &mut prediction);
-            self.row(coder, tables, first_row + row, codes, &prediction, mean_log);
-            self.finish_row(tables, codes, &prediction, row as u32 + 1, mean_log);
+            golomb: vec![Counter::new(32768, 0); 32],
+            second: vec![Counter::new(32768, 0); 2 * (MAX_FLAGS + 1)],
+            rows: 0,
+            mean_log: TABLES.log2(parameters.mean),
         }
     }
 
@@ -196,36 +238,40 @@ impl<'a> Model<'a> {
         &mut self,
         coder: &mut C,
         tables: &Tables,
-        row: usize,
+        level: i8,
         codes: &mut [i32],
         prediction: &[i32],
-        mean_log: i32,
     ) {
-        let low_bits = self.parameters.low_bits;
-        let prior = self.parameters.row_prior;
-        let level = self.parameters.row_levels.get(row).copied().unwrap_or(0);
-        let mut magnitudes =
-            scale_by_level(u64::from(prior) * u64::from(self.parameters.mean), level);
+        let Parameters { low_bits, row_prior: prior, statistic, predict_signs, mean, .. } =
+            *self.parameters;
+        let mut sum = scale_by_level(u64::from(prior) * u64::from(mean), level);
         let mut signed = 0_i32;
         for (index, code) in codes.iter_mut().enumerate() {
             let column = self.columns[index];
             let seen = tables.log2(index as u32 + prior);
-            let row_log = tables.log2(magnitudes.min(u64::from(u32::MAX)) as u32) - seen - mean_log;
+            let row_log = (tables.log2(sum.min(u64::from(u32::MAX)) as u32) - seen - self.mean_log)
+                >> statistic.log_shift();
             let both = row_log + column.log;
             // A bin of 2^shift/64 octaves, with the mean in the middle of `count` bins.
             let bin = |log: i32, shift: u32, count: i32| {
                 ((log >> shift) + count / 2).clamp(0, count - 1) as usize
             };
+            let (expected, fraction) =
+                (round(prediction[index]), prediction[index].wrapping_add(128) >> 4 & 15);
+            let above = (column.above.saturating_sub(expected).clamp(-20, 20) + 20) as usize;
             let contexts = [
                 OFFSETS[0] + bin(both, 2, 128),
                 OFFSETS[1] + bin(row_log, 3, 64),
-                OFFSETS[2] + bin(column.log, 3, 64),
+                OFFSETS[2]
+                    + if predict_signs {
+                        bin(row_log, 5, 16) * ABOVE + above
+                    } else {
+                        bin(column.log, 3, 64)
+                    },
                 OFFSETS[3] + bin(row_log, 4, 32) * 32 + bin(column.log, 4, 32),
                 OFFSETS[4] + column.place as usize,
                 OFFSETS[5] + column.group as usize * 64 + bin(both, 3, 64),
             ];
-            let (expected, fraction) =
-                (round(prediction[index]), prediction[index].wrapping_add(128) >> 4 & 15);
             let residual = code.wrapping_sub(expected);
             let magnitude =
                 self.magnitude(coder, tables, &contexts, residual.unsigned_abs(), low_bits);
@@ -235,12 +281,14 @@ impl<'a> Model<'a> {
                     seen: index as u32,
                     column: column.sign,
                     fraction: fraction as usize,
+                    index: column.place as usize,
+                    above,
                 };
                 self.sign(coder, tables, residual < 0, magnitude, place)
             };
             let residual = if negative { magnitude.wrapping_neg() } else { magnitude } as i32;
             *code = residual.wrapping_add(expected);
-            magnitudes = magnitudes.saturating_add(u64::from(magnitude) << 4);
+            sum = sum.saturating_add(u64::from(statistic.of(magnitude)) << 4);
             signed = signed.saturating_add(residual);
         }
     }
@@ -259,7 +307,16 @@ impl<'a> Model<'a> {
         while decoded < MAX_FLAGS {
             let counters = &mut self.counters[decoded];
             let bit = u32::from(high > decoded as u32);
-            if self.mixer.code(coder, tables, RATES, decoded.min(8), counters, contexts, bit) == 0 {
+            if self.mixer.code(
+                coder,
+                tables,
+                RATES,
+                decoded.min(MAX_FLAG_KIND),
+                counters,
+                contexts,
+                bit,
+            ) == 0
+            {
                 break;
             }
             decoded += 1;
@@ -274,13 +331,16 @@ impl<'a> Model<'a> {
         }
         for position in (0..low_bits).rev() {
             let bit = magnitude >> position & 1;
-            let bit = if position + 1 == low_bits {
-                let counters = &mut self.counters[LOW_KIND];
-                let context = decoded.min(31);
-                let contexts = std::array::from_fn(|input| OFFSETS[input] + context);
-                self.mixer.code(coder, tables, RATES, LOW_KIND, counters, &contexts, bit)
-            } else {
-                coder.code(32768, bit)
+            let bit = match low_bits - position {
+                1 => {
+                    let counters = &mut self.counters[LOW_SET + decoded.min(MAX_LOW_SET)];
+                    self.mixer.code(coder, tables, RATES, LOW_KIND, counters, contexts, bit)
+                }
+                2 => {
+                    let counter = &mut self.second[2 * decoded + (value & 1) as usize];
+                    code_plain(coder, tables, counter, bit)
+                }
+                _ => coder.code(32768, bit),
             };
             value = value << 1 | bit;
         }
@@ -334,37 +394,100 @@ impl<'a> Model<'a> {
         let row_bin = (row_mean + 16).clamp(0, 31) as usize;
         let contexts = [
             OFFSETS[0] + place.fraction,
-            OFFSETS[1] + row_bin,
-            OFFSETS[2] + place.column,
+            OFFSETS[1] + place.column,
+            OFFSETS[2] + place.column * 16 + place.fraction,
             OFFSETS[3] + row_bin * 32 + place.column,
-            OFFSETS[4] + place.column * 16 + place.fraction,
-            OFFSETS[5] + (row_bin + place.column) * 16 + place.fraction,
+            OFFSETS[4] + place.index,
+            OFFSETS[5] + magnitude.min(20) as usize * ABOVE + place.above,
         ];
         let kind = SIGN_KIND + level;
-        let counters = &mut self.counters[kind];
+        let counters = &mut self.counters[SIGN_SET + level];
         self.mixer.code(coder, tables, RATES, kind, counters, &contexts, u32::from(negative)) == 1
     }
 
     /// Adds a row to the sums of the columns.
-    fn finish_row(
-        &mut self,
-        tables: &Tables,
-        codes: &[i32],
-        prediction: &[i32],
-        rows: u32,
-        mean_log: i32,
-    ) {
-        let prior = self.parameters.column_prior;
-        let seen_log = tables.log2(rows + prior);
-        let signed_scale = i64::from(rows + 8) * i64::from(self.parameters.mean);
+    fn finish_row(&mut self, tables: &Tables, codes: &[i32], prediction: &[i32]) {
+        let Parameters { column_prior: prior, statistic, mean, .. } = *self.parameters;
+        self.rows += 1;
+        let seen_log = tables.log2(self.rows + prior);
+        let signed_scale = i64::from(self.rows + 8) * i64::from(mean);
         for ((column, &code), &prediction) in self.columns.iter_mut().zip(codes).zip(prediction) {
             let residual = code.wrapping_sub(round(prediction));
-            column.magnitudes = column.magnitudes.saturating_add(residual.unsigned_abs());
+            column.sum = column.sum.saturating_add(statistic.of(residual.unsigned_abs()));
             column.signed = column.signed.saturating_add(residual);
-            let sum = column.start + (u64::from(column.magnitudes) << 4);
-            column.log = tables.log2(sum.min(u64::from(u32::MAX)) as u32) - seen_log - mean_log;
+            column.above = code;
+            let sum = column.start + (u64::from(column.sum) << 4);
+            column.log =
+                (tables.log2(sum.min(u64::from(u32::MAX)) as u32) - seen_log - self.mean_log)
+                    >> statistic.log_shift();
             column.sign =
                 (i64::from(column.signed) * 128 / signed_scale + 16).clamp(0, 31) as usize;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::parameters::Statistic;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_codes_round_trip_under_any_parameters(
+            codes in prop::collection::vec(prop_oneof![-3..4, -400..400, any::<i32>()], 1..400),
+            columns in 1_usize..40,
+            (squares, predict_signs) in any::<(bool, bool)>(),
+            (mean, low_bits) in (1_u32..1 << 24, 0_u32..32),
+            levels in prop::collection::vec(-32_i8..33, 440),
+        ) {
+            let rows = codes.len().div_ceil(columns);
+            let parameters = Parameters {
+                statistic: if squares { Statistic::Square } else { Statistic::Magnitude },
+                low_bits,
+                predict_signs,
+                row_levels: levels[..rows].to_vec(),
+                column_levels: levels[rows..rows + columns].to_vec(),
+                ..Parameters::with_mean(mean)
+            };
+            let coded = encode(&codes, columns, 0, &parameters);
+            let mut decoded = vec![0; codes.len()];
+            decode(&coded, &mut decoded, columns, 0, &parameters, "test").unwrap();
+            prop_assert_eq!(decoded, codes);
+        }
+    }
+
+    #[test]
+    fn independent_codes_cost_little_more_than_their_entropy() {
+        let mut state = 5_u64;
+        // Sums of several uniform numbers, coarse and fine: 0.3 and 5 bits.
+        for width in [260, 9] {
+            let codes: Vec<i32> = (0..1 << 20)
+                .map(|_| {
+                    let sum: i32 = (0..6)
+                        .map(|_| {
+                            state = state
+                                .wrapping_mul(6364136223846793005)
+                                .wrapping_add(1442695040888963407);
+                            (state >> 33) as i32 % 101 - 50
+                        })
+                        .sum();
+                    (sum + width / 2).div_euclid(width)
+                })
+                .collect();
+            let mut counts = std::collections::HashMap::new();
+            codes.iter().for_each(|code| *counts.entry(code).or_insert(0_u32) += 1);
+            let total = codes.len() as f64;
+            let entropy: f64 =
+                counts.values().map(|&n| f64::from(n) * libm::log2(total / f64::from(n))).sum();
+            let parameters = Parameters {
+                row_prior: 1 << 15,
+                column_prior: 1 << 15,
+                ..Parameters::plain(&codes)
+            };
+            let bits = encode(&codes, 1024, 0, &parameters).len() as f64 * 8.0;
+            assert!(bits < entropy * 1.0025, "{width}: {bits} bits against {entropy}");
         }
     }
 }

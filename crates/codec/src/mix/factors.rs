@@ -46,8 +46,8 @@ impl Factors {
         residual
     }
 
+    /// Writes the components; their number is written apart.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        out.push(self.components.len() as u8);
         for component in &self.components {
             write_varint(out, u64::from(zigzag(component.scale)));
             for side in [&component.rows, &component.columns] {
@@ -56,9 +56,9 @@ impl Factors {
         }
     }
 
-    pub(super) fn read(cursor: &mut Cursor, layout: Layout) -> Result<Self, CodecError> {
-        let rank = usize::from(cursor.u8()?);
-        if rank > MAX_RANK {
+    /// Reads `rank` components.
+    pub(super) fn read(cursor: &mut Cursor, layout: Layout, rank: u8) -> Result<Self, CodecError> {
+        if usize::from(rank) > MAX_RANK {
             return Err(cursor
                 .corrupt(format!("a prediction of rank {rank}; at most {MAX_RANK} is allowed")));
         }

@@ -6,17 +6,53 @@ use crate::cursor::{Cursor, write_varint};
 use crate::error::CodecError;
 use crate::layout::Layout;
 
+/// What is summed over the codes of a line to know its scale. Squares tell the scale of Gaussian codes from
+/// fewer of them, magnitudes that of codes with heavy tails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Statistic {
+    Magnitude,
+    Square,
+}
+
+impl Statistic {
+    /// The statistic of a code of this magnitude.
+    #[inline(always)]
+    pub(super) fn of(self, magnitude: u32) -> u32 {
+        match self {
+            Self::Magnitude => magnitude,
+            Self::Square => magnitude.min(65535).pow(2),
+        }
+    }
+
+    /// Its power of the scale, as a shift: a square has twice the logarithm.
+    #[inline(always)]
+    pub(super) fn log_shift(self) -> u32 {
+        match self {
+            Self::Magnitude => 0,
+            Self::Square => 1,
+        }
+    }
+
+    /// Mean over some values in units of 1/16, within 1 and 2^24.
+    fn mean(self, values: &[i32]) -> u32 {
+        let sum: u64 = values.iter().map(|value| u64::from(self.of(value.unsigned_abs()))).sum();
+        (sum.saturating_mul(16) / values.len().max(1) as u64).clamp(1, 1 << 24) as u32
+    }
+}
+
 /// What the encoder chooses per tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parameters {
-    /// Mean magnitude of the codes in units of 1/16, at least 1: the reference for all scales.
+    /// What the scales of rows and columns are estimated from.
+    pub(super) statistic: Statistic,
+    /// Mean of the statistic in units of 1/16, at least 1: the reference for all scales.
     pub(crate) mean: u32,
     /// Low bits of a magnitude that are spelled apart.
     pub(crate) low_bits: u32,
     /// Weight of the mean against the row's and the column's own codes, in codes.
     pub(crate) row_prior: u32,
     pub(crate) column_prior: u32,
-    /// Scale of each row and column against the mean, in quarter octaves; empty when all are 0.
+    /// Statistic of each row and column against the mean, in quarter octaves; empty when all are 0.
     pub(crate) row_levels: Vec<i8>,
     pub(crate) column_levels: Vec<i8>,
     /// Whether signs are predicted or cost one bit each.
@@ -77,11 +113,12 @@ impl Parameters {
     /// Parameters for values around zero without further structure.
     pub(super) fn with_mean(mean: u32) -> Self {
         let mut low_bits = 0;
-        // More than ten flags per value would be slow.
-        while (mean >> low_bits) >= 16 * 10 {
+        // More than two or three flags per value would be slow, and save nothing.
+        while (mean >> low_bits) >= 40 {
             low_bits += 1;
         }
         Self {
+            statistic: Statistic::Magnitude,
             mean,
             low_bits,
             row_prior: 32,
@@ -95,8 +132,7 @@ impl Parameters {
 
     /// [`Parameters::with_mean`] of these values.
     pub(super) fn plain(values: &[i32]) -> Self {
-        let sum: u64 = values.iter().map(|value| u64::from(value.unsigned_abs())).sum();
-        Self::with_mean((sum * 16 / values.len().max(1) as u64).clamp(1, 1 << 24) as u32)
+        Self::with_mean(Statistic::Magnitude.mean(values))
     }
 
     /// The smallest of several candidates for these codes, with their blocks.
@@ -119,7 +155,13 @@ impl Parameters {
             best.challenge(Self { predict_signs: true, ..best.parameters.clone() }, codes, layout);
         }
         let residual = best.parameters.factors.residual(codes, layout.columns);
-        let (row_levels, column_levels) = side::levels(&residual, layout, best.parameters.mean);
+        if best.parameters.low_bits == 0 {
+            let statistic = Statistic::Square;
+            let mean = statistic.mean(&residual);
+            best.challenge(Self { statistic, mean, ..best.parameters.clone() }, codes, layout);
+        }
+        let (row_levels, column_levels) =
+            side::levels(&residual, layout, best.parameters.statistic, best.parameters.mean);
         // A stated scale deserves more trust than a common mean.
         best.challenge(
             Self { row_levels, row_prior: 256, ..best.parameters.clone() },
@@ -147,6 +189,8 @@ impl Parameters {
         {
             side::write(levels, out);
         }
+        let squares = u8::from(self.statistic == Statistic::Square) << 5;
+        out.push(self.factors.components.len() as u8 | squares);
         self.factors.write(out);
     }
 
@@ -163,7 +207,9 @@ impl Parameters {
         };
         let (row_levels, column_levels) =
             (levels(64, layout.rows())?, levels(128, layout.columns)?);
+        let rank = cursor.u8()?;
         Ok(Self {
+            statistic: if rank & 32 == 0 { Statistic::Magnitude } else { Statistic::Square },
             row_levels,
             column_levels,
             mean: mean as u32,
@@ -171,7 +217,7 @@ impl Parameters {
             row_prior: 1 << (priors & 15),
             column_prior: 1 << (priors >> 4),
             predict_signs: flags & 32 != 0,
-            factors: Factors::read(cursor, layout)?,
+            factors: Factors::read(cursor, layout, rank & !32)?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Side information about lines: short runs of small integers, and the scale levels of rows and columns.
 
 use super::codes::{decode, encode};
-use super::parameters::Parameters;
+use super::parameters::{Parameters, Statistic};
 use super::tables::TABLES;
 use crate::cursor::{Cursor, write_varint};
 use crate::error::CodecError;
@@ -58,16 +58,21 @@ pub(super) fn scale_by_level(value: u64, level: i8) -> u64 {
     (if octaves < 0 { scaled >> -octaves } else { scaled << octaves }).max(1)
 }
 
-/// Levels of rows and of columns that suit these codes: mean magnitude of a line against `mean`, in
-/// units of 1/16.
-pub(super) fn levels(codes: &[i32], layout: Layout, mean: u32) -> (Vec<i8>, Vec<i8>) {
+/// Levels of rows and of columns that suit these codes: mean statistic of a line against `mean`, in units
+/// of 1/16.
+pub(super) fn levels(
+    codes: &[i32],
+    layout: Layout,
+    statistic: Statistic,
+    mean: u32,
+) -> (Vec<i8>, Vec<i8>) {
     let mut rows = vec![(0_u64, 0_u64); layout.rows()];
     let mut columns = vec![(0_u64, 0_u64); layout.columns];
     for (row, codes) in rows.iter_mut().zip(codes.chunks(layout.columns)) {
         for (column, code) in columns.iter_mut().zip(codes) {
-            let magnitude = u64::from(code.unsigned_abs());
-            *row = (row.0 + magnitude, row.1 + 1);
-            *column = (column.0 + magnitude, column.1 + 1);
+            let value = u64::from(statistic.of(code.unsigned_abs()));
+            *row = (row.0 + value, row.1 + 1);
+            *column = (column.0 + value, column.1 + 1);
         }
     }
     let level = |(sum, count): (u64, u64)| {
