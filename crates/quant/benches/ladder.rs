@@ -6,9 +6,7 @@
 use std::time::Instant;
 
 use backslash_codec::QuantizedTensor;
-use backslash_quant::{
-    Covariance, LadderOptions, Rung, ScaleFit, Weights, quantize_matrix, weighted_error,
-};
+use backslash_quant::{Covariance, LadderOptions, Rung, Weights, quantize_matrix, weighted_error};
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
@@ -59,8 +57,8 @@ fn bits(tensor: &QuantizedTensor) -> f64 {
     codes + 6.0 * scales as f64
 }
 
-fn table(layers: &[Layer], title: &str, options: &LadderOptions) {
-    println!("{title}");
+fn table(layers: &[Layer]) {
+    let options = LadderOptions::default();
     for rung in Rung::ALL {
         for step in [0.6, 1.2, 1.8, 2.4, 3.0] {
             let start = Instant::now();
@@ -68,7 +66,7 @@ fn table(layers: &[Layer], title: &str, options: &LadderOptions) {
                 .par_iter()
                 .map(|layer| {
                     let weights = Weights { name: "w", shape: &layer.shape, data: &layer.data };
-                    quantize_matrix(rung, &weights, Some(&layer.inputs), step, options).unwrap()
+                    quantize_matrix(rung, &weights, Some(&layer.inputs), step, &options).unwrap()
                 })
                 .collect();
             let seconds = start.elapsed().as_secs_f64();
@@ -106,15 +104,7 @@ fn main() {
         .enumerate()
         .map(|(index, &shape)| layer(shape, 1000 * index as u64))
         .collect();
-    table(&layers, "defaults", &LadderOptions::default());
-    for scale_fit in [ScaleFit::Recursion, ScaleFit::Columns] {
-        let options = LadderOptions { scale_fit, ..LadderOptions::default() };
-        table(&layers, &format!("{scale_fit:?}"), &options);
-    }
-    for rate_strength in [0.5, 1.5] {
-        let options = LadderOptions { rate_strength, ..LadderOptions::default() };
-        table(&layers, &format!("strength {rate_strength}"), &options);
-    }
+    table(&layers);
 
     let inputs = gaussian(8192 * 768, 5);
     let mut covariance = Covariance::new(768).unwrap();

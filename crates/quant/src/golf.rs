@@ -1,4 +1,5 @@
-//! The Parameter Golf baseline exporter, as the method that ours is compared with.
+//! The exporters of Parameter Golf, as the methods that ours is compared with: the baseline's, described here,
+//! and [`SdClip`], that of the later records.
 //!
 //! Parameter Golf (openai/parameter-golf, 2026) asked for the best language model within 16 MB, and
 //! its stock exporter, format tag `int8_clean_per_row_v1`, is the way most of its models became
@@ -30,9 +31,12 @@
 //! `quantize_state_dict_int8`.
 
 mod container;
+mod sdclip;
 
 use half::f16;
 use thiserror::Error;
+
+pub use sdclip::{SdClip, export_sdclip, import_sdclip};
 
 /// Largest number of elements of a tensor that the original leaves unquantised.
 pub const MAX_KEPT_ELEMENTS: usize = 65_536;
@@ -101,8 +105,20 @@ pub enum GolfError {
         /// Its limit.
         limit: u64,
     },
+    /// A width of codes or a clip that cannot be.
+    #[error(
+        "tensor `{name}`: {bits} bits and a clip at {clip} deviations; 2 to 8 bits and a positive, finite clip are right"
+    )]
+    Setting {
+        /// Name of the tensor.
+        name: String,
+        /// Bits asked for.
+        bits: u32,
+        /// Clip asked for.
+        clip: f32,
+    },
     /// The file does not decompress to something this module wrote.
-    #[error("not an int8 + zlib export: {0}")]
+    #[error("not such an export: {0}")]
     Corrupt(String),
 }
 
@@ -131,7 +147,7 @@ pub struct DecodedTensor {
 /// A complete export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GolfExport {
-    /// The file: one zlib stream. Its length is the size that counts.
+    /// The file: one compressed stream. Its length is the size that counts.
     pub bytes: Vec<u8>,
     /// Bytes of codes, scales and kept values before compression, which the original logs as its
     /// payload.
@@ -204,12 +220,16 @@ pub fn export_int8_zlib_all_matrices(tensors: &[FloatTensor<'_>]) -> Result<Golf
 /// [`GolfError::Corrupt`] for bytes that are cut, altered or not of this format,
 /// [`GolfError::TooLarge`] for a file beyond its limits.
 pub fn import_int8_zlib(bytes: &[u8]) -> Result<Vec<DecodedTensor>, GolfError> {
-    let decoded = container::read(bytes)?.into_iter().map(|(name, shape, stored)| DecodedTensor {
+    Ok(decoded(container::read_zlib(bytes)?))
+}
+
+fn decoded(tensors: Vec<container::NamedTensor>) -> Vec<DecodedTensor> {
+    let decoded = tensors.into_iter().map(|(name, shape, stored)| DecodedTensor {
         values: dequantise(stored, &shape),
         name,
         shape,
     });
-    Ok(decoded.collect())
+    decoded.collect()
 }
 
 fn export(
@@ -222,7 +242,7 @@ fn export(
         stored.push(if is_quantised(tensor) { quantise(tensor)? } else { keep(tensor)? });
     }
     let payload_bytes = stored.iter().map(payload_bytes).sum();
-    let bytes = container::write(tensors, &stored)?;
+    let bytes = container::write_zlib(tensors, &stored)?;
     Ok(GolfExport { bytes, payload_bytes })
 }
 

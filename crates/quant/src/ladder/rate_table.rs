@@ -42,13 +42,13 @@ impl RateTable {
 }
 
 /// Of the nearest code to `target`, its neighbours and zero, that of least
-/// curvature·(target − r(code))² + price·bits(code), r being `value`.
+/// curvature·(target − r(code))² + price(code), r being `value`; and that cost.
 pub(super) fn cheapest_code(
     target: f64,
     value: impl Fn(i32) -> f64,
     curvature: f64,
     price: impl Fn(i32) -> f64,
-) -> i32 {
+) -> (i32, f64) {
     let nearest = target.round_ties_even() as i32;
     let cost = |code: i32| curvature * (target - value(code)).powi(2) + price(code);
     let mut best = (nearest, cost(nearest));
@@ -58,7 +58,7 @@ pub(super) fn cheapest_code(
             best = (code, cost);
         }
     }
-    best.0
+    best
 }
 
 #[cfg(test)]
@@ -83,7 +83,7 @@ mod tests {
     fn the_price_decides_between_neighbours() {
         let table = RateTable::of([0, 0, 0, 0, 0, 0, 0, 1, -1].into_iter());
         let chosen = |target, price: f64| {
-            cheapest_code(target, f64::from, 1.0, |code| price * table.bits(code))
+            cheapest_code(target, f64::from, 1.0, |code| price * table.bits(code)).0
         };
         assert_eq!([chosen(0.6, 0.0), chosen(0.6, 0.1155), chosen(0.9, 0.1155)], [1, 0, 1]);
         assert_eq!([chosen(-2.5, 0.0), chosen(-1.6, 0.1155), chosen(-1.6, 9.0)], [-2, -1, 0]);

@@ -10,7 +10,9 @@ use crate::Weights;
 
 /// Rounds after which codes that still change are taken as they are.
 const MAX_ROUNDS: u32 = 12;
-/// Weights that one thread takes at a time, at least.
+/// Share of the cost of the round before at which there is no use in another.
+const SETTLED: f64 = 0.99999;
+/// Weights whose products are summed at a time, about.
 const CHUNK: usize = 1 << 16;
 
 /// How much the squared error of each column counts: its diagonal entry over their mean.
@@ -20,7 +22,7 @@ pub(super) fn importance(diagonal: &[f64]) -> Vec<f64> {
 }
 
 /// Minimises Σ h_i·(w/Δ − r(q))² + λ·bits(q) over codes near w/Δ, the table of code lengths and the values r of
-/// the codes, in turn, until no code changes. λ is `strength`·(ln 2)/6.
+/// the codes, in turn, until the cost settles. λ is `strength`·(ln 2)/6.
 pub(super) fn quantize(
     weights: &Weights<'_>,
     columns: usize,
@@ -34,32 +36,43 @@ pub(super) fn quantize(
         .par_iter()
         .map(|weight| (weight * codes_per_unit).round_ties_even() as i32)
         .collect();
-    let line = columns * (CHUNK / columns).max(1);
-    let weight_of = |index: usize| importance.map_or(1.0, |importance| importance[index % columns]);
-    let mut levels = fit(weights.data, &codes, line, &weight_of, step);
+    let ones;
+    let importance = match importance {
+        Some(importance) => importance,
+        None => {
+            ones = vec![1.0; columns];
+            &ones
+        }
+    };
+    let chunk = columns * (CHUNK / columns).max(1);
+    let mut levels = fit(weights.data, &codes, importance, chunk, step);
+    let mut last = f64::INFINITY;
     for _ in 0..MAX_ROUNDS {
         let table = RateTable::of(codes.iter().copied());
         let price = |code: i32| strength * THEORETICAL_SLOPE * table.bits(code);
-        let (fitted, reconstruction) = levels;
-        let value = |code: i32| f64::from(fitted / step * reconstruction.value(code));
-        let changed: usize = codes
-            .par_chunks_mut(line)
-            .zip(weights.data.par_chunks(line))
+        let (gain, reconstruction) = (levels.0 / step, levels.1);
+        let value = |code: i32| f64::from(gain * reconstruction.value(code));
+        let costs: Vec<f64> = codes
+            .par_chunks_mut(columns)
+            .zip(weights.data.par_chunks(columns))
             .map(|(codes, weights)| {
-                let mut changed = 0;
-                for (index, (code, weight)) in codes.iter_mut().zip(weights).enumerate() {
+                let mut total = 0.0;
+                for ((code, weight), importance) in codes.iter_mut().zip(weights).zip(importance) {
                     let target = f64::from(weight * codes_per_unit);
-                    let chosen = cheapest_code(target, value, weight_of(index), price);
-                    changed += usize::from(chosen != *code);
-                    *code = chosen;
+                    let cost;
+                    (*code, cost) = cheapest_code(target, value, *importance, price);
+                    total += cost;
                 }
-                changed
+                total
             })
-            .sum();
-        if changed == 0 {
+            .collect();
+        levels = fit(weights.data, &codes, importance, chunk, step);
+        // In the order of the rows: the sum must not depend on the number of threads.
+        let cost: f64 = costs.iter().sum();
+        if cost >= SETTLED * last {
             break;
         }
-        levels = fit(weights.data, &codes, line, &weight_of, step);
+        last = cost;
     }
     let (step, reconstruction) = levels;
     QuantizedTensor { reconstruction, ..tensor_of(weights, codes, step) }
@@ -68,17 +81,18 @@ pub(super) fn quantize(
 fn fit(
     weights: &[f32],
     codes: &[i32],
-    line: usize,
-    importance: &(impl Fn(usize) -> f64 + Sync),
+    importance: &[f64],
+    chunk: usize,
     step: f32,
 ) -> (f32, Reconstruction) {
     let chunks: Vec<LevelProducts> = weights
-        .par_chunks(line)
-        .zip(codes.par_chunks(line))
+        .par_chunks(chunk)
+        .zip(codes.par_chunks(chunk))
         .map(|(weights, codes)| {
             let mut products = LevelProducts::default();
-            for (index, (weight, code)) in weights.iter().zip(codes).enumerate() {
-                products.add(importance(index), f64::from(*weight), *code);
+            let importance = importance.iter().cycle();
+            for ((weight, code), importance) in weights.iter().zip(codes).zip(importance) {
+                products.add(*importance, f64::from(*weight), *code);
             }
             products
         })

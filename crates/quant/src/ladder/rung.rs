@@ -26,7 +26,7 @@ pub enum Rung {
     Rtn,
     /// Of the nearest code, the next smaller one and zero, the one of least error plus rate.
     Rdoq,
-    /// Steps per row for the least relative error plus mean magnitude of codes (EntQuant, arXiv 2601.22787).
+    /// Steps per row for the least error plus magnitude of codes (EntQuant, arXiv 2601.22787).
     EntQuant,
     /// Equal steps, with the error of each column passed on to those that are still open (GPTQ,
     /// arXiv 2210.17323).
@@ -101,7 +101,7 @@ pub struct LadderOptions {
 
 impl Default for LadderOptions {
     fn default() -> Self {
-        Self { ridge: 1e-3, rate_strength: 1.0, scale_fit: ScaleFit::default() }
+        Self { ridge: 1e-3, rate_strength: 0.5, scale_fit: ScaleFit::default() }
     }
 }
 
@@ -120,7 +120,7 @@ pub(super) const THEORETICAL_SLOPE: f64 = std::f64::consts::LN_2 / 6.0;
 /// ```
 /// use backslash_quant::{Covariance, LadderOptions, Rung, Weights, quantize_matrix};
 ///
-/// let weights = Weights { name: "w", shape: &[2, 2], data: &[0.9, -2.2, 0.1, 1.1] };
+/// let weights = Weights { name: "w", shape: &[2, 2], data: &[0.9, -2.2, 0.4, 1.3] };
 /// let inputs = Covariance::from_moments(2, 100, &[1.0, 0.5, 0.5, 1.0])?;
 /// let tensor = quantize_matrix(Rung::Gptq, &weights, Some(&inputs), 1.0, &LadderOptions::default())?;
 /// assert_eq!(tensor.codes, [1, -2, 1, 1]);

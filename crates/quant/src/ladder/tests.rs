@@ -86,7 +86,9 @@ fn rate_aware_codes_stay_within_the_known_gap_and_beat_nearest_ones() {
                     - 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E * error).log2();
                 (tensor.entropy_bits(), error, tensor.entropy_bits() - bound)
             };
-            let (rate, error, found) = gap_of(&run(Rung::Rdoq, &weights, 1000, None, step));
+            let full = LadderOptions { rate_strength: 1.0, ..LadderOptions::default() };
+            let tensor = run_with(Rung::Rdoq, &weights, 1000, None, step, &full);
+            let (rate, error, found) = gap_of(&tensor);
             assert!(found < gap + 0.02, "step {step}: {rate:.3} bits, gap {found:.3}, known {gap}");
             let (nearest_rate, nearest_error, _) =
                 gap_of(&run(Rung::Rtn, &weights, 1000, None, step));
@@ -104,8 +106,9 @@ fn rate_aware_codes_spend_their_error_where_it_counts_least() {
         .map(|index| if index % 65 == 0 { [0.02, 1.98][index / 64 % 2] } else { 0.0 })
         .collect();
     let metric = Covariance::from_moments(64, 1, &moments).unwrap();
-    let plain = run(Rung::Rdoq, &weights, 64, None, 1.3);
-    let weighted = run(Rung::Rdoq, &weights, 64, Some(&metric), 1.3);
+    let full = LadderOptions { rate_strength: 1.0, ..LadderOptions::default() };
+    let plain = run_with(Rung::Rdoq, &weights, 64, None, 1.3, &full);
+    let weighted = run_with(Rung::Rdoq, &weights, 64, Some(&metric), 1.3, &full);
     let loss = |tensor: &QuantizedTensor| {
         let error = weighted_error(&weights, &tensor.dequantize(), &metric).unwrap();
         error / weights.len() as f64 + 0.1155 * 1.69 * tensor.entropy_bits()
@@ -270,25 +273,33 @@ fn fitted_scales_lose_less_and_rows_are_scaled_only_where_it_pays() {
 
 #[test]
 fn rows_of_other_sizes_get_other_steps() {
-    let columns = 256;
-    let weights: Vec<f32> = gaussian(8 * columns, 70)
+    let columns = 1024;
+    let even = gaussian(16 * columns, 70);
+    assert_eq!(run(Rung::EntQuant, &even, columns, None, 0.5).row_scales, None);
+    let uneven: Vec<f32> = even
         .chunks(columns)
         .enumerate()
-        .flat_map(|(row, weights)| {
-            weights.iter().map(move |w| w * [1.0, 16.0][row % 2]).collect::<Vec<_>>()
-        })
+        .flat_map(|(row, weights)| weights.iter().map(move |w| w * [1.0, 16.0][row % 2]))
         .collect();
-    let tensor = run(Rung::EntQuant, &weights, columns, None, 0.5);
-    let scales = tensor.row_scales.unwrap();
-    let ratio = (scales[1] * scales[3] * scales[5] * scales[7])
-        / (scales[0] * scales[2] * scales[4] * scales[6]);
-    // The square root of the ratio of magnitudes.
-    assert!((ratio.powf(0.25) - 4.0).abs() < 0.5, "{scales:?}");
-    // Rows of one size get one step but for the noise of a flat minimum, and on average the one asked for.
-    let even = run(Rung::EntQuant, &gaussian(64 * columns, 71), columns, None, 0.5);
-    let logarithms = even.row_scales.unwrap().into_iter().map(|scale| f64::from(scale).log2());
-    let mean = logarithms.sum::<f64>() / 64.0 + f64::from(even.step / 0.5).log2();
-    assert!(mean.abs() < 0.1, "{mean}");
+    let tensor = run(Rung::EntQuant, &uneven, columns, None, 0.5);
+    // Four times the step for sixteen times the magnitude, and the step itself for the mean of both, 8.5.
+    let scales = tensor.row_scales.as_ref().unwrap();
+    for pair in scales.chunks(2) {
+        assert!((pair[1] / pair[0] / 4.0).log2().abs() < 0.13, "{scales:?}");
+        assert!((pair[0] * 8.5_f32.sqrt()).log2().abs() < 0.13, "{scales:?}");
+    }
+    // It is the minimum of error plus magnitude of codes: other exponents than a half do worse.
+    let objective = |exponent: f32| -> f32 {
+        let step_of = |row: usize| 0.5 * ([1.0_f32, 16.0][row % 2] / 8.5).powf(exponent);
+        let rows = uneven.chunks(columns).enumerate();
+        rows.flat_map(|(row, weights)| weights.iter().map(move |w| (w, step_of(row))))
+            .map(|(w, step)| {
+                let code = (w / step).round();
+                (w - code * step).abs() + 0.25 / (4.0 * 8.5 * 0.798) * code.abs()
+            })
+            .sum()
+    };
+    assert!(objective(0.5) < objective(0.25) && objective(0.5) < objective(0.75));
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn pass(
             slope * (table.bits(code) - rates.curvature[column] * square / 2.0)
         };
         let curvature = pivot(&factor, column) / pivot(&metric.factor, column);
-        f64::from(cheapest_code(target, f64::from, curvature, price))
+        f64::from(cheapest_code(target, f64::from, curvature, price).0)
     };
     Some(recurse(targets.as_ref(), factor.as_ref(), &metric.dead, steps, step, choose))
 }
