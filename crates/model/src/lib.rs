@@ -17,6 +17,7 @@
 //! ```
 
 mod bind;
+mod checkpoint;
 mod config;
 mod error;
 mod initialise;
@@ -24,6 +25,7 @@ mod network;
 mod weights;
 
 pub use bind::{Gradients, device};
+pub use checkpoint::{CheckpointReader, CheckpointTensor, CheckpointWriter};
 pub use config::{Architecture, ModelConfig};
 pub use error::ModelError;
 pub use initialise::initial_weights;

@@ -1,17 +1,19 @@
 //! Float matrices to integer codes and steps, the choice of steps for a number of bytes, and the exporters
 //! of others that ours is compared with.
 //!
-//! [`quantize`] turns one matrix into codes at one step; a [`Plan`] says which step each tensor gets and
+//! [`quantize`] turns one matrix into codes at one step, [`quantize_pieces`] one that is too large for memory; a [`Plan`] says which step each tensor gets and
 //! makes a whole file's content of it; [`fit_to_bytes`] finds the finest plan of a family that fits a
 //! number of bytes, against the codec's exact size.
 
 mod budget;
 mod error;
 pub mod golf;
+mod pieces;
 mod plan;
 mod uniform;
 
 pub use budget::fit_to_bytes;
 pub use error::QuantError;
-pub use plan::{Levels, Plan, Weights, is_coded};
+pub use pieces::quantize_pieces;
+pub use plan::{Levels, Plan, Weights, is_coded, store_uncoded};
 pub use uniform::{quantize, quantize_to_centroids};
