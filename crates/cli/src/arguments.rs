@@ -102,7 +102,7 @@ pub struct Compress {
 /// What the encoder may spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Effort {
-    /// The coder with the fewest bytes for each tensor, at under a million weights a second.
+    /// The coder with the fewest bytes for each tensor, found by trying.
     Smallest,
     /// The fast coder, for files a few percent larger.
     Fast,
