@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Train language models whose file size is part of the loss; make the smallest file of any model.
 #[derive(Debug, Parser)]
@@ -75,24 +75,37 @@ pub struct Train {
 
 #[derive(Debug, Args)]
 pub struct Compress {
-    /// A run's folder, a folder with model.safetensors and config.json, or a safetensors file.
+    /// A run's folder, a folder with model.safetensors and config.json, a safetensors file, or a folder with
+    /// model.safetensors.index.json. The last two are read tensor by tensor, unless there is a --budget.
     pub input: PathBuf,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Largest file, in bytes, or with kB or MB behind the number.
-    #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size, conflicts_with = "effort")]
     pub budget: Option<u64>,
     /// Multiply the steps: learned ones where the run has them, otherwise the root mean square of each
     /// tensor. Without this, 1 for learned steps and 0.5 for others.
     #[arg(long, value_name = "FACTOR", conflicts_with = "budget")]
     pub step: Option<f32>,
+    /// Whether time or bytes are saved.
+    #[arg(long, value_enum, default_value_t = Effort::Smallest)]
+    pub effort: Effort,
     /// Replace the output if it exists.
     #[arg(long)]
     pub force: bool,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What the encoder may spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Effort {
+    /// The coder with the fewest bytes for each tensor, found by trying.
+    Smallest,
+    /// The fast coder, for files a few percent larger.
+    Fast,
 }
 
 #[derive(Debug, Args)]

@@ -20,6 +20,7 @@
 //! ```
 
 mod bind;
+mod checkpoint;
 mod config;
 mod error;
 mod initialise;
@@ -28,6 +29,7 @@ mod pretrained;
 mod weights;
 
 pub use bind::{Gradients, device};
+pub use checkpoint::{CheckpointReader, CheckpointTensor, CheckpointWriter};
 pub use config::{Architecture, ModelConfig};
 pub use error::ModelError;
 pub use initialise::initial_weights;

@@ -162,3 +162,13 @@ pub enum QuantError {
     #[error(transparent)]
     Codec(#[from] CodecError),
 }
+
+impl QuantError {
+    /// The error for a piece of a tensor that begins at `position`.
+    pub(crate) fn at_position(mut self, position: usize) -> Self {
+        if let Self::NotFinite { index, .. } = &mut self {
+            *index += position;
+        }
+        self
+    }
+}

@@ -1,8 +1,9 @@
 //! Float matrices to integer codes and steps, the choice of steps for a number of bytes, and the exporters
 //! of others that ours is compared with.
 //!
-//! [`quantize`] turns one matrix into codes at one step; [`quantize_matrix`] does so by any [`Rung`] of the encoder
-//! ladder, which lose less the more they know of the layer's inputs ([`Covariance`]). A [`Plan`] says which step each tensor gets and
+//! [`quantize`] turns one matrix into codes at one step, [`quantize_pieces`] one that is too large for memory;
+//! [`quantize_matrix`] does so by any [`Rung`] of the encoder ladder, which lose less the more they know of the layer's
+//! inputs ([`Covariance`]). A [`Plan`] says which step each tensor gets and
 //! makes a whole file's content of it; [`fit_to_bytes`] finds the finest plan of a family that fits a
 //! number of bytes, against the codec's exact size.
 
@@ -10,6 +11,7 @@ mod budget;
 mod error;
 pub mod golf;
 mod ladder;
+mod pieces;
 mod plan;
 mod published;
 mod uniform;
@@ -19,6 +21,7 @@ pub use error::QuantError;
 pub use ladder::{
     Covariance, LadderOptions, Rung, ScaleFit, quantize_matrix, squared_error, weighted_error,
 };
-pub use plan::{Levels, Plan, Weights, is_coded};
+pub use pieces::quantize_pieces;
+pub use plan::{Levels, Plan, Weights, is_coded, store_uncoded};
 pub use published::{PAPER_STEP, PaperExport, export_as_published};
 pub use uniform::{quantize, quantize_to_centroids};

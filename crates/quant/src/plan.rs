@@ -67,11 +67,7 @@ impl Plan {
 
     /// The step of a tensor is `factor` times its root mean square: the same rate for every tensor.
     pub fn relative(weights: &[Weights<'_>], factor: f32) -> Self {
-        Self::of(weights, |tensor| {
-            let rms = Moments::of(tensor.data).root_mean_square() as f32;
-            // A tensor of zeros, or of values that are refused later, takes any step.
-            if rms.is_normal() { factor * rms } else { 1.0 }
-        })
+        Self::of(weights, |tensor| relative_step(&Moments::of(tensor.data), factor))
     }
 
     /// The step of a tensor is `factor` times the square root of its root mean square: between
@@ -124,11 +120,26 @@ impl Plan {
             };
             return Ok(Tensor::Quantized(quantize(name, shape, data, step)?));
         }
-        if let Some(index) = data.iter().position(|value| !value.is_finite()) {
-            return Err(QuantError::NotFinite { name: name.to_owned(), index, value: data[index] });
-        }
-        Ok(Tensor::Raw(RawTensor::from_f32_as_bf16(shape.to_vec(), data)))
+        Ok(Tensor::Raw(store_uncoded(name, shape, data)?))
     }
+}
+
+/// A tensor that is not coded, as BF16.
+///
+/// # Errors
+/// If a weight is not finite.
+pub fn store_uncoded(name: &str, shape: &[usize], data: &[f32]) -> Result<RawTensor, QuantError> {
+    if let Some(index) = data.iter().position(|value| !value.is_finite()) {
+        return Err(QuantError::NotFinite { name: name.to_owned(), index, value: data[index] });
+    }
+    Ok(RawTensor::from_f32_as_bf16(shape.to_vec(), data))
+}
+
+/// `factor` times the root mean square of a tensor.
+pub(crate) fn relative_step(moments: &Moments, factor: f32) -> f32 {
+    let rms = moments.root_mean_square() as f32;
+    // A tensor of zeros, or of values that are refused later, takes any step.
+    if rms.is_normal() { factor * rms } else { 1.0 }
 }
 
 #[cfg(test)]

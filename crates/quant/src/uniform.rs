@@ -53,7 +53,9 @@ pub fn quantize_to_centroids(
     step: f32,
 ) -> Result<QuantizedTensor, QuantError> {
     let mut tensor = quantize(name, shape, weights, step)?;
-    tensor.reconstruction = best_shrink(&tensor.codes, weights, 1.0 / step);
+    let mut excess = Excess::default();
+    excess.extend(&tensor.codes, weights, 1.0 / step);
+    tensor.reconstruction = excess.best_shrink();
     Ok(tensor)
 }
 
@@ -73,18 +75,32 @@ pub(crate) fn check(name: &str, weights: &[f32], step: f32) -> Result<(), QuantE
     Ok(())
 }
 
-/// The shrink of least squared error, in 256ths of a step.
-fn best_shrink(codes: &[i32], weights: &[f32], codes_per_unit: f32) -> Reconstruction {
-    let (mut excess, mut count) = (0.0_f64, 0_u64);
-    for (code, weight) in codes.iter().zip(weights) {
-        if *code != 0 {
-            excess += f64::from(code.unsigned_abs()) - f64::from((weight * codes_per_unit).abs());
-            count += 1;
+/// By how much codes exceed their weights: what the best shrink is found from.
+#[derive(Debug, Default)]
+pub(crate) struct Excess {
+    /// Σ(|q| − |w|/Δ) over the codes that are not zero, and their number.
+    sum: f64,
+    count: u64,
+}
+
+impl Excess {
+    /// Adds codes and their weights; in pieces or at once, the sum is the same to the last bit.
+    pub(crate) fn extend(&mut self, codes: &[i32], weights: &[f32], codes_per_unit: f32) {
+        for (code, weight) in codes.iter().zip(weights) {
+            if *code != 0 {
+                let magnitude = f64::from((weight * codes_per_unit).abs());
+                self.sum += f64::from(code.unsigned_abs()) - magnitude;
+                self.count += 1;
+            }
         }
     }
-    match (256.0 * excess / count.max(1) as f64).round() as u8 {
-        0 => Reconstruction::Uniform,
-        shrink => Reconstruction::Shrink(shrink),
+
+    /// The shrink of least squared error, in 256ths of a step.
+    pub(crate) fn best_shrink(&self) -> Reconstruction {
+        match (256.0 * self.sum / self.count.max(1) as f64).round() as u8 {
+            0 => Reconstruction::Uniform,
+            shrink => Reconstruction::Shrink(shrink),
+        }
     }
 }
 

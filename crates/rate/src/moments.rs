@@ -25,13 +25,19 @@ pub struct Moments {
 impl Moments {
     /// The moments of a slice.
     pub fn of(weights: &[f32]) -> Self {
-        let mut moments = Self { count: weights.len() as u64, ..Self::default() };
+        let mut moments = Self::default();
+        moments.extend(weights);
+        moments
+    }
+
+    /// Adds more weights: the moments of pieces, one after the other, are those of the whole to the last bit.
+    pub fn extend(&mut self, weights: &[f32]) {
+        self.count += weights.len() as u64;
         for weight in weights {
             let weight = f64::from(*weight);
-            moments.absolute += weight.abs();
-            moments.square += weight * weight;
+            self.absolute += weight.abs();
+            self.square += weight * weight;
         }
-        moments
     }
 
     /// Mean of |w|; zero for no weights.

@@ -3,20 +3,119 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Result;
-use backslash_codec::{encode, inspect, write_bytes};
+use anyhow::{Context, Result};
+use backslash_codec::{
+    Effort, FileWriter, FloatType, Overwrite, RawTensor, SizeSplit, Tensor, encode_with, inspect,
+    write_bytes,
+};
 use backslash_eval::{ModelFile, table, views};
-use backslash_model::NamedWeights;
-use backslash_quant::{Plan, fit_to_bytes};
+use backslash_model::{CheckpointReader, CheckpointTensor, NamedTensor, NamedWeights};
+use backslash_quant::{Plan, fit_to_bytes, is_coded, quantize_pieces, store_uncoded};
 use serde_json::json;
 
 use super::train::DEFAULT_RELATIVE_STEP;
-use crate::arguments::Compress;
-use crate::console::say;
+use crate::arguments::{self, Compress};
+use crate::console::{Progress, say};
 use crate::{output, session};
+
+/// Values that are floats in memory at a time.
+const PIECE: usize = 1 << 18;
 
 pub fn run(arguments: Compress) -> Result<()> {
     let overwrite = session::overwrite(&arguments.output, arguments.force)?;
+    let effort = match arguments.effort {
+        arguments::Effort::Smallest => Effort::Smallest,
+        arguments::Effort::Fast => Effort::Fast,
+    };
+    let (split, parameters) = if arguments.budget.is_none() && !is_model(&arguments.input) {
+        let factor = arguments.step.unwrap_or(DEFAULT_RELATIVE_STEP);
+        compress_tensor_by_tensor(&arguments.input, &arguments.output, factor, effort, overwrite)?
+    } else {
+        compress_in_memory(&arguments, effort, overwrite)?
+    };
+    let bytes = split.total();
+    let bits_per_weight = 8.0 * bytes as f64 / parameters.max(1) as f64;
+    if arguments.json {
+        return output::print_json(&json!({
+            "file": arguments.output,
+            "file_bytes": bytes,
+            "parameters": parameters,
+            "bits_per_weight": bits_per_weight,
+            "split": output::split_json(&split),
+        }));
+    }
+    output::print(&format!(
+        "{}: {} bytes, {bits_per_weight:.3} bits per weight ({} parameters)",
+        arguments.output.display(),
+        table::grouped(bytes),
+        table::grouped(parameters),
+    ))
+}
+
+/// Whether the input is a model of ours with all that belongs to it, rather than tensors alone.
+fn is_model(input: &Path) -> bool {
+    input.is_dir() && !CheckpointReader::is_sharded(input)
+}
+
+/// Compresses a checkpoint with one tensor's codes in memory at a time.
+fn compress_tensor_by_tensor(
+    input: &Path,
+    output: &Path,
+    factor: f32,
+    effort: Effort,
+    overwrite: Overwrite,
+) -> Result<(SizeSplit, u64)> {
+    let mut reader = CheckpointReader::open(input)?;
+    let mut writer = FileWriter::create(output, effort, overwrite)?;
+    let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+    let mut progress = Progress::new("MB", 0, megabytes(reader.data_bytes()));
+    let (mut done, mut parameters) = (0, 0);
+    for tensor in reader.tensors() {
+        progress.at(megabytes(done), &tensor.name);
+        let coded = read_tensor(&mut reader, &tensor, factor)
+            .with_context(|| input.display().to_string())?;
+        writer.tensor(&tensor.name, &coded)?;
+        parameters += tensor.elements() as u64;
+        done += reader.tensor_bytes(&tensor.name)?;
+    }
+    progress.finish();
+    Ok((writer.finish()?, parameters))
+}
+
+/// One tensor as a file will hold it: floats quantised or as BF16, everything else verbatim.
+fn read_tensor(
+    reader: &mut CheckpointReader,
+    tensor: &CheckpointTensor,
+    factor: f32,
+) -> Result<Tensor> {
+    let CheckpointTensor { name, shape, dtype } = tensor;
+    if tensor.is_float() && is_coded(shape) {
+        let pieces = |sink: &mut dyn FnMut(&[f32]) -> Result<()>| reader.pieces(name, PIECE, sink);
+        return Ok(Tensor::Quantized(quantize_pieces(name, shape, factor, pieces)?));
+    }
+    if tensor.is_float() {
+        return Ok(Tensor::Raw(store_uncoded(name, shape, &floats(reader, tensor)?)?));
+    }
+    let dtype = FloatType::from_name(dtype)
+        .with_context(|| format!("tensor `{name}` is of type {dtype}, which cannot be stored"))?;
+    let mut bytes = vec![0; usize::try_from(reader.tensor_bytes(name)?)?];
+    reader.read_bytes(name, 0, &mut bytes)?;
+    Ok(Tensor::Raw(RawTensor { shape: shape.clone(), dtype, bytes }))
+}
+
+/// All values of a tensor.
+fn floats(reader: &mut CheckpointReader, tensor: &CheckpointTensor) -> Result<Vec<f32>> {
+    let mut values = vec![0.0; tensor.elements()];
+    reader.read_f32(&tensor.name, 0, &mut values)?;
+    Ok(values)
+}
+
+/// Compresses a model, or whatever has to fit a budget: a search goes over all weights many times.
+fn compress_in_memory(
+    arguments: &Compress,
+    effort: Effort,
+    overwrite: Overwrite,
+) -> Result<(SizeSplit, u64)> {
     let (weights, metadata) = open(&arguments.input)?;
     weights.check_finite()?;
     let views = views(&weights);
@@ -38,34 +137,22 @@ pub fn run(arguments: Compress) -> Result<()> {
         }
         None => plan.scaled(arguments.step.unwrap_or(default)),
     };
-    let artifact = plan.artifact(&views, &metadata)?;
-    let file = encode(&artifact)?;
-    let split = inspect(&file)?.split;
-    let bytes = write_bytes(&arguments.output, &file, overwrite)?;
-    let bits_per_weight = 8.0 * bytes as f64 / weights.parameters().max(1) as f64;
-    if arguments.json {
-        return output::print_json(&json!({
-            "file": arguments.output,
-            "file_bytes": bytes,
-            "parameters": weights.parameters(),
-            "bits_per_weight": bits_per_weight,
-            "split": output::split_json(&split),
-        }));
-    }
-    output::print(&format!(
-        "{}: {} bytes, {bits_per_weight:.3} bits per weight ({} parameters)",
-        arguments.output.display(),
-        table::grouped(bytes),
-        table::grouped(weights.parameters() as u64),
-    ))
+    let file = encode_with(&plan.artifact(&views, &metadata)?, effort)?;
+    write_bytes(&arguments.output, &file, overwrite)?;
+    Ok((inspect(&file)?.split, weights.parameters() as u64))
 }
 
-/// Weights and metadata of a run's folder or of a safetensors file.
+/// Weights and metadata of a run's folder, or the weights of a checkpoint.
 fn open(path: &Path) -> Result<(NamedWeights, BTreeMap<String, Vec<u8>>)> {
-    if path.is_dir() {
+    if is_model(path) {
         let model = ModelFile::open(path)?;
         let metadata = ModelFile::metadata(&model.config, &model.tokenizer);
         return Ok((model.weights, metadata));
     }
-    Ok((NamedWeights::read(path)?, BTreeMap::new()))
+    let mut reader = CheckpointReader::open(path)?;
+    let tensors = reader.tensors().into_iter().map(|tensor| {
+        let data = floats(&mut reader, &tensor)?;
+        Ok(NamedTensor { name: tensor.name, shape: tensor.shape, data })
+    });
+    Ok((NamedWeights::new(tensors.collect::<Result<_>>()?), BTreeMap::new()))
 }

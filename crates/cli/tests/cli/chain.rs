@@ -1,11 +1,6 @@
 //! The whole chain: text to a trained model, to one file, and back.
 
-use crate::place::{Place, borrowed, bytes};
-use serde_json::Value;
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
+use crate::place::{Place, borrowed, bytes, json};
 
 #[test]
 fn text_becomes_a_file_that_decodes_evaluates_and_writes() {

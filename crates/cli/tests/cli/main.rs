@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod chain;
+mod checkpoint;
 mod golf;
 mod place;
 mod resume;

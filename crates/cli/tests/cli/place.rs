@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
 /// Options of a model small enough to train in a second.
 pub const SMALL: &[&str] = &[
     "--tokenizer",
@@ -96,4 +98,9 @@ pub fn bytes(path: &Path) -> Vec<u8> {
 
 pub fn borrowed(arguments: &[String]) -> Vec<&str> {
     arguments.iter().map(String::as_str).collect()
+}
+
+/// A result that was printed with `--json`.
+pub fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
