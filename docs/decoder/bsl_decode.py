@@ -112,7 +112,7 @@ class Mixer:
 
 
 def mix_bytes(data, length, width):
-    mixer, out = Mixer(data, 255, 7, 0), bytearray()
+    mixer, out = Mixer(data, 255, 6, 0), bytearray()
     for at in range(length):
         plane = at % width
         b = lambda d: out[at - d] if d <= at else 0

@@ -52,7 +52,7 @@ fn compare(path: &str) {
         seconds.map_or("-".into(), |seconds| format!("{:.1}", codes as f64 / seconds / 1e6))
     };
     println!("coder, bytes, encode, decode (M codes/s)");
-    for row in compare_coders(&artifact, 3).expect("every coder round-trips") {
+    for row in compare_coders(&artifact, 7).expect("every coder round-trips") {
         println!(
             "{:22} {:>10} {:>8} {:>8}",
             row.coder,
@@ -78,7 +78,7 @@ fn dequantise_seconds(codes: Vec<i32>) -> f64 {
         std::hint::black_box(tensor.dequantize());
         start.elapsed().as_secs_f64()
     };
-    (0..7).map(run).fold(f64::INFINITY, f64::min)
+    (0..50).map(run).fold(f64::INFINITY, f64::min)
 }
 
 fn main() {
@@ -107,8 +107,8 @@ fn main() {
             }
             let codes = codes_at(high);
             let entropy = entropy_bits(&codes);
-            let (fast, encode, decode, scalar) = fast_kernel_seconds(&codes, 7);
-            let (max, max_decode) = max_kernel_seconds(&codes, &[1024, 1024], 2);
+            let (fast, encode, decode, scalar) = fast_kernel_seconds(&codes, 100);
+            let (max, max_decode) = max_kernel_seconds(&codes, &[1024, 1024], 5);
             let excess = |bytes: u64| (bytes as f64 * 8.0 / entropy - 1.0) * 100.0;
             let speed = |seconds: f64| COUNT as f64 / seconds / 1e6;
             println!(

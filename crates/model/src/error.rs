@@ -25,6 +25,12 @@ pub enum ModelError {
         /// The shape that the configuration asks for.
         expected: Vec<usize>,
     },
+    /// A tensor that was asked for by name and is not in a checkpoint.
+    #[error("the checkpoint has no tensor `{name}`")]
+    NotInCheckpoint {
+        /// The tensor's name.
+        name: String,
+    },
     /// A tensor that the architecture does not know.
     #[error(
         "tensor `{name}` is not part of this architecture: these weights belong to another model"

@@ -7,7 +7,7 @@ use crate::error::CodecError;
 
 /// Slots of one hashed context.
 const SLOTS: usize = 1 << 18;
-const RATES: Rates = Rates { counter_limit: 255, mixer_shift: 7, common_shift: 0 };
+const RATES: Rates = Rates { counter_limit: 255, mixer_shift: 6, common_shift: 0 };
 
 /// Compresses bytes; `width` is the number of bytes of an element, 1 for text.
 pub(crate) fn encode_bytes(bytes: &[u8], width: usize) -> Vec<u8> {

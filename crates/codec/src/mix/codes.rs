@@ -181,9 +181,17 @@ struct Column {
     log: i32,
     /// Context of the sign, 0..32.
     sign: usize,
+    /// 64·log2 of what a row's sum is compared with when it comes to this column.
+    seen_log: i32,
     /// The column itself as a context, at most 1024 of them, and its sixteenth of the row.
     place: u16,
     group: u16,
+}
+
+/// A bin of 2^shift/64 octaves, with the mean in the middle of `count` bins.
+#[inline(always)]
+fn bin(log: i32, shift: u32, count: i32) -> usize {
+    ((log >> shift) + count / 2).clamp(0, count - 1) as usize
 }
 
 struct Model<'a> {
@@ -207,6 +215,7 @@ impl<'a> Model<'a> {
         let mut counters = vec![[Counter::new(nonzero, 1); CONTEXTS]; sets];
         counters[SIGN_SET..].fill([Counter::new(32768, 1); CONTEXTS]);
         let shift = parameters.statistic.log_shift();
+        let mean_log = TABLES.log2(parameters.mean);
         Self {
             parameters,
             columns: (0..columns)
@@ -219,6 +228,7 @@ impl<'a> Model<'a> {
                     log: (i32::from(parameters.column_levels.get(index).copied().unwrap_or(0))
                         * 16)
                         >> shift,
+                    seen_log: TABLES.log2(index as u32 + parameters.row_prior) + mean_log,
                     place: (if columns > 1024 { index * 1024 / columns } else { index }) as u16,
                     group: (index * 16 / columns) as u16,
                     ..Column::default()
@@ -229,7 +239,7 @@ impl<'a> Model<'a> {
             golomb: vec![Counter::new(32768, 0); 32],
             second: vec![Counter::new(32768, 0); 2 * (MAX_FLAGS + 1)],
             rows: 0,
-            mean_log: TABLES.log2(parameters.mean),
+            mean_log,
         }
     }
 
@@ -248,14 +258,9 @@ impl<'a> Model<'a> {
         let mut signed = 0_i32;
         for (index, code) in codes.iter_mut().enumerate() {
             let column = self.columns[index];
-            let seen = tables.log2(index as u32 + prior);
-            let row_log = (tables.log2(sum.min(u64::from(u32::MAX)) as u32) - seen - self.mean_log)
+            let row_log = (tables.log2(sum.min(u64::from(u32::MAX)) as u32) - column.seen_log)
                 >> statistic.log_shift();
             let both = row_log + column.log;
-            // A bin of 2^shift/64 octaves, with the mean in the middle of `count` bins.
-            let bin = |log: i32, shift: u32, count: i32| {
-                ((log >> shift) + count / 2).clamp(0, count - 1) as usize
-            };
             let (expected, fraction) =
                 (round(prediction[index]), prediction[index].wrapping_add(128) >> 4 & 15);
             let above = (column.above.saturating_sub(expected).clamp(-20, 20) + 20) as usize;
@@ -407,7 +412,8 @@ impl<'a> Model<'a> {
 
     /// Adds a row to the sums of the columns.
     fn finish_row(&mut self, tables: &Tables, codes: &[i32], prediction: &[i32]) {
-        let Parameters { column_prior: prior, statistic, mean, .. } = *self.parameters;
+        let Parameters { column_prior: prior, statistic, predict_signs, mean, .. } =
+            *self.parameters;
         self.rows += 1;
         let seen_log = tables.log2(self.rows + prior);
         let signed_scale = i64::from(self.rows + 8) * i64::from(mean);
@@ -420,8 +426,11 @@ impl<'a> Model<'a> {
             column.log =
                 (tables.log2(sum.min(u64::from(u32::MAX)) as u32) - seen_log - self.mean_log)
                     >> statistic.log_shift();
-            column.sign =
-                (i64::from(column.signed) * 128 / signed_scale + 16).clamp(0, 31) as usize;
+            // A division per column, which only predicted signs are worth.
+            if predict_signs {
+                column.sign =
+                    (i64::from(column.signed) * 128 / signed_scale + 16).clamp(0, 31) as usize;
+            }
         }
     }
 }

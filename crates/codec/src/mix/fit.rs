@@ -16,30 +16,58 @@ struct Scales {
     columns: Vec<f64>,
 }
 
+/// What some components leave of the codes, computed row by row: held whole, in double precision, it would take
+/// eight bytes per code.
+#[derive(Clone)]
+struct Residual<'a> {
+    codes: &'a [i32],
+    columns: usize,
+    components: Vec<Component>,
+}
+
+impl Residual<'_> {
+    fn rows(&self) -> usize {
+        self.codes.len() / self.columns
+    }
+
+    fn without(&self, component: Component) -> Self {
+        let mut after = self.clone();
+        after.components.push(component);
+        after
+    }
+
+    /// Calls `visit` with the number and the values of each row, in order.
+    fn for_each_row(&self, mut visit: impl FnMut(usize, &[f64])) {
+        let mut values = vec![0.0; self.columns];
+        for (row, codes) in self.codes.chunks_exact(self.columns).enumerate() {
+            values.iter_mut().zip(codes).for_each(|(value, &code)| *value = f64::from(code));
+            for component in &self.components {
+                let factor = f64::from(component.rows[row]) * f64::from(component.scale) / 256.0;
+                let predicted = component.columns.iter().map(|&column| factor * f64::from(column));
+                values.iter_mut().zip(predicted).for_each(|(value, part)| *value -= part);
+            }
+            visit(row, &values);
+        }
+    }
+}
+
 /// The components whose estimated saving, n/2·log2(energy before/after) bits, exceeds what they cost.
 /// Each is the best rank-one fit to what the ones before it left, weighted by the inverse variances.
 pub(super) fn fit(codes: &[i32], layout: Layout, fineness: f64) -> Factors {
     let (rows, columns) = (layout.rows(), layout.columns);
-    let mut factors = Factors::default();
     if rows < MIN_SIDE || columns < MIN_SIDE || rows * columns != codes.len() {
-        return factors;
+        return Factors::default();
     }
-    let mut residual: Vec<f64> = codes.iter().map(|&code| f64::from(code)).collect();
-    while factors.components.len() < MAX_RANK {
-        let mut scales = Scales::of(&residual, columns);
+    let mut residual = Residual { codes, columns, components: Vec::new() };
+    while residual.components.len() < MAX_RANK {
+        let mut scales = Scales::of(&residual);
         let before = mean_log(&scales);
         let mut best = None;
         // The right weights are the variances of what a component leaves, known only after a fit.
         for _ in 0..REFITS {
-            let Some((component, prediction)) = rank_one(&residual, &scales, fineness) else {
-                break;
-            };
-            let after: Vec<f64> = residual
-                .iter()
-                .zip(&prediction)
-                .map(|(value, predicted)| value - predicted)
-                .collect();
-            scales = Scales::of(&after, columns);
+            let Some(component) = rank_one(&residual, &scales, fineness) else { break };
+            let after = residual.without(component.clone());
+            scales = Scales::of(&after);
             best = Some((component, after));
         }
         let Some((component, after)) = best else { break };
@@ -48,28 +76,28 @@ pub(super) fn fit(codes: &[i32], layout: Layout, fineness: f64) -> Factors {
             break;
         }
         residual = after;
-        factors.components.push(component);
     }
-    factors
+    Factors { components: residual.components }
 }
 
 impl Scales {
-    fn of(residual: &[f64], columns: usize) -> Self {
-        let rows = residual.len() / columns;
+    fn of(residual: &Residual) -> Self {
+        let (rows, columns) = (residual.rows(), residual.columns);
         let mut scales = Self { rows: vec![1.0; rows], columns: vec![1.0; columns] };
         for _ in 0..3 {
             let mut sums = vec![0.0; columns];
-            for (row, values) in scales.rows.iter_mut().zip(residual.chunks_exact(columns)) {
+            residual.for_each_row(|row, values| {
                 let energy = values
                     .iter()
                     .zip(&scales.columns)
                     .map(|(value, scale)| (value / scale) * (value / scale));
                 // The floor keeps an empty row from dominating.
-                *row = (energy.sum::<f64>() / columns as f64 + 0.0001).sqrt();
+                let row_scale = (energy.sum::<f64>() / columns as f64 + 0.0001).sqrt();
+                scales.rows[row] = row_scale;
                 for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum += (value / *row) * (value / *row);
+                    *sum += (value / row_scale) * (value / row_scale);
                 }
-            }
+            });
             for (column, sum) in scales.columns.iter_mut().zip(sums) {
                 *column = (sum / rows as f64 + 0.0001).sqrt();
             }
@@ -86,8 +114,8 @@ fn mean_log(scales: &Scales) -> f64 {
     mean(&scales.rows) + mean(&scales.columns)
 }
 
-/// The best outer product, quantised, and its prediction of the codes.
-fn rank_one(residual: &[f64], scales: &Scales, fineness: f64) -> Option<(Component, Vec<f64>)> {
+/// The best outer product, quantised.
+fn rank_one(residual: &Residual, scales: &Scales, fineness: f64) -> Option<Component> {
     let (rows, columns) = (scales.rows.len(), scales.columns.len());
     let mut left = vec![0.0; rows];
     // A fixed start that is orthogonal to no likely direction.
@@ -104,9 +132,7 @@ fn rank_one(residual: &[f64], scales: &Scales, fineness: f64) -> Option<(Compone
             .map(|(value, scale)| value / (scale * scale))
             .collect();
         let norm: f64 = right.iter().zip(&weights).map(|(value, weight)| value * weight).sum();
-        for (left, values) in left.iter_mut().zip(residual.chunks_exact(columns)) {
-            *left = dot(values, &weights) / norm;
-        }
+        residual.for_each_row(|row, values| left[row] = dot(values, &weights) / norm);
         let norm: f64 = left
             .iter()
             .zip(&scales.rows)
@@ -116,12 +142,11 @@ fn rank_one(residual: &[f64], scales: &Scales, fineness: f64) -> Option<(Compone
             return None;
         }
         right.fill(0.0);
-        for ((left, scale), values) in
-            left.iter().zip(&scales.rows).zip(residual.chunks_exact(columns))
-        {
-            let weight = left / (scale * scale) / norm;
+        residual.for_each_row(|row, values| {
+            let scale = scales.rows[row];
+            let weight = left[row] / (scale * scale) / norm;
             right.iter_mut().zip(values).for_each(|(right, value)| *right += weight * value);
-        }
+        });
     }
     let rms = |values: &[f64], scales: &[f64]| {
         let sum: f64 =
@@ -144,17 +169,11 @@ fn rank_one(residual: &[f64], scales: &Scales, fineness: f64) -> Option<(Compone
         return None;
     }
     let scale = scale.round();
-    let component = Component {
+    Some(Component {
         scale: scale as i32,
         rows: quantise(&left, left_step),
         columns: quantise(&right, right_step),
-    };
-    let mut prediction = Vec::with_capacity(residual.len());
-    for &row in &component.rows {
-        let factor = f64::from(row) * scale / 256.0;
-        prediction.extend(component.columns.iter().map(|&column| factor * f64::from(column)));
-    }
-    Some((component, prediction))
+    })
 }
 
 fn dot(left: &[f64], right: &[f64]) -> f64 {

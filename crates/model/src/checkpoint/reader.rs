@@ -207,7 +207,7 @@ impl CheckpointReader {
     }
 
     fn place(&self, name: &str) -> Result<&Place, ModelError> {
-        self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })
+        self.tensors.get(name).ok_or_else(|| ModelError::NotInCheckpoint { name: name.to_owned() })
     }
 
     /// Adds a file and tells what is in it.

@@ -204,6 +204,18 @@ impl Covariance {
         Ok(sum)
     }
 
+    /// Geometric mean of the squared pivots L_ii² of the damped covariance, that is |Σ + ρ·I|^(1/width): the
+    /// distortion per weight that error feedback meets where plain rounding meets the mean of the diagonal.
+    ///
+    /// # Errors
+    /// If nothing was gathered, or there is no Cholesky factor however large the ridge.
+    pub fn pivot_mean(&self, ridge: f64) -> Result<f64, QuantError> {
+        let metric = self.damped(ridge)?;
+        let live = (0..self.width).filter(|input| !metric.dead[*input]);
+        let logs: Vec<f64> = live.map(|input| 2.0 * metric.factor[(input, input)].ln()).collect();
+        Ok((logs.iter().sum::<f64>() / logs.len().max(1) as f64).exp())
+    }
+
     fn mean_diagonal(&self) -> Result<f64, QuantError> {
         let diagonal = self.diagonal();
         let mean = diagonal.iter().sum::<f64>() / self.width.max(1) as f64;

@@ -1,0 +1,99 @@
+//! From sensitivities to steps: every tensor, and every row, at the same slope of loss against bits.
+
+use std::collections::BTreeMap;
+
+use backslash_codec::round_scale;
+use backslash_quant::{Covariance, Rung, Weights, is_coded};
+
+use crate::{Calibration, CompressError, Sensitivity};
+
+/// Share of a tensor's mean sensitivity below which a row's own is not believed: a token that the text does not
+/// hold is not free.
+const ROW_FLOOR: f64 = 0.05;
+/// Row factors lie on 2^(k/4): an eighth of an octave off costs next to nothing, and the factors cost two bits.
+const ROW_FACTORS_PER_OCTAVE: f64 = 4.0;
+
+/// How steps are shared out among tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// The same step relative to the root mean square of each tensor.
+    Relative,
+    /// Steps by the sensitivity of each tensor.
+    Tensors,
+    /// Steps by the sensitivity of each tensor and of each of its rows.
+    Rows,
+}
+
+/// The step of a tensor at κ = 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepRule {
+    /// Step Δ.
+    pub step: f64,
+    /// Factor on the step of each row.
+    pub rows: Option<Vec<f32>>,
+}
+
+/// Steps Δ = κ/√f at κ = 1, by tensor name, with f the curvature of the loss that an error of the rung meets.
+///
+/// An error of variance v in every weight raises the loss by ½·v·ΣF, F being the Fisher information of each weight.
+/// Where Σ is the covariance of the inputs with Cholesky factor L, error feedback meets the geometric mean of L_ii²
+/// instead of the mean of the diagonal of Σ, so f = F·GM(L_ii²)/mean(Σ_ii). At equal slopes of loss against bits every
+/// weight then costs κ²/24 nats. (Reverse water-filling; Radio, arXiv 2505.03031.)
+///
+/// # Errors
+/// If a covariance has no Cholesky factor however much it is damped.
+pub fn step_rules(
+    weights: &[Weights<'_>],
+    calibration: &Calibration,
+    rung: Rung,
+    allocation: Allocation,
+    ridge: f64,
+) -> Result<BTreeMap<String, StepRule>, CompressError> {
+    let mut rules = BTreeMap::new();
+    for tensor in weights.iter().filter(|tensor| is_coded(tensor.shape)) {
+        let Some(sensitivity) = calibration.sensitivities.get(tensor.name) else {
+            rules.insert(tensor.name.to_owned(), relative_rule(tensor));
+            continue;
+        };
+        let gain = match calibration.covariances.get(tensor.name) {
+            Some(covariance) if rung.needs_covariance() => feedback_gain(covariance, ridge)?,
+            _ => 1.0,
+        };
+        let curvature = sensitivity.mean() * gain;
+        let rule = match allocation {
+            Allocation::Relative => relative_rule(tensor),
+            _ if !(curvature.is_normal() && curvature > 0.0) => relative_rule(tensor),
+            Allocation::Tensors => StepRule { step: curvature.powf(-0.5), rows: None },
+            Allocation::Rows => {
+                StepRule { step: curvature.powf(-0.5), rows: Some(row_factors(sensitivity)) }
+            }
+        };
+        rules.insert(tensor.name.to_owned(), rule);
+    }
+    Ok(rules)
+}
+
+/// Step of one root mean square; for a tensor of zeros any step does.
+fn relative_rule(tensor: &Weights<'_>) -> StepRule {
+    let squares = tensor.data.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+    let rms = (squares / tensor.data.len().max(1) as f64).sqrt();
+    StepRule { step: if rms.is_normal() { rms } else { 1.0 }, rows: None }
+}
+
+/// GM(L_ii²)/mean(Σ_ii): what error feedback with a step per column gains over none.
+fn feedback_gain(covariance: &Covariance, ridge: f64) -> Result<f64, CompressError> {
+    let mean = covariance.diagonal().iter().sum::<f64>() / covariance.width().max(1) as f64;
+    Ok(covariance.pivot_mean(ridge)? / mean)
+}
+
+/// Factors on the steps of rows, with a geometric mean of about one: (f_r + floor)^−½ on the grid.
+fn row_factors(sensitivity: &Sensitivity) -> Vec<f32> {
+    let floor = ROW_FLOOR * sensitivity.mean();
+    let logs: Vec<f64> = sensitivity.rows.iter().map(|row| -0.5 * (row + floor).log2()).collect();
+    let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
+    let on_grid = |log: f64| {
+        let steps = ((log - mean) * ROW_FACTORS_PER_OCTAVE).round();
+        round_scale((steps / ROW_FACTORS_PER_OCTAVE).exp2() as f32)
+    };
+    logs.into_iter().map(on_grid).collect()
+}

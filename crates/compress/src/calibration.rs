@@ -1,0 +1,92 @@
+//! What a model's layers see, and how much the loss minds errors in them.
+
+use std::collections::BTreeMap;
+
+use backslash_model::{ModelConfig, NamedWeights, Transformer, device};
+use backslash_quant::{Covariance, QuantError};
+
+use crate::sensitivity::{Sensitivity, sensitivities};
+use crate::{CalibrationText, CompressError};
+
+/// Fewest tokens per input of a layer for which its covariance is trusted.
+const TOKENS_PER_INPUT: u64 = 10;
+
+/// Everything that is learned about a model by running it on text.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// Moments of what each matrix is multiplied with, by the name of the matrix. Matrices that read the same input
+    /// have the same moments.
+    pub covariances: BTreeMap<String, Covariance>,
+    /// Sensitivity of each matrix.
+    pub sensitivities: BTreeMap<String, Sensitivity>,
+    /// Tokens that were seen.
+    pub tokens: usize,
+}
+
+impl Calibration {
+    /// Runs a model forwards for the moments and backwards for the sensitivities, over all of `text`.
+    /// `progress` is called with the batches done and the batches to do, both passes counted.
+    ///
+    /// # Errors
+    /// If the weights do not fit the configuration, or an activation is not a number.
+    pub fn of(
+        config: &ModelConfig,
+        weights: &NamedWeights,
+        text: &CalibrationText,
+        seed: u64,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Self, CompressError> {
+        let batches = text.batches().len();
+        let covariances = covariances(config, weights, text, |done| progress(done, 2 * batches))?;
+        let sensitivities = sensitivities(config, weights, text, seed, |done, _| {
+            progress(batches + done, 2 * batches);
+        })?;
+        Ok(Self { covariances, sensitivities, tokens: text.tokens() })
+    }
+
+    /// The widest layer that has seen fewer than ten tokens per input, with its number of inputs.
+    pub fn undersampled(&self) -> Option<(&str, usize)> {
+        let few = self.covariances.iter().filter(|(_, covariance)| {
+            covariance.samples() < TOKENS_PER_INPUT * covariance.width() as u64
+        });
+        few.map(|(name, covariance)| (name.as_str(), covariance.width()))
+            .max_by_key(|(_, width)| *width)
+    }
+}
+
+/// Moments of the inputs of every matrix of a network.
+///
+/// # Errors
+/// If the weights do not fit the configuration, or an activation is not a number.
+pub fn covariances(
+    config: &ModelConfig,
+    weights: &NamedWeights,
+    text: &CalibrationText,
+    mut progress: impl FnMut(usize),
+) -> Result<BTreeMap<String, Covariance>, CompressError> {
+    let network = Transformer::from_weights(config, weights, &device())?;
+    // One accumulation per input, under the first of the names that share it.
+    let mut sums: BTreeMap<String, Covariance> = BTreeMap::new();
+    let mut sharing: BTreeMap<String, String> = BTreeMap::new();
+    let mut failure: Result<(), QuantError> = Ok(());
+    for (index, (inputs, _, row)) in text.batches().enumerate() {
+        network.observe_inputs(inputs, row, &mut |names, values, width| {
+            let add = || -> Result<(), QuantError> {
+                if !sums.contains_key(names[0]) {
+                    sums.insert(names[0].to_owned(), Covariance::new(width)?);
+                    for name in names {
+                        sharing.insert((*name).to_owned(), names[0].to_owned());
+                    }
+                }
+                sums.get_mut(names[0]).expect("just inserted").accumulate(values)
+            };
+            let mut add = add;
+            if failure.is_ok() {
+                failure = add();
+            }
+        });
+        progress(index + 1);
+    }
+    failure?;
+    Ok(sharing.into_iter().map(|(name, first)| (name, sums[&first].clone())).collect())
+}

@@ -1,0 +1,51 @@
+//! What can be wrong with a model or the text it is calibrated on.
+
+use backslash_codec::CodecError;
+use backslash_model::ModelError;
+use backslash_quant::QuantError;
+
+/// An error of this crate; each says what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum CompressError {
+    /// Less text than one sequence.
+    #[error(
+        "the calibration text has {found} tokens: at least {needed} are needed, one sequence of the model and its last target"
+    )]
+    ShortText {
+        /// Tokens found.
+        found: usize,
+        /// Fewest that do.
+        needed: usize,
+    },
+    /// A token beyond the vocabulary.
+    #[error(
+        "token {token} at position {position} is beyond the model's vocabulary of {vocabulary}: the text was made with another tokenizer"
+    )]
+    Token {
+        /// The token.
+        token: u16,
+        /// Where it stands.
+        position: usize,
+        /// Number of tokens the model knows.
+        vocabulary: usize,
+    },
+    /// A loss that no file keeps to.
+    #[error(
+        "a loss increase of at most {limit} nats per token cannot be met: the finest file that was tried loses {least:.6}"
+    )]
+    LossUnreachable {
+        /// Largest increase asked for, in nats per token.
+        limit: f64,
+        /// Least increase found.
+        least: f64,
+    },
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The quantiser.
+    #[error(transparent)]
+    Quant(#[from] QuantError),
+    /// The codec.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}

@@ -1,0 +1,24 @@
+//! Trained weights to the best file of a size.
+//!
+//! The quantisers of `backslash-quant` know matrices; this crate knows the model they belong to. It runs
+//! the model on text to learn what each layer sees and how much the loss minds an error in each tensor
+//! ([`Calibration`]), turns that into steps at equal slopes of loss against bits ([`step_rules`]), and finds the one
+//! κ at which the file has the size that was asked for ([`fit_to_bytes`]).
+
+mod allocation;
+mod calibration;
+mod error;
+mod goal;
+mod recipe;
+mod sensitivity;
+mod solver;
+mod text;
+
+pub use allocation::{Allocation, StepRule, step_rules};
+pub use calibration::{Calibration, covariances};
+pub use error::CompressError;
+pub use goal::Goal;
+pub use recipe::Recipe;
+pub use sensitivity::{Sensitivity, sensitivities};
+pub use solver::{Fitted, Trial, fit_to_bytes};
+pub use text::CalibrationText;

@@ -1,0 +1,111 @@
+//! From weights and κ to the content of a file.
+
+use std::collections::BTreeMap;
+
+use backslash_codec::{Artifact, QuantizedTensor, RawTensor, Tensor, round_scale};
+use backslash_quant::{
+    Covariance, LadderOptions, QuantError, Rung, Weights, is_coded, quantize_matrix,
+};
+use rayon::prelude::*;
+
+use crate::CompressError;
+use crate::allocation::StepRule;
+
+/// All that is decided about a file but how large it is.
+#[derive(Clone, Debug)]
+pub struct Recipe<'a> {
+    /// The tensors.
+    pub weights: Vec<Weights<'a>>,
+    /// What goes along as it is.
+    pub metadata: BTreeMap<String, Vec<u8>>,
+    /// The quantiser.
+    pub rung: Rung,
+    /// What it is told.
+    pub options: LadderOptions,
+    /// Step of every coded tensor at κ = 1.
+    pub rules: BTreeMap<String, StepRule>,
+    /// The metric of every coded tensor, for the rungs that take one.
+    pub metrics: BTreeMap<String, Covariance>,
+}
+
+impl Recipe<'_> {
+    /// Number of weights, coded or not.
+    pub fn parameters(&self) -> usize {
+        self.weights.iter().map(|tensor| tensor.data.len()).sum()
+    }
+
+    /// The content of the file at ln κ, decided tensor by tensor on all threads. `done` is called after each.
+    ///
+    /// # Errors
+    /// Those of [`quantize_matrix`], and a coded tensor without a rule.
+    pub fn artifact(
+        &self,
+        log_kappa: f64,
+        done: &(dyn Fn(&str) + Sync),
+    ) -> Result<Artifact, CompressError> {
+        // The largest first, so that no thread is left with one at the end.
+        let mut order: Vec<&Weights<'_>> = self.weights.iter().collect();
+        order.sort_by_key(|tensor| std::cmp::Reverse(tensor.data.len()));
+        let tensors = order
+            .par_iter()
+            .with_max_len(1)
+            .map(|tensor| {
+                let content = self.tensor(tensor, log_kappa)?;
+                done(tensor.name);
+                Ok((tensor.name.to_owned(), content))
+            })
+            .collect::<Result<BTreeMap<_, _>, CompressError>>()?;
+        Ok(Artifact { metadata: self.metadata.clone(), tensors })
+    }
+
+    /// One tensor at ln κ.
+    ///
+    /// # Errors
+    /// As [`Recipe::artifact`].
+    pub fn tensor(&self, tensor: &Weights<'_>, log_kappa: f64) -> Result<Tensor, CompressError> {
+        let Weights { name, shape, data } = *tensor;
+        if !is_coded(shape) {
+            if let Some(index) = data.iter().position(|value| !value.is_finite()) {
+                let name = name.to_owned();
+                return Err(QuantError::NotFinite { name, index, value: data[index] }.into());
+            }
+            return Ok(Tensor::Raw(RawTensor::from_f32_as_bf16(shape.to_vec(), data)));
+        }
+        let rule =
+            self.rules.get(name).ok_or_else(|| QuantError::NoStep { name: name.to_owned() })?;
+        let step = (rule.step * log_kappa.exp()) as f32;
+        let quantized = match &rule.rows {
+            None => self.matrix(tensor, step)?,
+            Some(factors) => self.scaled_rows(tensor, step, factors)?,
+        };
+        Ok(Tensor::Quantized(quantized))
+    }
+
+    fn matrix(&self, tensor: &Weights<'_>, step: f32) -> Result<QuantizedTensor, CompressError> {
+        let metric = self.metrics.get(tensor.name);
+        Ok(quantize_matrix(self.rung, tensor, metric, step, &self.options)?)
+    }
+
+    /// Quantises the rows divided by their factors, at one step: each row then has its own.
+    fn scaled_rows(
+        &self,
+        tensor: &Weights<'_>,
+        step: f32,
+        factors: &[f32],
+    ) -> Result<QuantizedTensor, CompressError> {
+        let columns = tensor.data.len() / factors.len().max(1);
+        let rows = tensor.data.chunks(columns.max(1)).zip(factors);
+        let data: Vec<f32> =
+            rows.flat_map(|(row, factor)| row.iter().map(move |weight| weight / factor)).collect();
+        let mut quantized = self.matrix(&Weights { data: &data, ..*tensor }, step)?;
+        quantized.row_scales = Some(match quantized.row_scales {
+            None => factors.to_vec(),
+            // Both are on the grid of scales, and so is their product but for its last bit.
+            Some(fitted) => {
+                let pairs = fitted.iter().zip(factors);
+                pairs.map(|(scale, factor)| round_scale(scale * factor)).collect()
+            }
+        });
+        Ok(quantized)
+    }
+}
