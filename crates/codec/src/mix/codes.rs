@@ -106,13 +106,23 @@ fn run<C: BitCoder>(
 ) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
         && is_x86_feature_detected!("bmi2")
         && is_x86_feature_detected!("lzcnt")
     {
-        // SAFETY: the processor has the features; the function is safe code compiled for them.
+        let wide = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        // SAFETY: the processor has the features; the functions are safe code compiled for them.
         #[allow(unsafe_code)]
         unsafe {
-            run_avx2(coder, codes, columns, first_row, parameters);
+            if wide {
+                run_avx512(coder, codes, columns, first_row, parameters);
+            } else {
+                run_avx2(coder, codes, columns, first_row, parameters);
+            }
         }
         return;
     }
@@ -122,6 +132,18 @@ fn run<C: BitCoder>(
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
 fn run_avx2<C: BitCoder>(
+    coder: &mut C,
+    codes: &mut [i32],
+    columns: usize,
+    first_row: usize,
+    parameters: &Parameters,
+) {
+    code_rows(coder, codes, columns, first_row, parameters);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
+fn run_avx512<C: BitCoder>(
     coder: &mut C,
     codes: &mut [i32],
     columns: usize,
