@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use backslash_quant::Rung;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Train language models whose file size is part of the loss; make the smallest file of any model.
@@ -80,13 +81,42 @@ pub struct Compress {
     pub input: PathBuf,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
-    pub output: PathBuf,
+    pub output: Option<PathBuf>,
     /// Largest file, in bytes, or with kB or MB behind the number.
-    #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size, conflicts_with = "effort")]
+    #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size, conflicts_with = "effort", group = "goal")]
     pub budget: Option<u64>,
+    /// Largest file, in bits per weight.
+    #[arg(long, value_name = "BITS", value_parser = positive, group = "goal")]
+    pub bits_per_weight: Option<f64>,
+    /// The smallest file that loses at most so many nats per token on --text.
+    #[arg(long, value_name = "NATS", value_parser = positive, group = "goal")]
+    pub max_loss_increase: Option<f64>,
+    /// Steps at which every weight costs about κ²/24 nats per token; needs --text.
+    #[arg(long, value_name = "K", value_parser = positive, group = "goal")]
+    pub kappa: Option<f64>,
+    /// Text files, folders or token shards to calibrate on: steps then follow the sensitivity of the loss, and the
+    /// quantiser knows what the layers see.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub text: Vec<PathBuf>,
+    /// Tokens of --text to use.
+    #[arg(long, value_name = "N", default_value_t = 49_152)]
+    pub calibration_tokens: usize,
+    /// Quantiser: rtn, rdoq, entquant, gptq, watersic or watersic-rate. Without this, watersic with --text and
+    /// rtn without.
+    #[arg(long, value_name = "NAME")]
+    pub rung: Option<Rung>,
+    /// Give all tensors the same step relative to their root mean square, whatever their sensitivity.
+    #[arg(long, requires = "text")]
+    pub equal_rates: bool,
+    /// Count the bytes of this file against the size; can be given again.
+    #[arg(long, value_name = "FILE")]
+    pub count_code: Vec<PathBuf>,
+    /// Print what each tensor would take, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     /// Multiply the steps: learned ones where the run has them, otherwise the root mean square of each
     /// tensor. Without this, 1 for learned steps and 0.5 for others.
-    #[arg(long, value_name = "FACTOR", conflicts_with = "budget")]
+    #[arg(long, value_name = "FACTOR", group = "goal", conflicts_with_all = ["text", "rung"])]
     pub step: Option<f32>,
     /// Whether time or bytes are saved.
     #[arg(long, value_enum, default_value_t = Effort::Smallest)]
@@ -210,4 +240,12 @@ pub struct Demo {
     /// Print the table as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A positive, finite number.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("expected a positive number".to_owned()),
+    }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use backslash_codec::SizeSplit;
+use backslash_codec::{Inspection, SizeSplit, TensorReport};
 use backslash_eval::Quality;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -33,6 +33,25 @@ pub fn split_json(split: &SizeSplit) -> Value {
         "corrections": split.corrections,
         "uncoded": split.uncoded,
         "directory": split.directory,
+    })
+}
+
+/// Where the bytes of a file go.
+pub fn inspection_json(inspection: &Inspection) -> Value {
+    let tensor = |tensor: &TensorReport| {
+        json!({
+            "name": tensor.name,
+            "shape": tensor.shape,
+            "coder": tensor.coder,
+            "step": tensor.step,
+            "bits_per_weight": tensor.bits_per_weight,
+            "entropy_bits": tensor.entropy_bits,
+            "split": split_json(&tensor.split),
+        })
+    };
+    json!({
+        "split": split_json(&inspection.split),
+        "tensors": inspection.tensors.iter().map(tensor).collect::<Vec<_>>(),
     })
 }
 

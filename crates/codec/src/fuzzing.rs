@@ -54,6 +54,22 @@ mod tests {
 
     type Target = fn(&[u8]);
 
+    /// Inputs that fuzzing has kept because each reaches other code, and every finding there has been.
+    #[test]
+    fn the_hostile_corpus_is_refused_or_decoded() {
+        let targets: [(Target, &str); 4] =
+            [(container, "container"), (fast, "fast"), (max, "max"), (bytes, "bytes")];
+        for (target, name) in targets {
+            let folder =
+                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile").join(name);
+            let files: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
+            assert!(files.len() > 20, "{name}");
+            for file in files {
+                target(&std::fs::read(file.unwrap().path()).unwrap());
+            }
+        }
+    }
+
     /// Seeded mutations of valid streams, and noise: no panic, and bounded work.
     #[test]
     fn mutated_streams_are_refused_or_decoded() {

@@ -73,6 +73,12 @@ pub fn step_rules(
     Ok(rules)
 }
 
+/// The same step relative to the root mean square for every tensor: what can be said without text.
+pub fn relative_rules(weights: &[Weights<'_>]) -> BTreeMap<String, StepRule> {
+    let coded = weights.iter().filter(|tensor| is_coded(tensor.shape));
+    coded.map(|tensor| (tensor.name.to_owned(), relative_rule(tensor))).collect()
+}
+
 /// Step of one root mean square; for a tensor of zeros any step does.
 fn relative_rule(tensor: &Weights<'_>) -> StepRule {
     let squares = tensor.data.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
@@ -96,4 +102,57 @@ fn row_factors(sensitivity: &Sensitivity) -> Vec<f32> {
         round_scale((steps / ROW_FACTORS_PER_OCTAVE).exp2() as f32)
     };
     logs.into_iter().map(on_grid).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calibration(rows: Vec<f64>, moments: &[f64]) -> Calibration {
+        let covariance = Covariance::from_moments(2, 1000, moments).unwrap();
+        Calibration {
+            covariances: BTreeMap::from([("w".to_owned(), covariance)]),
+            sensitivities: BTreeMap::from([("w".to_owned(), Sensitivity { rows, columns: 2 })]),
+            tokens: 1000,
+        }
+    }
+
+    fn rule(rung: Rung, allocation: Allocation, calibration: &Calibration) -> StepRule {
+        let data = vec![0.5_f32; 4096];
+        let weights = [Weights { name: "w", shape: &[2048, 2], data: &data }];
+        step_rules(&weights, calibration, rung, allocation, 0.0).unwrap()["w"].clone()
+    }
+
+    #[test]
+    fn steps_fall_with_the_root_of_the_sensitivity() {
+        let one = calibration(vec![4.0; 2048], &[1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(rule(Rung::Rtn, Allocation::Tensors, &one).step, 0.5);
+        assert_eq!(rule(Rung::Rtn, Allocation::Relative, &one).step, 0.5);
+        let four = calibration(vec![16.0; 2048], &[1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(rule(Rung::Rtn, Allocation::Tensors, &four).step, 0.25);
+        // A sensitivity of nothing says nothing.
+        let none = calibration(vec![0.0; 2048], &[1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(rule(Rung::Rtn, Allocation::Rows, &none).step, 0.5);
+    }
+
+    /// det Σ = 4 − 3.84 = 0.16: error feedback meets 0.4 where rounding meets 2.
+    #[test]
+    fn error_feedback_earns_coarser_steps() {
+        let correlated = calibration(vec![1.0; 2048], &[2.0, 1.959_591_794, 1.959_591_794, 2.0]);
+        let rounded = rule(Rung::Rtn, Allocation::Tensors, &correlated).step;
+        let fed_back = rule(Rung::Watersic, Allocation::Tensors, &correlated).step;
+        assert!((fed_back / rounded - 5.0_f64.sqrt()).abs() < 1e-6, "{fed_back} {rounded}");
+    }
+
+    #[test]
+    fn rows_are_believed_down_to_a_floor() {
+        let mut rows = vec![1.0; 2048];
+        (rows[0], rows[1]) = (16.0, 0.0);
+        let factors = rule(Rung::Rtn, Allocation::Rows, &calibration(rows, &[1.0, 0.0, 0.0, 1.0]));
+        let factors = factors.rows.unwrap();
+        assert_eq!(factors[2], 1.0);
+        assert_eq!(factors[0], 0.25);
+        // 1/√0.05 is 4.47 or 2^2.16; with the floor of the others, 4.58.
+        assert_eq!(factors[1], round_scale(2.0_f32.powf(2.25)));
+    }
 }

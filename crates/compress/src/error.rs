@@ -39,6 +39,12 @@ pub enum CompressError {
         /// Least increase found.
         least: f64,
     },
+    /// A file that cannot be measured.
+    #[error("the compressed model cannot be measured: {reason}")]
+    Decoding {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -60,7 +60,9 @@ impl Recipe<'_> {
         progress: &mut dyn FnMut(Trial),
     ) -> Result<Fitted, CompressError> {
         let mut log_kappa = 0.5 * (24.0 * limit / self.parameters().max(1) as f64).ln();
-        let (mut below, mut above): (Option<(f64, f64)>, Option<(f64, f64)>) = (None, None);
+        // ln κ and increase on either side of the limit.
+        let mut below: Option<(f64, f64)> = None;
+        let mut above: Option<(f64, f64)> = None;
         let mut least = f64::INFINITY;
         for trial in 1..=MEASUREMENTS {
             let increase = loss_increase(&self.artifact(log_kappa, &|_| ())?)?;

@@ -100,3 +100,82 @@ fn drawn(logits: &[f32], draw: f64) -> u16 {
     }
     (logits.len() - 1) as u16
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backslash_model::initial_weights;
+
+    fn small() -> (ModelConfig, NamedWeights) {
+        let config = ModelConfig {
+            vocabulary_size: 24,
+            width: 16,
+            layers: 1,
+            heads: 2,
+            kv_heads: 1,
+            context: 16,
+            embedding_std: 0.5,
+            ..ModelConfig::default()
+        };
+        let mut weights = initial_weights(&config, 3).unwrap();
+        // Output projections start at zero, which nothing before them would feel.
+        let mut random = Pcg64::seed_from_u64(4);
+        for tensor in weights.tensors_mut() {
+            tensor.data.iter_mut().for_each(|w| *w += 0.2 * (random.random::<f32>() - 0.5));
+        }
+        (config, weights)
+    }
+
+    fn probabilities(config: &ModelConfig, weights: &NamedWeights, tokens: &[u16]) -> Vec<f64> {
+        let network = Transformer::from_weights(config, weights, &device()).unwrap();
+        let logits = network.logits(tokens, config.context).into_data();
+        let logits = logits.as_slice::<f32>().unwrap();
+        let softmax = |row: &[f32]| {
+            let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+            row.iter().map(|x| f64::from(*x).exp() / sum).collect::<Vec<_>>()
+        };
+        logits.chunks(config.vocabulary_size).flat_map(softmax).collect()
+    }
+
+    /// The Kullback–Leibler divergence that small random errors in one tensor really cause.
+    #[test]
+    fn noise_costs_what_the_sensitivity_says() {
+        let (config, weights) = small();
+        let mut random = Pcg64::seed_from_u64(5);
+        let tokens: Vec<u16> = (0..16 * 96 + 1).map(|_| random.random_range(0..24)).collect();
+        let text = CalibrationText::new(&config, &tokens, tokens.len()).unwrap();
+        // Each batch is one sample of a trace: average over draws.
+        let draws: Vec<_> = (0..12)
+            .map(|seed| sensitivities(&config, &weights, &text, seed, |_, _| ()).unwrap())
+            .collect();
+        let inputs = &tokens[..16 * 96];
+        let before = probabilities(&config, &weights, inputs);
+        let deviation = 0.004;
+        for name in ["blocks.0.attn.c_v.weight", "blocks.0.mlp.fc.weight", "tok_emb.weight"] {
+            let mean = draws.iter().map(|draw| draw[name].loss_increase(deviation * deviation));
+            let expected = mean.sum::<f64>() / draws.len() as f64;
+            let mut measured = 0.0;
+            let trials = 12;
+            for _ in 0..trials {
+                let mut noisy = weights.clone();
+                let at = noisy.position(name).unwrap();
+                for weight in &mut noisy.tensors_mut()[at].data {
+                    let sign = if random.random::<bool>() { 1.0 } else { -1.0 };
+                    *weight += sign * deviation as f32;
+                }
+                let after = probabilities(&config, &noisy, inputs);
+                let divergence = before.iter().zip(&after).map(|(p, q)| p * (p / q).ln());
+                measured += divergence.sum::<f64>() / inputs.len() as f64 / f64::from(trials);
+            }
+            let ratio = measured / expected;
+            assert!((0.75..1.33).contains(&ratio), "{name}: {measured} against {expected}");
+        }
+    }
+
+    #[test]
+    fn targets_are_drawn_from_the_distribution() {
+        let logits = [0.0, 2.0_f32.ln(), f32::NEG_INFINITY, 1.0_f32.ln()];
+        let draw = |at: f64| drawn(&logits, at);
+        assert_eq!([0.0, 0.24, 0.26, 0.74, 0.76, 0.999_999].map(draw), [0, 0, 1, 1, 3, 3]);
+    }
+}

@@ -149,6 +149,20 @@ impl ModelConfig {
         }
     }
 
+    /// Whether a tensor is an embedding that is also the output matrix.
+    ///
+    /// ```
+    /// assert!(backslash_model::ModelConfig::golf().ties("tok_emb.weight"));
+    /// ```
+    pub fn ties(&self, name: &str) -> bool {
+        match self.architecture {
+            Architecture::Decoder | Architecture::Golf => name == "tok_emb.weight",
+            Architecture::Llama => self.tied_head && name == "model.embed_tokens.weight",
+            Architecture::Gpt2 => name == "wte.weight",
+            Architecture::Bert => false,
+        }
+    }
+
     /// Whether positions are rotary, and not learned.
     fn rotary(&self) -> bool {
         !matches!(self.architecture, Architecture::Gpt2 | Architecture::Bert)

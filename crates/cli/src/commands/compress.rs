@@ -13,6 +13,7 @@ use backslash_model::{CheckpointReader, CheckpointTensor, NamedTensor, NamedWeig
 use backslash_quant::{Plan, fit_to_bytes, is_coded, quantize_pieces, store_uncoded};
 use serde_json::json;
 
+use super::fit;
 use super::train::DEFAULT_RELATIVE_STEP;
 use crate::arguments::{self, Compress};
 use crate::console::{Progress, say};
@@ -22,22 +23,31 @@ use crate::{output, session};
 const PIECE: usize = 1 << 18;
 
 pub fn run(arguments: Compress) -> Result<()> {
-    let overwrite = session::overwrite(&arguments.output, arguments.force)?;
+    let Some(output) = fit::output_path(&arguments)? else {
+        return fit::run(&arguments, Overwrite::Refuse).map(drop);
+    };
+    let overwrite = match arguments.dry_run {
+        true => Overwrite::Refuse,
+        false => session::overwrite(output, arguments.force)?,
+    };
     let effort = match arguments.effort {
         arguments::Effort::Smallest => Effort::Smallest,
         arguments::Effort::Fast => Effort::Fast,
     };
-    let (split, parameters) = if arguments.budget.is_none() && !is_model(&arguments.input) {
+    let (split, parameters) = if fit::asked(&arguments) {
+        let Some(made) = fit::run(&arguments, overwrite)? else { return Ok(()) };
+        made
+    } else if arguments.budget.is_none() && !is_model(&arguments.input) {
         let factor = arguments.step.unwrap_or(DEFAULT_RELATIVE_STEP);
-        compress_tensor_by_tensor(&arguments.input, &arguments.output, factor, effort, overwrite)?
+        compress_tensor_by_tensor(&arguments.input, output, factor, effort, overwrite)?
     } else {
-        compress_in_memory(&arguments, effort, overwrite)?
+        compress_in_memory(&arguments, output, effort, overwrite)?
     };
     let bytes = split.total();
     let bits_per_weight = 8.0 * bytes as f64 / parameters.max(1) as f64;
     if arguments.json {
         return output::print_json(&json!({
-            "file": arguments.output,
+            "file": output,
             "file_bytes": bytes,
             "parameters": parameters,
             "bits_per_weight": bits_per_weight,
@@ -46,7 +56,7 @@ pub fn run(arguments: Compress) -> Result<()> {
     }
     output::print(&format!(
         "{}: {} bytes, {bits_per_weight:.3} bits per weight ({} parameters)",
-        arguments.output.display(),
+        output.display(),
         table::grouped(bytes),
         table::grouped(parameters),
     ))
@@ -113,11 +123,11 @@ fn floats(reader: &mut CheckpointReader, tensor: &CheckpointTensor) -> Result<Ve
 /// Compresses a model, or whatever has to fit a budget: a search goes over all weights many times.
 fn compress_in_memory(
     arguments: &Compress,
+    output: &Path,
     effort: Effort,
     overwrite: Overwrite,
 ) -> Result<(SizeSplit, u64)> {
-    let (weights, metadata) = open(&arguments.input)?;
-    weights.check_finite()?;
+    let Tensors { weights, metadata } = open_tensors(&arguments.input)?;
     let views = views(&weights);
     let learned = match arguments.input.is_dir() {
         true => session::learned_steps(&arguments.input)?,
@@ -138,21 +148,33 @@ fn compress_in_memory(
         None => plan.scaled(arguments.step.unwrap_or(default)),
     };
     let file = encode_with(&plan.artifact(&views, &metadata)?, effort)?;
-    write_bytes(&arguments.output, &file, overwrite)?;
+    write_bytes(output, &file, overwrite)?;
     Ok((inspect(&file)?.split, weights.parameters() as u64))
 }
 
-/// Weights and metadata of a run's folder, or the weights of a checkpoint.
-fn open(path: &Path) -> Result<(NamedWeights, BTreeMap<String, Vec<u8>>)> {
-    if is_model(path) {
+/// What is to be compressed, in memory.
+pub struct Tensors {
+    pub weights: NamedWeights,
+    pub metadata: BTreeMap<String, Vec<u8>>,
+}
+
+/// Weights and metadata of a run's folder, or the weights of a checkpoint; all of them finite.
+pub fn open_tensors(path: &Path) -> Result<Tensors> {
+    let tensors = if is_model(path) {
         let model = ModelFile::open(path)?;
         let metadata = ModelFile::metadata(&model.config, &model.tokenizer);
-        return Ok((model.weights, metadata));
-    }
-    let mut reader = CheckpointReader::open(path)?;
-    let tensors = reader.tensors().into_iter().map(|tensor| {
-        let data = floats(&mut reader, &tensor)?;
-        Ok(NamedTensor { name: tensor.name, shape: tensor.shape, data })
-    });
-    Ok((NamedWeights::new(tensors.collect::<Result<_>>()?), BTreeMap::new()))
+        Tensors { weights: model.weights, metadata }
+    } else {
+        let mut reader = CheckpointReader::open(path)?;
+        let tensors = reader.tensors().into_iter().map(|tensor| {
+            let data = floats(&mut reader, &tensor)?;
+            Ok(NamedTensor { name: tensor.name, shape: tensor.shape, data })
+        });
+        Tensors {
+            weights: NamedWeights::new(tensors.collect::<Result<_>>()?),
+            metadata: BTreeMap::new(),
+        }
+    };
+    tensors.weights.check_finite()?;
+    Ok(tensors)
 }

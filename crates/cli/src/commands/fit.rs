@@ -1,29 +1,231 @@
-//! `backslash compress` of a model that can be run: steps by sensitivity, quantisers that know the inputs.
+//! `backslash compress` where it is told more than a step: text to calibrate on, a quantiser, or a goal.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-use backslash_codec::{Effort, SizeSplit, encode_with, inspect, inspect_codes, write_bytes};
+use anyhow::{Context, Result, bail};
+use backslash_codec::{
+    Artifact, Effort, Overwrite, SizeSplit, encode_with, inspect, inspect_codes, write_bytes,
+};
 use backslash_compress::{
-    Allocation, Calibration, CalibrationText, Fitted, Goal, Recipe, StepRule, Trial, relative_rules,
+    Allocation, Calibration, CalibrationText, CompressError, Goal, Recipe, Trial, relative_rules,
     step_rules,
 };
 use backslash_data::Source;
 use backslash_eval::table::{Column, Table, grouped};
 use backslash_eval::{ModelFile, decoded_weights, views};
-use backslash_model::NamedWeights;
-use backslash_quant::{Covariance, LadderOptions, Rung};
-use serde_json::json;
+use backslash_quant::{LadderOptions, Rung};
 
-use crate::arguments::{AllocationName, Compress};
+use super::compress::open_tensors;
+use crate::arguments::Compress;
 use crate::console::{Progress, say};
 use crate::failure::Usage;
-use crate::{output, session};
+use crate::output;
 
 /// Seed of the targets that the sensitivities are measured with.
 const SEED: u64 = 1;
-/// Relative step of a file whose size nobody has asked for, and the κ that stands for it with sensitivities.
-const DEFAULT_RELATIVE_STEP: f64 = 0.5;
 /// Weight of the head's covariance against the plain squared error in the metric of a tied embedding.
 const TIED_HEAD_WEIGHT: f64 = 1.0;
+/// Bits per weight of a file whose size nobody has asked for.
+const DEFAULT_BITS_PER_WEIGHT: f64 = 3.0;
+
+/// Compresses by the ladder; the size of the file by purpose, and the number of weights. With `--dry-run` the plan
+/// is printed instead, and nothing is written.
+pub fn run(arguments: &Compress, overwrite: Overwrite) -> Result<Option<(SizeSplit, u64)>> {
+    let code_bytes = counted_code(&arguments.count_code)?;
+    if arguments.text.is_empty() {
+        let tensors = open_tensors(&arguments.input)?;
+        let rung = arguments.rung.unwrap_or(Rung::Rtn);
+        refuse_without_text(arguments, rung)?;
+        let views = views(&tensors.weights);
+        let recipe = Recipe {
+            rules: relative_rules(&views),
+            metadata: tensors.metadata,
+            weights: views,
+            rung,
+            options: LadderOptions::default(),
+            metrics: BTreeMap::new(),
+        };
+        return finish(arguments, overwrite, &recipe, code_bytes, &mut |_| {
+            unreachable!("a loss is only asked for with text")
+        });
+    }
+
+    let model = ModelFile::open(&arguments.input).with_context(|| {
+        "--text needs a model that can be run: a run's folder, or one with config.json and tokenizer"
+    })?;
+    let source = Source::open(&arguments.text, &arguments.text)?;
+    let tokens = source.tokens(&model.tokenizer)?.train;
+    let text = CalibrationText::new(&model.config, &tokens, arguments.calibration_tokens)?;
+    let rung = arguments.rung.unwrap_or(Rung::Watersic);
+    let mut calibration = calibrate(&model, &text)?;
+    for (name, covariance) in &mut calibration.covariances {
+        // The head's matrix that is also the embedding: its rows are read as they are, too.
+        if model.config.ties(name) {
+            *covariance = covariance.identity_plus(TIED_HEAD_WEIGHT)?;
+        }
+    }
+    let views = views(&model.weights);
+    let options = LadderOptions::default();
+    let allocation = if arguments.equal_rates { Allocation::Relative } else { Allocation::Rows };
+    let recipe = Recipe {
+        rules: step_rules(&views, &calibration, rung, allocation, options.ridge)?,
+        metadata: ModelFile::metadata(&model.config, &model.tokenizer),
+        weights: views,
+        rung,
+        options,
+        metrics: calibration.covariances,
+    };
+    let float = text.loss_of(&model.config, &model.weights)?;
+    let mut loss_increase = |artifact: &Artifact| {
+        let weights = decoded_weights(artifact)
+            .map_err(|error| CompressError::Decoding { reason: error.to_string() })?;
+        Ok(text.loss_of(&model.config, &weights)? - float)
+    };
+    finish(arguments, overwrite, &recipe, code_bytes, &mut loss_increase)
+}
+
+/// Bytes of files that a size has to hold beside the model.
+fn counted_code(paths: &[PathBuf]) -> Result<u64> {
+    let bytes = paths.iter().map(|path| {
+        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+        if metadata.is_dir() {
+            bail!(Usage(format!("--count-code {}: name files, not a folder", path.display())));
+        }
+        Ok(metadata.len())
+    });
+    bytes.sum()
+}
+
+fn refuse_without_text(arguments: &Compress, rung: Rung) -> Result<()> {
+    let refused = if rung.needs_covariance() {
+        format!("--rung {rung} needs to know what the layers see")
+    } else if arguments.max_loss_increase.is_some() {
+        "--max-loss-increase needs text to measure the loss on".to_owned()
+    } else if arguments.kappa.is_some() {
+        "--kappa is in units of the loss, which needs text".to_owned()
+    } else {
+        return Ok(());
+    };
+    bail!(Usage(format!("{refused}: pass --text PATH with a few hundred kB of it")))
+}
+
+fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
+    say(&format!("calibrating on {} tokens", grouped(text.tokens() as u64)));
+    let mut progress: Option<Progress> = None;
+    let calibration = Calibration::of(&model.config, &model.weights, text, SEED, |done, total| {
+        let progress =
+            progress.get_or_insert_with(|| Progress::new("calibration", 0, total as u64));
+        progress.at(done as u64, "");
+    })?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    if let Some((name, width)) = calibration.undersampled() {
+        say(&format!(
+            "warning: {} tokens are few for the {width} inputs of `{name}`: ten per input, {}, would be enough",
+            grouped(calibration.tokens as u64),
+            grouped(10 * width as u64),
+        ));
+    }
+    Ok(calibration)
+}
+
+/// The goal that the options name, after code is counted.
+fn goal(arguments: &Compress, parameters: usize, code_bytes: u64) -> Result<Goal> {
+    if let Some(kappa) = arguments.kappa {
+        return Ok(Goal::Kappa(kappa));
+    }
+    if let Some(increase) = arguments.max_loss_increase {
+        return Ok(Goal::LossIncrease(increase));
+    }
+    let budget = arguments.budget.unwrap_or_else(|| {
+        let bits = arguments.bits_per_weight.unwrap_or(DEFAULT_BITS_PER_WEIGHT);
+        (bits * parameters as f64 / 8.0) as u64
+    });
+    match budget.checked_sub(code_bytes) {
+        Some(left) if left > 0 => Ok(Goal::Bytes(left)),
+        _ => bail!(Usage(format!(
+            "the code that is counted takes {} bytes, all of the {} there are",
+            grouped(code_bytes),
+            grouped(budget)
+        ))),
+    }
+}
+
+fn finish(
+    arguments: &Compress,
+    overwrite: Overwrite,
+    recipe: &Recipe<'_>,
+    code_bytes: u64,
+    loss_increase: &mut dyn FnMut(&Artifact) -> Result<f64, CompressError>,
+) -> Result<Option<(SizeSplit, u64)>> {
+    let goal = goal(arguments, recipe.parameters(), code_bytes)?;
+    let mut note = |trial: Trial| {
+        let size = match trial.bytes {
+            0 => String::new(),
+            u64::MAX => ": steps too fine".to_owned(),
+            bytes => format!(": {} bytes", grouped(bytes)),
+        };
+        say(&format!("file {}, trial {}{size}", trial.file, trial.trial));
+    };
+    let fitted = recipe.fit(goal, loss_increase, &mut note)?;
+    if arguments.dry_run {
+        print_plan(arguments, &fitted.bytes)?;
+        return Ok(None);
+    }
+    let bytes = match arguments.effort {
+        crate::arguments::Effort::Smallest => fitted.bytes,
+        crate::arguments::Effort::Fast => encode_with(&fitted.artifact, Effort::Fast)?,
+    };
+    let path = arguments.output.as_deref().context("an output is required unless --dry-run")?;
+    write_bytes(path, &bytes, overwrite)?;
+    Ok(Some((inspect(&bytes)?.split, recipe.parameters() as u64)))
+}
+
+/// What each tensor would take.
+fn print_plan(arguments: &Compress, bytes: &[u8]) -> Result<()> {
+    let inspection = inspect_codes(bytes, &backslash_codec::Limits::default())?;
+    if arguments.json {
+        return output::print_json(&output::inspection_json(&inspection));
+    }
+    let mut table = Table::new([
+        Column::text("tensor"),
+        Column::text("shape"),
+        Column::number("step"),
+        Column::number("bits/weight"),
+        Column::number("bytes"),
+    ]);
+    for tensor in &inspection.tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
+        table.push([
+            tensor.name.clone(),
+            shape.join("×"),
+            tensor.step.map_or_else(|| "–".to_owned(), |step| format!("{step:.6}")),
+            format!("{:.3}", tensor.bits_per_weight),
+            grouped(tensor.split.total()),
+        ]);
+    }
+    output::print(&format!("{table}\n{} bytes in all", grouped(inspection.split.total())))
+}
+
+/// Whether the options ask for more than a step.
+pub fn asked(arguments: &Compress) -> bool {
+    let Compress { text, rung, bits_per_weight, max_loss_increase, kappa, dry_run, .. } = arguments;
+    !text.is_empty()
+        || rung.is_some()
+        || bits_per_weight.is_some()
+        || max_loss_increase.is_some()
+        || kappa.is_some()
+        || *dry_run
+        || !arguments.count_code.is_empty()
+}
+
+/// The output, which only a dry run can do without.
+pub fn output_path(arguments: &Compress) -> Result<Option<&Path>> {
+    match (&arguments.output, arguments.dry_run) {
+        (Some(path), _) => Ok(Some(path)),
+        (None, true) => Ok(None),
+        (None, false) => bail!(Usage("-o FILE is required (or --dry-run)".to_owned())),
+    }
+}

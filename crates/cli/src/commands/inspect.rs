@@ -17,28 +17,11 @@ pub fn run(arguments: Inspect) -> Result<()> {
     let inspection = inspect_codes(&bytes, &Limits::default())?;
     let decoder = arguments.accounting.then(decoder_bytes).transpose()?;
     if arguments.json {
-        let tensors: Vec<_> = inspection
-            .tensors
-            .iter()
-            .map(|tensor| {
-                json!({
-                    "name": tensor.name,
-                    "shape": tensor.shape,
-                    "coder": tensor.coder,
-                    "step": tensor.step,
-                    "bits_per_weight": tensor.bits_per_weight,
-                    "entropy_bits": tensor.entropy_bits,
-                    "split": output::split_json(&tensor.split),
-                })
-            })
-            .collect();
-        return output::print_json(&json!({
-            "file": arguments.file,
-            "split": output::split_json(&inspection.split),
-            "decoder_bytes": decoder.map(|(plain, _)| plain),
-            "decoder_bytes_zlib": decoder.map(|(_, packed)| packed),
-            "tensors": tensors,
-        }));
+        let mut value = output::inspection_json(&inspection);
+        value["file"] = json!(arguments.file);
+        value["decoder_bytes"] = json!(decoder.map(|(plain, _)| plain));
+        value["decoder_bytes_zlib"] = json!(decoder.map(|(_, packed)| packed));
+        return output::print_json(&value);
     }
     let mut table = Table::new([
         Column::text("tensor"),

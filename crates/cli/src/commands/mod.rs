@@ -5,6 +5,7 @@ mod compress;
 mod decompress;
 mod demo;
 mod eval;
+mod fit;
 mod generate;
 mod inspect;
 mod train;

@@ -3,6 +3,7 @@
 mod bad_input;
 mod chain;
 mod checkpoint;
+mod fit;
 mod golf;
 mod place;
 mod resume;

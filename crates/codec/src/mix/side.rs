@@ -22,11 +22,14 @@ pub(super) fn write(values: &[i8], out: &mut Vec<u8>) {
     out.extend(coded);
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write`] wrote; nobody writes no values.
 pub(super) fn read(cursor: &mut Cursor, count: usize) -> Result<Vec<i8>, CodecError> {
     let mean = cursor.varint()?;
     if !(1..=128 * 16).contains(&mean) {
         return Err(cursor.corrupt("the mean of side information is out of range"));
+    }
+    if count == 0 {
+        return Err(cursor.corrupt("side information about nothing"));
     }
     let length = cursor.length()?;
     let mut values = vec![0; count];
