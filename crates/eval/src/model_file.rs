@@ -5,7 +5,7 @@ use std::path::Path;
 
 use backslash_codec::{Artifact, Limits, Tensor, read_file};
 use backslash_data::Tokenizer;
-use backslash_model::{ModelConfig, NamedTensor, NamedWeights, Transformer, device};
+use backslash_model::{ModelConfig, NamedTensor, NamedWeights, Pretrained, Transformer, device};
 use backslash_quant::Weights;
 
 use crate::EvalError;
@@ -27,7 +27,8 @@ pub struct ModelFile {
 }
 
 impl ModelFile {
-    /// Opens a `.bsl` file, or a folder with `model.safetensors`, `config.json` and a tokenizer.
+    /// Opens a `.bsl` file, or a folder with `model.safetensors`, `config.json` (ours, or that of a Llama or GPT-2 from
+    /// Hugging Face) and a tokenizer.
     ///
     /// # Errors
     /// If something is missing, damaged, or does not belong together.
@@ -78,20 +79,16 @@ impl ModelFile {
 
     fn open_folder(folder: &Path) -> Result<Self, EvalError> {
         let problem = |problem: String| EvalError::ModelFile { path: folder.to_owned(), problem };
-        let config = folder.join("config.json");
-        let text = std::fs::read_to_string(&config).map_err(|error| {
-            problem(format!("has no readable config.json ({error}); a folder needs model.safetensors, config.json and tokenizer.json or tokenizer.model"))
-        })?;
-        let config = serde_json::from_str(&text).map_err(|error| {
-            problem(format!("config.json is not a model configuration: {error}"))
-        })?;
+        if !folder.join("config.json").exists() {
+            return Err(problem("has no config.json; a folder needs model.safetensors, config.json and tokenizer.json or tokenizer.model".to_owned()));
+        }
         let tokenizer = ["json", "model"]
             .map(|extension| folder.join(format!("tokenizer.{extension}")))
             .into_iter()
             .find(|path| path.exists())
             .ok_or_else(|| problem("has no tokenizer.json or tokenizer.model".to_owned()))?;
         let tokenizer = Tokenizer::open(&tokenizer)?;
-        let weights = NamedWeights::read(&folder.join("model.safetensors"))?;
+        let Pretrained { config, weights, .. } = Pretrained::open(folder)?;
         Self { config, tokenizer, weights }.checked(folder)
     }
 
