@@ -15,9 +15,10 @@ use crate::{QuantError, quantize};
 ///
 /// ```
 /// let weights: Vec<f32> = (0..64 * 64).map(|at| (at % 7) as f32 - 3.0).collect();
-/// let tensor = backslash_quant::quantize_pieces("w", &[64, 64], 0.5, |sink| {
+/// let pieces = |sink: &mut dyn FnMut(&[f32]) -> Result<(), backslash_quant::QuantError>| {
 ///     weights.chunks(1000).try_for_each(sink)
-/// })?;
+/// };
+/// let tensor = backslash_quant::quantize_pieces("w", &[64, 64], 0.5, pieces)?;
 /// assert_eq!((tensor.step, tensor.codes[0]), (1.0, -3));
 /// # Ok::<(), backslash_quant::QuantError>(())
 /// ```

@@ -322,7 +322,7 @@ mod tests {
         let message = reader.read_f32("layer.2", 10, &mut [0.0; 5]).unwrap_err().to_string();
         assert!(message.contains("w.safetensors") && message.contains("`layer.2`"), "{message}");
         let message = reader.read_f32("x", 0, &mut []).unwrap_err().to_string();
-        assert!(message.contains("`x` is missing"), "{message}");
+        assert!(message.contains("no tensor `x`"), "{message}");
     }
 
     #[test]
