@@ -14,12 +14,12 @@ use crate::{QuantError, quantize};
 /// for the root mean square that the step is `factor` times, then for the codes.
 ///
 /// ```
-/// let weights: Vec<f32> = (0..64 * 64).map(|at| (at % 7) as f32 - 3.0).collect();
+/// let weights: Vec<f32> = (0..64 * 64).map(|at| if at % 3 == 0 { -2.0 } else { 2.0 }).collect();
 /// let pieces = |sink: &mut dyn FnMut(&[f32]) -> Result<(), backslash_quant::QuantError>| {
 ///     weights.chunks(1000).try_for_each(sink)
 /// };
 /// let tensor = backslash_quant::quantize_pieces("w", &[64, 64], 0.5, pieces)?;
-/// assert_eq!((tensor.step, tensor.codes[0]), (1.0, -3));
+/// assert_eq!((tensor.step, tensor.codes[0]), (1.0, -2));
 /// # Ok::<(), backslash_quant::QuantError>(())
 /// ```
 ///
