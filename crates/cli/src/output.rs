@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use backslash_codec::{Inspection, SizeSplit, TensorReport};
 use backslash_eval::Quality;
+use backslash_eval::table::{Column, Table, grouped};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -53,6 +54,35 @@ pub fn inspection_json(inspection: &Inspection) -> Value {
         "split": split_json(&inspection.split),
         "tensors": inspection.tensors.iter().map(tensor).collect::<Vec<_>>(),
     })
+}
+
+/// The tensors of a file, a line each.
+pub fn inspection_table(inspection: &Inspection) -> Table<7> {
+    let mut table = Table::new([
+        Column::text("tensor"),
+        Column::text("shape"),
+        Column::text("coder"),
+        Column::number("step"),
+        Column::number("bits/weight"),
+        Column::number("entropy"),
+        Column::number("bytes"),
+    ]);
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    for tensor in &inspection.tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
+        table.push([
+            tensor.name.clone(),
+            shape.join("×"),
+            tensor.coder.clone(),
+            number(tensor.step.map(f64::from), 6),
+            format!("{:.3}", tensor.bits_per_weight),
+            number(tensor.entropy_bits, 3),
+            grouped(tensor.split.total()),
+        ]);
+    }
+    table
 }
 
 /// The figures of an evaluation.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use backslash_codec::round_scale;
 use backslash_quant::{Covariance, Rung, Weights, is_coded};
+use backslash_rate::Moments;
 
 use crate::{Calibration, CompressError, Sensitivity};
 
@@ -49,6 +50,9 @@ pub fn step_rules(
     allocation: Allocation,
     ridge: f64,
 ) -> Result<BTreeMap<String, StepRule>, CompressError> {
+    if allocation == Allocation::Relative {
+        return Ok(relative_rules(weights));
+    }
     let mut rules = BTreeMap::new();
     for tensor in weights.iter().filter(|tensor| is_coded(tensor.shape)) {
         let Some(sensitivity) = calibration.sensitivities.get(tensor.name) else {
@@ -60,13 +64,11 @@ pub fn step_rules(
             _ => 1.0,
         };
         let curvature = sensitivity.mean() * gain;
-        let rule = match allocation {
-            Allocation::Relative => relative_rule(tensor),
-            _ if !(curvature.is_normal() && curvature > 0.0) => relative_rule(tensor),
-            Allocation::Tensors => StepRule { step: curvature.powf(-0.5), rows: None },
-            Allocation::Rows => {
-                StepRule { step: curvature.powf(-0.5), rows: Some(row_factors(sensitivity)) }
-            }
+        let rule = if curvature.is_normal() && curvature > 0.0 {
+            let rows = (allocation == Allocation::Rows).then(|| row_factors(sensitivity));
+            StepRule { step: curvature.powf(-0.5), rows }
+        } else {
+            relative_rule(tensor)
         };
         rules.insert(tensor.name.to_owned(), rule);
     }
@@ -81,8 +83,7 @@ pub fn relative_rules(weights: &[Weights<'_>]) -> BTreeMap<String, StepRule> {
 
 /// Step of one root mean square; for a tensor of zeros any step does.
 fn relative_rule(tensor: &Weights<'_>) -> StepRule {
-    let squares = tensor.data.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
-    let rms = (squares / tensor.data.len().max(1) as f64).sqrt();
+    let rms = Moments::of(tensor.data).root_mean_square();
     StepRule { step: if rms.is_normal() { rms } else { 1.0 }, rows: None }
 }
 

@@ -38,7 +38,7 @@ impl Calibration {
     ) -> Result<Self, CompressError> {
         let batches = text.batches().len();
         let covariances = covariances(config, weights, text, |done| progress(done, 2 * batches))?;
-        let sensitivities = sensitivities(config, weights, text, seed, |done, _| {
+        let sensitivities = sensitivities(config, weights, text, seed, |done| {
             progress(batches + done, 2 * batches);
         })?;
         Ok(Self { covariances, sensitivities, tokens: text.tokens() })
@@ -71,7 +71,7 @@ pub fn covariances(
     let mut failure: Result<(), QuantError> = Ok(());
     for (index, (inputs, _, row)) in text.batches().enumerate() {
         network.observe_inputs(inputs, row, &mut |names, values, width| {
-            let add = || -> Result<(), QuantError> {
+            let mut add = || -> Result<(), QuantError> {
                 if !sums.contains_key(names[0]) {
                     sums.insert(names[0].to_owned(), Covariance::new(width)?);
                     for name in names {
@@ -80,7 +80,6 @@ pub fn covariances(
                 }
                 sums.get_mut(names[0]).expect("just inserted").accumulate(values)
             };
-            let mut add = add;
             if failure.is_ok() {
                 failure = add();
             }

@@ -1,6 +1,7 @@
 //! What a file is asked to be.
 
 use backslash_codec::{Artifact, Effort, encode_with};
+use backslash_rate::Moments;
 
 use crate::solver::{Fitted, Trial, fit_to_bytes};
 use crate::{CompressError, Recipe};
@@ -38,7 +39,7 @@ impl Recipe<'_> {
             Goal::Kappa(kappa) => self.file(kappa.ln()),
             Goal::Bytes(budget) => {
                 let bits = 8.0 * budget as f64 / self.parameters().max(1) as f64;
-                let mut make = |log_kappa| self.artifact(log_kappa, &|_| ());
+                let mut make = |log_kappa| self.artifact(log_kappa);
                 fit_to_bytes(&mut make, self.guess(bits), budget, progress)
             }
             Goal::LossIncrease(limit) => self.fit_to_loss(limit, loss_increase, progress),
@@ -47,7 +48,7 @@ impl Recipe<'_> {
 
     /// The file at ln κ.
     fn file(&self, log_kappa: f64) -> Result<Fitted, CompressError> {
-        let artifact = self.artifact(log_kappa, &|_| ())?;
+        let artifact = self.artifact(log_kappa)?;
         let bytes = encode_with(&artifact, Effort::Smallest)?;
         Ok(Fitted { log_kappa, artifact, bytes })
     }
@@ -65,7 +66,7 @@ impl Recipe<'_> {
         let mut above: Option<(f64, f64)> = None;
         let mut least = f64::INFINITY;
         for trial in 1..=MEASUREMENTS {
-            let increase = loss_increase(&self.artifact(log_kappa, &|_| ())?)?;
+            let increase = loss_increase(&self.artifact(log_kappa)?)?;
             progress(Trial { file: 1, trial, bytes: 0 });
             least = least.min(increase);
             if increase <= limit {
@@ -101,8 +102,7 @@ impl Recipe<'_> {
         let (mut bits, mut count) = (0.0, 0.0);
         for tensor in &self.weights {
             let Some(rule) = self.rules.get(tensor.name) else { continue };
-            let squares = tensor.data.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
-            let rms = (squares / tensor.data.len().max(1) as f64).sqrt();
+            let rms = Moments::of(tensor.data).root_mean_square();
             if rms.is_normal() && rule.step.is_normal() {
                 bits += tensor.data.len() as f64 * (2.0 + (rms / rule.step).log2());
                 count += tensor.data.len() as f64;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use backslash_codec::{Artifact, QuantizedTensor, RawTensor, Tensor, round_scale};
+use backslash_codec::{Artifact, QuantizedTensor, Tensor, round_scale};
 use backslash_quant::{
-    Covariance, LadderOptions, QuantError, Rung, Weights, is_coded, quantize_matrix,
+    Covariance, LadderOptions, QuantError, Rung, Weights, is_coded, quantize_matrix, store_uncoded,
 };
 use rayon::prelude::*;
 
@@ -34,26 +34,18 @@ impl Recipe<'_> {
         self.weights.iter().map(|tensor| tensor.data.len()).sum()
     }
 
-    /// The content of the file at ln κ, decided tensor by tensor on all threads. `done` is called after each.
+    /// The content of the file at ln κ, decided tensor by tensor on all threads.
     ///
     /// # Errors
     /// Those of [`quantize_matrix`], and a coded tensor without a rule.
-    pub fn artifact(
-        &self,
-        log_kappa: f64,
-        done: &(dyn Fn(&str) + Sync),
-    ) -> Result<Artifact, CompressError> {
+    pub fn artifact(&self, log_kappa: f64) -> Result<Artifact, CompressError> {
         // The largest first, so that no thread is left with one at the end.
         let mut order: Vec<&Weights<'_>> = self.weights.iter().collect();
         order.sort_by_key(|tensor| std::cmp::Reverse(tensor.data.len()));
         let tensors = order
             .par_iter()
             .with_max_len(1)
-            .map(|tensor| {
-                let content = self.tensor(tensor, log_kappa)?;
-                done(tensor.name);
-                Ok((tensor.name.to_owned(), content))
-            })
+            .map(|tensor| Ok((tensor.name.to_owned(), self.tensor(tensor, log_kappa)?)))
             .collect::<Result<BTreeMap<_, _>, CompressError>>()?;
         Ok(Artifact { metadata: self.metadata.clone(), tensors })
     }
@@ -65,11 +57,7 @@ impl Recipe<'_> {
     pub fn tensor(&self, tensor: &Weights<'_>, log_kappa: f64) -> Result<Tensor, CompressError> {
         let Weights { name, shape, data } = *tensor;
         if !is_coded(shape) {
-            if let Some(index) = data.iter().position(|value| !value.is_finite()) {
-                let name = name.to_owned();
-                return Err(QuantError::NotFinite { name, index, value: data[index] }.into());
-            }
-            return Ok(Tensor::Raw(RawTensor::from_f32_as_bf16(shape.to_vec(), data)));
+            return Ok(Tensor::Raw(store_uncoded(name, shape, data)?));
         }
         let rule =
             self.rules.get(name).ok_or_else(|| QuantError::NoStep { name: name.to_owned() })?;

@@ -37,8 +37,8 @@ impl Sensitivity {
 /// With g the gradient of the mean loss over T tokens whose targets are drawn from the model's own
 /// predictions, gradients of different tokens are uncorrelated, so T·E\[g_i²\] is the i-th diagonal element of
 /// the Fisher matrix, which is the curvature of the Kullback–Leibler divergence from the model to its quantised
-/// copy. One backward pass per batch gives all tensors at once. `progress` is called after each batch with the number of
-/// batches done and of all.
+/// copy. One backward pass per batch gives all tensors at once. `progress` is called after each batch with the
+/// number of batches done.
 ///
 /// # Errors
 /// If the weights do not fit the configuration.
@@ -47,7 +47,7 @@ pub fn sensitivities(
     weights: &NamedWeights,
     text: &CalibrationText,
     seed: u64,
-    mut progress: impl FnMut(usize, usize),
+    mut progress: impl FnMut(usize),
 ) -> Result<BTreeMap<String, Sensitivity>, CompressError> {
     let mut random = Pcg64::seed_from_u64(seed);
     let plain = Transformer::from_weights(config, weights, &device())?;
@@ -82,7 +82,7 @@ pub fn sensitivities(
                 *sum += scale * row.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
             }
         }
-        progress(index + 1, batches);
+        progress(index + 1);
     }
     Ok(sums)
 }
@@ -146,7 +146,7 @@ mod tests {
         let text = CalibrationText::new(&config, &tokens, tokens.len()).unwrap();
         // Each batch is one sample of a trace: average over draws.
         let draws: Vec<_> = (0..12)
-            .map(|seed| sensitivities(&config, &weights, &text, seed, |_, _| ()).unwrap())
+            .map(|seed| sensitivities(&config, &weights, &text, seed, |_| ()).unwrap())
             .collect();
         let inputs = &tokens[..16 * 96];
         let before = probabilities(&config, &weights, inputs);

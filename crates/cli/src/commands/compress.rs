@@ -17,26 +17,25 @@ use super::fit;
 use super::train::DEFAULT_RELATIVE_STEP;
 use crate::arguments::{self, Compress};
 use crate::console::{Progress, say};
+use crate::failure::Usage;
 use crate::{output, session};
 
 /// Values that are floats in memory at a time.
 const PIECE: usize = 1 << 18;
 
 pub fn run(arguments: Compress) -> Result<()> {
-    let Some(output) = fit::output_path(&arguments)? else {
-        return fit::run(&arguments, Overwrite::Refuse).map(drop);
-    };
-    let overwrite = match arguments.dry_run {
-        true => Overwrite::Refuse,
-        false => session::overwrite(output, arguments.force)?,
-    };
+    if arguments.dry_run {
+        return fit::print_plan(&arguments);
+    }
+    let missing = || Usage("-o FILE is required (or --dry-run)".to_owned());
+    let output = arguments.output.as_deref().ok_or_else(missing)?;
+    let overwrite = session::overwrite(output, arguments.force)?;
     let effort = match arguments.effort {
         arguments::Effort::Smallest => Effort::Smallest,
         arguments::Effort::Fast => Effort::Fast,
     };
     let (split, parameters) = if fit::asked(&arguments) {
-        let Some(made) = fit::run(&arguments, overwrite)? else { return Ok(()) };
-        made
+        fit::run(&arguments, output, effort, overwrite)?
     } else if arguments.budget.is_none() && !is_model(&arguments.input) {
         let factor = arguments.step.unwrap_or(DEFAULT_RELATIVE_STEP);
         compress_tensor_by_tensor(&arguments.input, output, factor, effort, overwrite)?

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use backslash_codec::{
-    Artifact, Effort, Overwrite, SizeSplit, encode_with, inspect, inspect_codes, write_bytes,
+    Artifact, Effort, Limits, Overwrite, SizeSplit, encode_with, inspect, inspect_codes,
+    write_bytes,
 };
 use backslash_compress::{
-    Allocation, Calibration, CalibrationText, CompressError, Goal, Recipe, Trial, relative_rules,
-    step_rules,
+    Allocation, Calibration, CalibrationText, CompressError, Fitted, Goal, Recipe, Trial,
+    relative_rules, step_rules,
 };
 use backslash_data::Source;
-use backslash_eval::table::{Column, Table, grouped};
+use backslash_eval::table::grouped;
 use backslash_eval::{ModelFile, decoded_weights, views};
 use backslash_quant::{LadderOptions, Rung};
 
@@ -29,9 +30,39 @@ const TIED_HEAD_WEIGHT: f64 = 1.0;
 /// Bits per weight of a file whose size nobody has asked for.
 const DEFAULT_BITS_PER_WEIGHT: f64 = 3.0;
 
-/// Compresses by the ladder; the size of the file by purpose, and the number of weights. With `--dry-run` the plan
-/// is printed instead, and nothing is written.
-pub fn run(arguments: &Compress, overwrite: Overwrite) -> Result<Option<(SizeSplit, u64)>> {
+/// Compresses by the ladder; the size of the file by purpose, and the number of weights.
+pub fn run(
+    arguments: &Compress,
+    output: &Path,
+    effort: Effort,
+    overwrite: Overwrite,
+) -> Result<(SizeSplit, u64)> {
+    let Made { fitted, parameters } = make(arguments)?;
+    let bytes = match effort {
+        Effort::Smallest => fitted.bytes,
+        Effort::Fast => encode_with(&fitted.artifact, Effort::Fast)?,
+    };
+    write_bytes(output, &bytes, overwrite)?;
+    Ok((inspect(&bytes)?.split, parameters as u64))
+}
+
+/// Prints what each tensor would take, and writes nothing.
+pub fn print_plan(arguments: &Compress) -> Result<()> {
+    let inspection = inspect_codes(&make(arguments)?.fitted.bytes, &Limits::default())?;
+    if arguments.json {
+        return output::print_json(&output::inspection_json(&inspection));
+    }
+    let table = output::inspection_table(&inspection);
+    output::print(&format!("{table}\n{} bytes in all", grouped(inspection.split.total())))
+}
+
+/// A file that meets the goal, and the number of weights in it.
+struct Made {
+    fitted: Fitted,
+    parameters: usize,
+}
+
+fn make(arguments: &Compress) -> Result<Made> {
     let code_bytes = counted_code(&arguments.count_code)?;
     if arguments.text.is_empty() {
         let tensors = open_tensors(&arguments.input)?;
@@ -46,7 +77,7 @@ pub fn run(arguments: &Compress, overwrite: Overwrite) -> Result<Option<(SizeSpl
             options: LadderOptions::default(),
             metrics: BTreeMap::new(),
         };
-        return finish(arguments, overwrite, &recipe, code_bytes, &mut |_| {
+        return fit(arguments, &recipe, code_bytes, &mut |_| {
             unreachable!("a loss is only asked for with text")
         });
     }
@@ -76,13 +107,17 @@ pub fn run(arguments: &Compress, overwrite: Overwrite) -> Result<Option<(SizeSpl
         options,
         metrics: calibration.covariances,
     };
-    let float = text.loss_of(&model.config, &model.weights)?;
+    let mut float = None;
     let mut loss_increase = |artifact: &Artifact| {
+        let before = match float {
+            Some(loss) => loss,
+            None => *float.insert(text.loss_of(&model.config, &model.weights)?),
+        };
         let weights = decoded_weights(artifact)
             .map_err(|error| CompressError::Decoding { reason: error.to_string() })?;
-        Ok(text.loss_of(&model.config, &weights)? - float)
+        Ok(text.loss_of(&model.config, &weights)? - before)
     };
-    finish(arguments, overwrite, &recipe, code_bytes, &mut loss_increase)
+    fit(arguments, &recipe, code_bytes, &mut loss_increase)
 }
 
 /// Bytes of files that a size has to hold beside the model.
@@ -153,14 +188,14 @@ fn goal(arguments: &Compress, parameters: usize, code_bytes: u64) -> Result<Goal
     }
 }
 
-fn finish(
+fn fit(
     arguments: &Compress,
-    overwrite: Overwrite,
     recipe: &Recipe<'_>,
     code_bytes: u64,
     loss_increase: &mut dyn FnMut(&Artifact) -> Result<f64, CompressError>,
-) -> Result<Option<(SizeSplit, u64)>> {
-    let goal = goal(arguments, recipe.parameters(), code_bytes)?;
+) -> Result<Made> {
+    let parameters = recipe.parameters();
+    let goal = goal(arguments, parameters, code_bytes)?;
     let mut note = |trial: Trial| {
         let size = match trial.bytes {
             0 => String::new(),
@@ -169,63 +204,16 @@ fn finish(
         };
         say(&format!("file {}, trial {}{size}", trial.file, trial.trial));
     };
-    let fitted = recipe.fit(goal, loss_increase, &mut note)?;
-    if arguments.dry_run {
-        print_plan(arguments, &fitted.bytes)?;
-        return Ok(None);
-    }
-    let bytes = match arguments.effort {
-        crate::arguments::Effort::Smallest => fitted.bytes,
-        crate::arguments::Effort::Fast => encode_with(&fitted.artifact, Effort::Fast)?,
-    };
-    let path = arguments.output.as_deref().context("an output is required unless --dry-run")?;
-    write_bytes(path, &bytes, overwrite)?;
-    Ok(Some((inspect(&bytes)?.split, recipe.parameters() as u64)))
-}
-
-/// What each tensor would take.
-fn print_plan(arguments: &Compress, bytes: &[u8]) -> Result<()> {
-    let inspection = inspect_codes(bytes, &backslash_codec::Limits::default())?;
-    if arguments.json {
-        return output::print_json(&output::inspection_json(&inspection));
-    }
-    let mut table = Table::new([
-        Column::text("tensor"),
-        Column::text("shape"),
-        Column::number("step"),
-        Column::number("bits/weight"),
-        Column::number("bytes"),
-    ]);
-    for tensor in &inspection.tensors {
-        let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
-        table.push([
-            tensor.name.clone(),
-            shape.join("×"),
-            tensor.step.map_or_else(|| "–".to_owned(), |step| format!("{step:.6}")),
-            format!("{:.3}", tensor.bits_per_weight),
-            grouped(tensor.split.total()),
-        ]);
-    }
-    output::print(&format!("{table}\n{} bytes in all", grouped(inspection.split.total())))
+    Ok(Made { fitted: recipe.fit(goal, loss_increase, &mut note)?, parameters })
 }
 
 /// Whether the options ask for more than a step.
 pub fn asked(arguments: &Compress) -> bool {
-    let Compress { text, rung, bits_per_weight, max_loss_increase, kappa, dry_run, .. } = arguments;
+    let Compress { text, rung, bits_per_weight, max_loss_increase, kappa, .. } = arguments;
     !text.is_empty()
         || rung.is_some()
         || bits_per_weight.is_some()
         || max_loss_increase.is_some()
         || kappa.is_some()
-        || *dry_run
         || !arguments.count_code.is_empty()
-}
-
-/// The output, which only a dry run can do without.
-pub fn output_path(arguments: &Compress) -> Result<Option<&Path>> {
-    match (&arguments.output, arguments.dry_run) {
-        (Some(path), _) => Ok(Some(path)),
-        (None, true) => Ok(None),
-        (None, false) => bail!(Usage("-o FILE is required (or --dry-run)".to_owned())),
-    }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use backslash_codec::{Limits, PYTHON_DECODER, inspect_codes, read_bytes};
-use backslash_eval::table::{Column, Table, grouped};
+use backslash_eval::table::grouped;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use serde_json::json;
@@ -23,30 +23,7 @@ pub fn run(arguments: Inspect) -> Result<()> {
         value["decoder_bytes_zlib"] = json!(decoder.map(|(_, packed)| packed));
         return output::print_json(&value);
     }
-    let mut table = Table::new([
-        Column::text("tensor"),
-        Column::text("shape"),
-        Column::text("coder"),
-        Column::number("step"),
-        Column::number("bits/weight"),
-        Column::number("entropy"),
-        Column::number("bytes"),
-    ]);
-    let number = |value: Option<f64>, digits: usize| {
-        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
-    };
-    for tensor in &inspection.tensors {
-        let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
-        table.push([
-            tensor.name.clone(),
-            shape.join("×"),
-            tensor.coder.clone(),
-            number(tensor.step.map(f64::from), 6),
-            format!("{:.3}", tensor.bits_per_weight),
-            number(tensor.entropy_bits, 3),
-            grouped(tensor.split.total()),
-        ]);
-    }
+    let table = output::inspection_table(&inspection);
     let split = &inspection.split;
     let accounting = decoder.map_or_else(String::new, |(plain, packed)| {
         format!(
