@@ -42,6 +42,7 @@ mod raw;
 mod scale_grid;
 mod shape;
 mod size;
+pub mod trellis;
 
 pub use artifact::{Artifact, Tensor};
 #[cfg(feature = "comparison")]

@@ -2,6 +2,7 @@
 
 use crate::error::CodecError;
 use crate::shape::{element_count, matrix_shape};
+use crate::trellis::Indices;
 
 /// How an integer code is turned into a real number before the step is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,16 +123,17 @@ impl QuantizedTensor {
     }
 
     /// Entropy of the codes' histogram in bits per weight: what a static table per tensor approaches, its
-    /// own size left out. A proxy, not a file size.
+    /// own size left out. Of codes on a [`trellis`](crate::trellis) it is that of the indices given their quantisers.
+    /// A proxy, not a file size.
     #[must_use]
     pub fn entropy_bits(&self) -> f64 {
-        let mut counts = std::collections::BTreeMap::new();
-        for &code in &self.codes {
-            *counts.entry(code).or_insert(0_u64) += 1;
-        }
-        let total = self.codes.len() as f64;
-        let bits = counts.values().map(|&count| count as f64 * libm::log2(total / count as f64));
-        bits.sum::<f64>() / total.max(1.0)
+        let bits = match Indices::of(&self.codes, &self.shape) {
+            Some(indices) => {
+                [0, 1].map(|quantiser| total_bits(&indices.of_quantiser(quantiser))).iter().sum()
+            }
+            None => total_bits(&self.codes),
+        };
+        bits / self.codes.len().max(1) as f64
     }
 
     /// Checks that codes and scales fit the shape.
@@ -161,6 +163,16 @@ impl QuantizedTensor {
         }
         Ok(())
     }
+}
+
+/// Entropy of a histogram times the number of codes.
+fn total_bits(codes: &[i32]) -> f64 {
+    let mut counts = std::collections::BTreeMap::new();
+    for &code in codes {
+        *counts.entry(code).or_insert(0_u64) += 1;
+    }
+    let total = codes.len() as f64;
+    counts.values().map(|&count| count as f64 * libm::log2(total / count as f64)).sum()
 }
 
 #[cfg(test)]

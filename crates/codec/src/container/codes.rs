@@ -8,7 +8,8 @@ use crate::error::CodecError;
 use crate::layout::Layout;
 use crate::mix;
 use crate::quantized::QuantizedTensor;
-use crate::rans::{self, Classes};
+use crate::rans::{self, Classes, QuantiserTables};
+use crate::trellis::{Indices, indices_to_codes};
 
 /// What the encoder may spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,15 +34,15 @@ enum Blocks {
     Made(Vec<Vec<u8>>),
     /// To be made with these tables.
     Fast(Classes),
+    /// To be made of these indices.
+    FastTrellis(QuantiserTables, Indices),
 }
 
 impl Encoding {
     pub(super) fn choose(tensor: &QuantizedTensor, effort: Effort) -> Self {
         let layout = Layout::new(&tensor.shape);
-        let (_, classes) = Classes::choose(&tensor.codes, layout);
-        let mut tables = Vec::new();
-        classes.write(&mut tables);
-        let mut fast = Self { coder: CodeCoder::Rans, tables, blocks: Blocks::Fast(classes) };
+        let indices = Indices::of(&tensor.codes, &tensor.shape);
+        let mut fast = Self::fast(tensor, layout, indices);
         if effort == Effort::Fast {
             return fast;
         }
@@ -51,13 +52,36 @@ impl Encoding {
             Ok(())
         };
         fast.blocks(tensor, &mut count).expect("counting does not fail");
-        let (parameters, blocks) = mix::Parameters::choose(&tensor.codes, layout);
+        let (coder, (parameters, blocks)) = match &fast.blocks {
+            Blocks::FastTrellis(_, indices) => {
+                let chosen = mix::Parameters::choose_on_trellis(&indices.values, layout);
+                (CodeCoder::TrellisMix, chosen)
+            }
+            _ => (CodeCoder::Mix, mix::Parameters::choose(&tensor.codes, layout)),
+        };
         let mut tables = Vec::new();
         parameters.write(&mut tables);
         if tables.len() + blocks.iter().map(Vec::len).sum::<usize>() < size {
-            fast = Self { coder: CodeCoder::Mix, tables, blocks: Blocks::Made(blocks) };
+            fast = Self { coder, tables, blocks: Blocks::Made(blocks) };
         }
         fast
+    }
+
+    fn fast(tensor: &QuantizedTensor, layout: Layout, indices: Option<Indices>) -> Self {
+        let mut tables = Vec::new();
+        match indices {
+            Some(indices) => {
+                let (_, quantisers) = QuantiserTables::of(&indices);
+                quantisers.write(&mut tables);
+                let blocks = Blocks::FastTrellis(quantisers, indices);
+                Self { coder: CodeCoder::TrellisRans, tables, blocks }
+            }
+            None => {
+                let (_, classes) = Classes::choose(&tensor.codes, layout);
+                classes.write(&mut tables);
+                Self { coder: CodeCoder::Rans, tables, blocks: Blocks::Fast(classes) }
+            }
+        }
     }
 
     /// Gives each block to `sink`, in order; of those that are to be made only a few are in memory at once.
@@ -66,23 +90,41 @@ impl Encoding {
         tensor: &QuantizedTensor,
         sink: &mut dyn FnMut(Vec<u8>) -> Result<(), CodecError>,
     ) -> Result<(), CodecError> {
-        let classes = match &mut self.blocks {
-            Blocks::Made(blocks) => return std::mem::take(blocks).into_iter().try_for_each(sink),
-            Blocks::Fast(classes) => classes,
-        };
         let layout = Layout::new(&tensor.shape);
-        let blocks: Vec<&[i32]> = tensor.codes.chunks(layout.block_codes()).collect();
-        let at_once = blocks_at_once();
-        for (wave, blocks) in blocks.chunks(at_once).enumerate() {
-            let encode = |(index, codes): (usize, &&[i32])| {
-                let first_row = (wave * at_once + index) * layout.rows_per_block();
+        match &mut self.blocks {
+            Blocks::Made(blocks) => std::mem::take(blocks).into_iter().try_for_each(sink),
+            Blocks::Fast(classes) => in_waves(&tensor.codes, layout, sink, |codes, block| {
+                let first_row = block * layout.rows_per_block();
                 rans::encode(codes, layout.columns, first_row, classes)
-            };
-            let made: Vec<_> = blocks.par_iter().enumerate().map(encode).collect();
-            made.into_iter().try_for_each(&mut *sink)?;
+            }),
+            Blocks::FastTrellis(tables, indices) => {
+                in_waves(&indices.values, layout, sink, |values, block| {
+                    let first = block * layout.block_codes();
+                    tables.encode(values, &indices.quantisers[first..first + values.len()])
+                })
+            }
         }
-        Ok(())
     }
+}
+
+/// Encodes blocks in parallel, a few at a time; `encode` is told the number of the block.
+fn in_waves(
+    codes: &[i32],
+    layout: Layout,
+    sink: &mut dyn FnMut(Vec<u8>) -> Result<(), CodecError>,
+    encode: impl Fn(&[i32], usize) -> Vec<u8> + Sync,
+) -> Result<(), CodecError> {
+    let blocks: Vec<&[i32]> = codes.chunks(layout.block_codes()).collect();
+    let at_once = blocks_at_once();
+    for (wave, blocks) in blocks.chunks(at_once).enumerate() {
+        let made: Vec<_> = blocks
+            .par_iter()
+            .enumerate()
+            .map(|(index, codes)| encode(codes, wave * at_once + index))
+            .collect();
+        made.into_iter().try_for_each(&mut *sink)?;
+    }
+    Ok(())
 }
 
 /// Blocks in work at a time: two for each thread, so that none waits long for the slowest.
@@ -94,6 +136,8 @@ pub(super) fn blocks_at_once() -> usize {
 pub(super) enum Decoder {
     Rans(Classes),
     Mix(mix::Parameters),
+    TrellisRans(QuantiserTables),
+    TrellisMix(mix::Parameters),
 }
 
 impl Decoder {
@@ -106,6 +150,10 @@ impl Decoder {
         Ok(match coder {
             CodeCoder::Rans => Self::Rans(Classes::read(tables, layout)?),
             CodeCoder::Mix => Self::Mix(mix::Parameters::read(tables, layout)?),
+            CodeCoder::TrellisRans => Self::TrellisRans(QuantiserTables::read(tables)?),
+            CodeCoder::TrellisMix => {
+                Self::TrellisMix(mix::Parameters::read(tables, layout)?.on_trellis())
+            }
         })
     }
 
@@ -128,6 +176,12 @@ impl Decoder {
                 Self::Mix(parameters) => {
                     mix::decode(block, codes, layout.columns, first_row, parameters, name)
                 }
+                Self::TrellisRans(tables) => tables.decode(block, codes, layout.columns, name),
+                Self::TrellisMix(parameters) => {
+                    mix::decode(block, codes, layout.columns, first_row, parameters, name)?;
+                    indices_to_codes(codes, layout.columns)
+                        .ok_or_else(|| CodecError::corrupt(name, "an index is out of range"))
+                }
             }
         };
         chunks.map(decode).collect()
@@ -144,7 +198,10 @@ impl Decoder {
 pub fn estimated_code_bytes(name: &str, tensor: &QuantizedTensor) -> Result<u64, CodecError> {
     tensor.validate(name)?;
     let layout = Layout::new(&tensor.shape);
-    let (bits, _) = Classes::choose(&tensor.codes, layout);
+    let bits = match Indices::of(&tensor.codes, &tensor.shape) {
+        Some(indices) => QuantiserTables::of(&indices).0,
+        None => Classes::choose(&tensor.codes, layout).0,
+    };
     // Lane states carry 16 bits of the message each; the other 16 are overhead.
     Ok((bits / 8.0) as u64 + 70 * layout.blocks() as u64)
 }

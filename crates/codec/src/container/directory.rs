@@ -6,6 +6,7 @@ use crate::layout::Layout;
 use crate::quantized::Reconstruction;
 use crate::raw::FloatType;
 use crate::shape::{element_count, matrix_shape};
+use crate::trellis::rows_per_run;
 
 /// Longest name of a tensor or metadata key, in bytes.
 const MAX_NAME: usize = 1024;
@@ -56,6 +57,21 @@ pub(super) enum Body {
 pub(super) enum CodeCoder {
     Rans,
     Mix,
+    /// The same two for codes on a trellis.
+    TrellisRans,
+    TrellisMix,
+}
+
+impl CodeCoder {
+    fn from_wire(number: u8) -> Option<Self> {
+        [Self::Rans, Self::Mix, Self::TrellisRans, Self::TrellisMix]
+            .get(usize::from(number))
+            .copied()
+    }
+
+    fn needs_trellis(self) -> bool {
+        matches!(self, Self::TrellisRans | Self::TrellisMix)
+    }
 }
 
 /// How a run of bytes is coded.
@@ -255,11 +271,9 @@ fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> 
             if flags > 7 {
                 return Err(cursor.corrupt(format!("{name}: flags {flags} are unknown")));
             }
-            let coder = match cursor.u8()? {
-                0 => CodeCoder::Rans,
-                1 => CodeCoder::Mix,
-                number => return Err(cursor.corrupt(format!("{name}: coder {number} is unknown"))),
-            };
+            let number = cursor.u8()?;
+            let coder = CodeCoder::from_wire(number)
+                .ok_or_else(|| cursor.corrupt(format!("{name}: coder {number} is unknown")))?;
             let reconstruction = match flags & 4 {
                 0 => Reconstruction::Uniform,
                 _ => Reconstruction::Shrink(cursor.u8()?),
@@ -271,6 +285,9 @@ fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> 
                 return Err(cursor.corrupt(format!(
                     "{name}: shape {shape:?} has no elements and more than {MAX_IDLE_SCALES} scales"
                 )));
+            }
+            if coder.needs_trellis() && rows_per_run(&shape).is_none() {
+                return Err(cursor.corrupt(format!("{name}: shape {shape:?} has no trellis")));
             }
             Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales }
         }

@@ -77,6 +77,12 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
                 let coder = match coder {
                     CodeCoder::Rans => rans::Classes::read(&mut side, layout).map(|_| "rans")?,
                     CodeCoder::Mix => mix::Parameters::read(&mut side, layout).map(|_| "mix")?,
+                    CodeCoder::TrellisRans => {
+                        rans::QuantiserTables::read(&mut side).map(|_| "trellis rans")?
+                    }
+                    CodeCoder::TrellisMix => {
+                        mix::Parameters::read(&mut side, layout).map(|_| "trellis mix")?
+                    }
                 };
                 split.scales = side.remaining() as u64;
                 split.tables = sections[0].len() as u64 - split.scales;

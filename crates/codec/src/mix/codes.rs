@@ -10,6 +10,7 @@ use super::side::scale_by_level;
 use super::tables::{TABLES, Tables};
 use crate::error::CodecError;
 use crate::layout::Layout;
+use crate::trellis::{next_state, quantiser};
 
 /// Magnitudes from here on are spelled by an exponential Golomb code.
 const MAX_FLAGS: usize = 24;
@@ -38,11 +39,14 @@ const _: () = assert!(OFFSETS[INPUTS - 1] + SIZES[INPUTS - 1] <= CONTEXTS);
 const SIGN_SET: usize = MAX_FLAGS;
 const LOW_SET: usize = MAX_FLAGS + 3;
 const MAX_LOW_SET: usize = 7;
+/// Counter sets of the magnitude flags under the second quantiser of a trellis.
+const SECOND_SET: usize = LOW_SET + MAX_LOW_SET + 1;
 /// Mixers: one per magnitude flag up to a limit, three for signs, one for low bits.
 const MAX_FLAG_KIND: usize = 8;
 const SIGN_KIND: usize = MAX_FLAG_KIND + 1;
 const LOW_KIND: usize = SIGN_KIND + 3;
-const KINDS: usize = LOW_KIND + 1;
+const SECOND_KIND: usize = LOW_KIND + 1;
+const KINDS: usize = SECOND_KIND + MAX_FLAG_KIND + 1;
 
 const RATES: Rates = Rates { counter_limit: 1023, mixer_shift: 7, common_shift: 4 };
 
@@ -165,13 +169,20 @@ fn code_rows<C: BitCoder>(
     let tables = &**TABLES;
     let mut prediction = vec![0_i32; columns];
     let mut models = [None, None];
+    // On a trellis the state of each column, otherwise zeros.
+    let mut states = vec![0_u8; columns];
     for (row, codes) in (first_row..).zip(codes.chunks_mut(columns)) {
         parameters.factors.predict(row, &mut prediction);
         let level = parameters.row_levels.get(row).copied().unwrap_or(0);
         let model = models[usize::from(level <= QUIET_LEVEL)]
             .get_or_insert_with(|| Model::new(columns, parameters));
-        model.row(coder, tables, level, codes, &prediction);
+        model.row(coder, tables, level, codes, &prediction, &states);
         model.finish_row(tables, codes, &prediction);
+        if parameters.trellis {
+            for (state, index) in states.iter_mut().zip(codes.iter()) {
+                *state = next_state(usize::from(*state), *index) as u8;
+            }
+        }
     }
 }
 
@@ -233,9 +244,16 @@ impl<'a> Model<'a> {
     fn new(columns: usize, parameters: &'a Parameters) -> Self {
         let mean = u64::from(parameters.mean) >> parameters.low_bits;
         let nonzero = (65536 * mean / (mean + 16)).clamp(64, 65000) as u32;
-        let sets = if parameters.low_bits == 0 { LOW_SET } else { LOW_SET + MAX_LOW_SET + 1 };
+        let sets = if parameters.trellis {
+            SECOND_SET + MAX_FLAGS
+        } else if parameters.low_bits == 0 {
+            LOW_SET
+        } else {
+            SECOND_SET
+        };
         let mut counters = vec![[Counter::new(nonzero, 1); CONTEXTS]; sets];
-        counters[SIGN_SET..].fill([Counter::new(32768, 1); CONTEXTS]);
+        let spelled = sets.min(SECOND_SET);
+        counters[SIGN_SET..spelled].fill([Counter::new(32768, 1); CONTEXTS]);
         let shift = parameters.statistic.log_shift();
         let mean_log = TABLES.log2(parameters.mean);
         Self {
@@ -273,6 +291,7 @@ impl<'a> Model<'a> {
         level: i8,
         codes: &mut [i32],
         prediction: &[i32],
+        states: &[u8],
     ) {
         let Parameters { low_bits, row_prior: prior, statistic, predict_signs, mean, .. } =
             *self.parameters;
@@ -300,8 +319,9 @@ impl<'a> Model<'a> {
                 OFFSETS[5] + column.group as usize * 64 + bin(both, 3, 64),
             ];
             let residual = code.wrapping_sub(expected);
+            let second = quantiser(usize::from(states[index])) == 1;
             let magnitude =
-                self.magnitude(coder, tables, &contexts, residual.unsigned_abs(), low_bits);
+                self.magnitude(coder, tables, &contexts, residual.unsigned_abs(), low_bits, second);
             let negative = magnitude > 0 && {
                 let place = Place {
                     row_sum: signed,
@@ -328,17 +348,19 @@ impl<'a> Model<'a> {
         contexts: &[usize; INPUTS],
         magnitude: u32,
         low_bits: u32,
+        second: bool,
     ) -> u32 {
+        let (first_set, first_kind) = if second { (SECOND_SET, SECOND_KIND) } else { (0, 0) };
         let high = magnitude.checked_shr(low_bits).unwrap_or(0);
         let mut decoded = 0;
         while decoded < MAX_FLAGS {
-            let counters = &mut self.counters[decoded];
+            let counters = &mut self.counters[first_set + decoded];
             let bit = u32::from(high > decoded as u32);
             if self.mixer.code(
                 coder,
                 tables,
                 RATES,
-                decoded.min(MAX_FLAG_KIND),
+                first_kind + decoded.min(MAX_FLAG_KIND),
                 counters,
                 contexts,
                 bit,
@@ -469,7 +491,7 @@ mod tests {
         fn any_codes_round_trip_under_any_parameters(
             codes in prop::collection::vec(prop_oneof![-3..4, -400..400, any::<i32>()], 1..400),
             columns in 1_usize..40,
-            (squares, predict_signs) in any::<(bool, bool)>(),
+            (squares, predict_signs, trellis) in any::<(bool, bool, bool)>(),
             (mean, low_bits) in (1_u32..1 << 24, 0_u32..32),
             levels in prop::collection::vec(-32_i8..33, 440),
         ) {
@@ -478,6 +500,7 @@ mod tests {
                 statistic: if squares { Statistic::Square } else { Statistic::Magnitude },
                 low_bits,
                 predict_signs,
+                trellis,
                 row_levels: levels[..rows].to_vec(),
                 column_levels: levels[rows..rows + columns].to_vec(),
                 ..Parameters::with_mean(mean)

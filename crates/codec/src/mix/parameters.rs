@@ -59,6 +59,8 @@ pub(crate) struct Parameters {
     pub(crate) predict_signs: bool,
     /// Prediction of the codes themselves.
     pub(crate) factors: Factors,
+    /// Whether the codes are indices on a trellis, each predicted by the quantiser that it belongs to.
+    pub(super) trellis: bool,
 }
 
 /// Parameters with what they make of the codes.
@@ -127,7 +129,14 @@ impl Parameters {
             column_levels: Vec::new(),
             predict_signs: false,
             factors: Factors::default(),
+            trellis: false,
         }
+    }
+
+    /// The same for indices on a trellis.
+    #[must_use]
+    pub(crate) fn on_trellis(self) -> Self {
+        Self { trellis: true, ..self }
     }
 
     /// [`Parameters::with_mean`] of these values.
@@ -137,7 +146,17 @@ impl Parameters {
 
     /// The smallest of several candidates for these codes, with their blocks.
     pub(crate) fn choose(codes: &[i32], layout: Layout) -> (Self, Vec<Vec<u8>>) {
-        let mut best = Candidate::new(Self::plain(codes), codes, layout);
+        Self::choose_from(Self::plain(codes), codes, layout)
+    }
+
+    /// As [`Parameters::choose`], for the indices of codes on a trellis.
+    pub(crate) fn choose_on_trellis(indices: &[i32], layout: Layout) -> (Self, Vec<Vec<u8>>) {
+        Self::choose_from(Self::plain(indices).on_trellis(), indices, layout)
+    }
+
+    fn choose_from(start: Self, codes: &[i32], layout: Layout) -> (Self, Vec<Vec<u8>>) {
+        let trellis = start.trellis;
+        let mut best = Candidate::new(start, codes, layout);
         // Twelve would be the fineness that pays for uniform scales; uneven ones want finer factors.
         for fineness in [12.0, 4.0, 2.0] {
             let factors = super::fit::fit(codes, layout, fineness);
@@ -146,7 +165,7 @@ impl Parameters {
             }
             let residual = factors.residual(codes, layout.columns);
             best.challenge(
-                Self { factors, predict_signs: true, ..Self::plain(&residual) },
+                Self { factors, predict_signs: true, trellis, ..Self::plain(&residual) },
                 codes,
                 layout,
             );
@@ -218,6 +237,7 @@ impl Parameters {
             column_prior: 1 << (priors >> 4),
             predict_signs: flags & 32 != 0,
             factors: Factors::read(cursor, layout, rank & !32)?,
+            trellis: false,
         })
     }
 }

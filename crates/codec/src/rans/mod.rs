@@ -16,11 +16,13 @@ mod block;
 mod classes;
 mod scalar;
 mod table;
+mod trellis;
 
 #[cfg(feature = "comparison")]
 pub(crate) use block::decode_by_reference;
 pub(crate) use block::{decode, decode_every_way, encode};
 pub(crate) use classes::Classes;
+pub(crate) use trellis::QuantiserTables;
 
 /// Interleaved lanes; symbol i of a segment belongs to lane i mod 32. Part of the file format.
 pub(crate) const LANES: usize = 32;
