@@ -19,7 +19,7 @@ mod uniform;
 pub use budget::fit_to_bytes;
 pub use error::QuantError;
 pub use ladder::{
-    Covariance, LadderOptions, Rung, ScaleFit, quantize_matrix, squared_error, weighted_error,
+    Covariance, Gain, LadderOptions, Rung, ScaleFit, quantize_matrix, squared_error, weighted_error,
 };
 pub use pieces::quantize_pieces;
 pub use plan::{Levels, Plan, Weights, is_coded, store_uncoded};

@@ -33,6 +33,12 @@ impl LevelProducts {
         }
     }
 
+    /// Step that minimises ‖w − Δ·q‖². `step` where there is nothing to fit.
+    pub(super) fn fit_step(&self, step: f32) -> f32 {
+        let fitted = (self.weights_codes / self.codes_codes) as f32;
+        if fitted > 0.5 * step && fitted < 2.0 * step { fitted } else { step }
+    }
+
     /// Step Δ and shrink θ that minimise ‖w − Δ·(q − θ·s)‖²: least squares in Δ and Δ·θ, then θ on its grid of
     /// 1/256 and Δ again. `step` where there is nothing to fit.
     pub(super) fn fit(&self, step: f32) -> (f32, Reconstruction) {

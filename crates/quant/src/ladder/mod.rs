@@ -5,14 +5,15 @@
 //! rate, so that they can be compared and exchanged; all give the same kind of tensor. Those that look at
 //! the layer's inputs take their [`Covariance`] and share one recursion (`feedback`), in which every column
 //! is quantised after the errors of the columns before it have been passed on to it. What differs is the step
-//! of each column (`gptq`, `watersic`), how a code is chosen (`watersic_rate` looks up what it costs in a
-//! `rate_table`), and the reconstruction that is fitted in the end (`levels`, `scale_fit`).
+//! of each column (`gptq`, `watersic`), how a code is chosen (`watersic_rate` takes those of a column together, along a
+//! `trellis`, by what they cost under `index_rates`), and the reconstruction that is fitted in the end (`levels`, `scale_fit`).
 
 mod covariance;
 mod distortion;
 mod entquant;
 mod feedback;
 mod gptq;
+mod index_rates;
 mod levels;
 mod rate_table;
 mod rdoq;
@@ -23,9 +24,11 @@ mod scale_fit;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trellis;
+mod unbiased;
 mod watersic;
 mod watersic_rate;
 
 pub use covariance::Covariance;
 pub use distortion::{squared_error, weighted_error};
-pub use rung::{LadderOptions, Rung, ScaleFit, quantize_matrix};
+pub use rung::{Gain, LadderOptions, Rung, ScaleFit, quantize_matrix};

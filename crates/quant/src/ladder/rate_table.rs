@@ -42,15 +42,14 @@ impl RateTable {
 }
 
 /// Of the nearest code to `target`, its neighbours and zero, that of least
-/// curvature·(target − r(code))² + price(code), r being `value`; and that cost.
+/// (target − r(code))² + price(code), r being `value`; and that cost.
 pub(super) fn cheapest_code(
     target: f64,
     value: impl Fn(i32) -> f64,
-    curvature: f64,
     price: impl Fn(i32) -> f64,
 ) -> (i32, f64) {
     let nearest = target.round_ties_even() as i32;
-    let cost = |code: i32| curvature * (target - value(code)).powi(2) + price(code);
+    let cost = |code: i32| (target - value(code)).powi(2) + price(code);
     let mut best = (nearest, cost(nearest));
     for code in [nearest - 1, nearest + 1, 0] {
         let cost = cost(code);
@@ -83,7 +82,7 @@ mod tests {
     fn the_price_decides_between_neighbours() {
         let table = RateTable::of([0, 0, 0, 0, 0, 0, 0, 1, -1].into_iter());
         let chosen = |target, price: f64| {
-            cheapest_code(target, f64::from, 1.0, |code| price * table.bits(code)).0
+            cheapest_code(target, f64::from, |code| price * table.bits(code)).0
         };
         assert_eq!([chosen(0.6, 0.0), chosen(0.6, 0.1155), chosen(0.9, 0.1155)], [1, 0, 1]);
         assert_eq!([chosen(-2.5, 0.0), chosen(-1.6, 0.1155), chosen(-1.6, 9.0)], [-2, -1, 0]);

@@ -15,18 +15,11 @@ const SETTLED: f64 = 0.99999;
 /// Weights whose products are summed at a time, about.
 const CHUNK: usize = 1 << 16;
 
-/// How much the squared error of each column counts: its diagonal entry over their mean.
-pub(super) fn importance(diagonal: &[f64]) -> Vec<f64> {
-    let mean = diagonal.iter().sum::<f64>() / diagonal.len().max(1) as f64;
-    diagonal.iter().map(|square| if mean > 0.0 { square / mean } else { 1.0 }).collect()
-}
-
-/// Minimises Σ h_i·(w/Δ − r(q))² + λ·bits(q) over codes near w/Δ, the table of code lengths and the values r of
+/// Minimises Σ (w/Δ − r(q))² + λ·bits(q) over codes near w/Δ, the table of code lengths and the values r of
 /// the codes, in turn, until the cost settles. λ is `strength`·(ln 2)/6.
 pub(super) fn quantize(
     weights: &Weights<'_>,
     columns: usize,
-    importance: Option<&[f64]>,
     step: f32,
     strength: f64,
 ) -> QuantizedTensor {
@@ -36,16 +29,8 @@ pub(super) fn quantize(
         .par_iter()
         .map(|weight| (weight * codes_per_unit).round_ties_even() as i32)
         .collect();
-    let ones;
-    let importance = match importance {
-        Some(importance) => importance,
-        None => {
-            ones = vec![1.0; columns];
-            &ones
-        }
-    };
     let chunk = columns * (CHUNK / columns).max(1);
-    let mut levels = fit(weights.data, &codes, importance, chunk, step);
+    let mut levels = fit(weights.data, &codes, chunk, step);
     let mut last = f64::INFINITY;
     for _ in 0..MAX_ROUNDS {
         let table = RateTable::of(codes.iter().copied());
@@ -57,16 +42,16 @@ pub(super) fn quantize(
             .zip(weights.data.par_chunks(columns))
             .map(|(codes, weights)| {
                 let mut total = 0.0;
-                for ((code, weight), importance) in codes.iter_mut().zip(weights).zip(importance) {
+                for (code, weight) in codes.iter_mut().zip(weights) {
                     let target = f64::from(weight * codes_per_unit);
                     let cost;
-                    (*code, cost) = cheapest_code(target, value, *importance, price);
+                    (*code, cost) = cheapest_code(target, value, price);
                     total += cost;
                 }
                 total
             })
             .collect();
-        levels = fit(weights.data, &codes, importance, chunk, step);
+        levels = fit(weights.data, &codes, chunk, step);
         // In the order of the rows: the sum must not depend on the number of threads.
         let cost: f64 = costs.iter().sum();
         if cost >= SETTLED * last {
@@ -78,21 +63,14 @@ pub(super) fn quantize(
     QuantizedTensor { reconstruction, ..tensor_of(weights, codes, step) }
 }
 
-fn fit(
-    weights: &[f32],
-    codes: &[i32],
-    importance: &[f64],
-    chunk: usize,
-    step: f32,
-) -> (f32, Reconstruction) {
+fn fit(weights: &[f32], codes: &[i32], chunk: usize, step: f32) -> (f32, Reconstruction) {
     let chunks: Vec<LevelProducts> = weights
         .par_chunks(chunk)
         .zip(codes.par_chunks(chunk))
         .map(|(weights, codes)| {
             let mut products = LevelProducts::default();
-            let importance = importance.iter().cycle();
-            for ((weight, code), importance) in weights.iter().zip(codes).zip(importance) {
-                products.add(*importance, f64::from(*weight), *code);
+            for (weight, code) in weights.iter().zip(codes) {
+                products.add(1.0, f64::from(*weight), *code);
             }
             products
         })

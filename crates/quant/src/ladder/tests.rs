@@ -50,10 +50,12 @@ fn laplace(count: usize) -> Vec<f32> {
 
 /// Mean entropy of the columns, each with a table of its own, in bits per weight.
 fn column_entropy(tensor: &QuantizedTensor) -> f64 {
-    let columns = tensor.columns();
-    let column = |column| tensor.codes.iter().skip(column).step_by(columns).copied();
-    let bits = |index| backslash_rate::entropy_bits(&column(index).collect::<Vec<_>>());
-    (0..columns).map(bits).sum::<f64>() / columns as f64
+    let (rows, columns) = (tensor.rows(), tensor.columns());
+    let column = |index: usize| -> f64 {
+        let codes = tensor.codes.iter().skip(index).step_by(columns).copied().collect();
+        QuantizedTensor { shape: vec![rows, 1], codes, ..tensor.clone() }.entropy_bits()
+    };
+    (0..columns).map(column).sum::<f64>() / columns as f64
 }
 
 /// Rate, signal-to-noise ratio of entropy-coded uniform quantisation of Laplace weights: published rows.
@@ -86,7 +88,7 @@ fn rate_aware_codes_stay_within_the_known_gap_and_beat_nearest_ones() {
                     - 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E * error).log2();
                 (tensor.entropy_bits(), error, tensor.entropy_bits() - bound)
             };
-            let full = LadderOptions { rate_strength: 1.0, ..LadderOptions::default() };
+            let full = LadderOptions { rate_strength: Some(1.0), ..LadderOptions::default() };
             let tensor = run_with(Rung::Rdoq, &weights, 1000, None, step, &full);
             let (rate, error, found) = gap_of(&tensor);
             assert!(found < gap + 0.02, "step {step}: {rate:.3} bits, gap {found:.3}, known {gap}");
@@ -100,39 +102,94 @@ fn rate_aware_codes_stay_within_the_known_gap_and_beat_nearest_ones() {
 }
 
 #[test]
-fn rate_aware_codes_spend_their_error_where_it_counts_least() {
-    let weights = gaussian(64 * 256, 13);
-    let moments: Vec<f64> = (0..64 * 64)
-        .map(|index| if index % 65 == 0 { [0.02, 1.98][index / 64 % 2] } else { 0.0 })
-        .collect();
-    let metric = Covariance::from_moments(64, 1, &moments).unwrap();
-    let full = LadderOptions { rate_strength: 1.0, ..LadderOptions::default() };
-    let plain = run_with(Rung::Rdoq, &weights, 64, None, 1.3, &full);
-    let weighted = run_with(Rung::Rdoq, &weights, 64, Some(&metric), 1.3, &full);
-    let loss = |tensor: &QuantizedTensor| {
-        let error = weighted_error(&weights, &tensor.dequantize(), &metric).unwrap();
-        error / weights.len() as f64 + 0.1155 * 1.69 * tensor.entropy_bits()
-    };
-    assert!(loss(&weighted) < 0.9 * loss(&plain), "{} {}", loss(&weighted), loss(&plain));
-}
-
-#[test]
 fn without_strength_the_rate_changes_nothing() {
     let weights = gaussian(96 * 80, 14);
     let metric = correlated(80, 0.5, 15);
-    let none = LadderOptions { rate_strength: 0.0, ..LadderOptions::default() };
-    let with = |rung| run_with(rung, &weights, 80, Some(&metric), 0.7, &none);
-    assert_eq!(with(Rung::WatersicRate), with(Rung::Watersic));
+    let none = LadderOptions { rate_strength: Some(0.0), ..LadderOptions::default() };
     // With the levels fitted and nothing to pay, only the error counts.
-    let error = |tensor: QuantizedTensor| squared_error(&weights, &tensor.dequantize());
-    let free = error(run_with(Rung::Rdoq, &weights, 80, None, 0.7, &none));
-    assert!(free < error(run(Rung::Rtn, &weights, 80, None, 0.7)));
-    // The limit is approached, too: a little of the rate changes a little.
-    let little = LadderOptions { rate_strength: 1e-6, ..LadderOptions::default() };
-    let tensor = run_with(Rung::WatersicRate, &weights, 80, Some(&metric), 0.7, &little);
-    let other = with(Rung::Watersic);
-    let changed = tensor.codes.iter().zip(&other.codes).filter(|(a, b)| a != b).count();
-    assert!(changed < 40, "{changed}");
+    let error = |rung| {
+        let tensor = run_with(rung, &weights, 80, None, 0.7, &none);
+        squared_error(&weights, &tensor.dequantize())
+    };
+    assert!(error(Rung::Rdoq) < error(Rung::Rtn));
+    // A trellis has twice the codes to choose from.
+    assert!(error(Rung::Trellis) < 0.8 * error(Rung::Rtn));
+    let weighted = |rung| {
+        let tensor = run_with(rung, &weights, 80, Some(&metric), 0.7, &none);
+        weighted_error(&weights, &tensor.dequantize(), &metric).unwrap()
+    };
+    assert!(weighted(Rung::WatersicRate) < 0.8 * weighted(Rung::Watersic));
+}
+
+/// Gap to the Shannon lower bound of eight states with a rate-aware choice, in bits, as a simulation with ideal coding
+/// has it (published to ±0.02); for nearest codes it is 0.25 or more without the rate.
+#[test]
+fn trellis_codes_are_as_near_to_the_bound_as_is_known() {
+    let cases = [
+        (laplace(200_000), 1.943, [(2.2, 0.10), (1.4, 0.11), (1.0, 0.11), (0.5, 0.10)]),
+        (gaussian(200_000, 12), 2.047, [(2.2, 0.13), (1.4, 0.11), (1.0, 0.11), (0.5, 0.09)]),
+    ];
+    let options = LadderOptions { rate_strength: Some(0.5), ..LadderOptions::default() };
+    for (weights, entropy, rows) in cases {
+        for (step, gap) in rows {
+            let tensor = run_with(Rung::Trellis, &weights, 100, None, step, &options);
+            let error = squared_error(&weights, &tensor.dequantize()) / weights.len() as f64;
+            let bound =
+                entropy - 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E * error).log2();
+            let found = tensor.entropy_bits() - bound;
+            let rate = tensor.entropy_bits();
+            assert!(found < gap + 0.02, "step {step}: {rate:.3} bits, gap {found:.3}");
+        }
+    }
+}
+
+/// All 9^5 sequences of small indices.
+#[test]
+fn no_path_along_the_trellis_costs_less_than_the_chosen_one() {
+    use super::index_rates::IndexRates;
+    use super::trellis::{Trellis, choose, indices};
+    use backslash_codec::trellis::{next_state, quantiser, value};
+
+    for seed in 0..6 {
+        let targets: Vec<f64> =
+            gaussian(5, 200 + seed).iter().map(|x| 2.5 * f64::from(*x)).collect();
+        let rates = IndexRates::expected(&Mat::from_fn(5, 1, |row, _| targets[row]), &[2.0]);
+        let trellis = Trellis { rows_per_run: 5, slope: 0.4 };
+        let cost = |path: &mut dyn Iterator<Item = (usize, i32)>| -> f64 {
+            path.zip(&targets)
+                .enumerate()
+                .map(|(row, ((quantiser, index), target))| {
+                    let error = target - f64::from(value(index, quantiser).unwrap());
+                    let lengths = rates.lengths(row, 0);
+                    error * error + trellis.slope * lengths.bits(quantiser, index.abs())
+                })
+                .sum()
+        };
+        let mut codes = [0.0; 5];
+        choose(&targets, trellis, |row| rates.lengths(row, 0), &mut codes);
+        let chosen = cost(&mut indices(&codes, 5));
+        let mut least = f64::INFINITY;
+        for number in 0..9_usize.pow(5) {
+            let mut state = 0;
+            let mut path = (0..5).map(|row| {
+                let index = (number / 9_usize.pow(row) % 9) as i32 - 4;
+                let quantiser = quantiser(state);
+                state = next_state(state, index);
+                (quantiser, index)
+            });
+            least = least.min(cost(&mut path));
+        }
+        assert!((chosen - least).abs() < 1e-9, "{chosen} {least}");
+    }
+}
+
+/// A tensor of several blocks: the trellis starts again where the codec's blocks do.
+#[test]
+fn codes_of_several_blocks_lie_on_the_codecs_trellis() {
+    let weights = gaussian(600 * 2048, 18);
+    let tensor = run(Rung::Trellis, &weights, 2048, None, 1.0);
+    // A static table per quantiser: coded as plain integers the same codes take about a bit more.
+    assert!(tensor.entropy_bits() < 2.4, "{}", tensor.entropy_bits());
 }
 
 #[test]
@@ -362,7 +419,7 @@ fn hostile_shapes_and_values_are_quantised_or_named() {
         assert!(matches!(attempt(&[usize::MAX, 4], &[1.0; 7], 0.1), Err(QuantError::Shape { .. })));
         let other = attempt(&[2, 5], &[1.0; 10], 0.1);
         assert!(matches!(other, Err(QuantError::CovarianceWidth { columns: 5, width: 4, .. })));
-        let negative = LadderOptions { rate_strength: -1.0, ..options };
+        let negative = LadderOptions { rate_strength: Some(-1.0), ..options };
         let weights = Weights { name: "w", shape: &[2, 4], data: &[1.0; 8] };
         assert!(quantize_matrix(rung, &weights, None, 0.1, &negative).is_err());
         let without = quantize_matrix(rung, &weights, None, 0.1, &options);
@@ -372,7 +429,10 @@ fn hostile_shapes_and_values_are_quantised_or_named() {
         assert_eq!(unseen.is_err(), rung.needs_covariance(), "{rung}");
     }
     let error = "gptqq".parse::<Rung>().unwrap_err().to_string();
-    assert!(error.contains("`gptqq`") && error.contains("rtn, rdoq, entquant, gptq"), "{error}");
+    assert!(
+        error.contains("`gptqq`") && error.contains("rtn, rdoq, entquant, trellis, gptq"),
+        "{error}"
+    );
     for rung in Rung::ALL {
         assert_eq!(rung.to_string().parse::<Rung>().unwrap(), rung);
     }

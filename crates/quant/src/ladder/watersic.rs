@@ -46,25 +46,29 @@ pub(super) struct Columns {
     pub steps: Vec<f64>,
 }
 
-/// Runs the recursion: `choose(column, target)` gives the code of a target in units of the column's step, and the
-/// column is read back at the step γ_i·α_i of least squared error, on the grid of scales.
+/// Runs the recursion: `choose(column, targets, codes)` sets the codes of a column for targets in units of its step, and
+/// the column is read back at the step γ_i·α_i of least squared error, on the grid of scales.
 pub(super) fn recurse(
     weights: MatRef<'_, f64>,
     factor: MatRef<'_, f64>,
     dead: &[bool],
     steps: &[f64],
     step: f32,
-    choose: impl Fn(usize, f64) -> f64,
+    mut choose: impl FnMut(usize, &[f64], &mut [f64]),
 ) -> Columns {
     let mut codes = Mat::zeros(weights.nrows(), weights.ncols());
     let mut read_back = vec![f64::from(step); steps.len()];
-    let limit = f64::from(MAX_CODE) - 1.0;
+    let limit = f64::from(MAX_CODE) - 2.0;
+    let mut scaled = Vec::with_capacity(weights.nrows());
     feed_back(weights, factor, |column, targets, quantized| {
         let codes = codes.col_as_slice_mut(column);
         let (mut product, mut square) = (0.0, 0.0);
         if !dead[column] {
-            for (target, code) in targets.iter().zip(codes.iter_mut()) {
-                *code = choose(column, target / steps[column]).clamp(-limit, limit);
+            let within = |target: &f64| (target / steps[column]).clamp(-limit, limit);
+            scaled.clear();
+            scaled.extend(targets.iter().map(within));
+            choose(column, &scaled, codes);
+            for (target, code) in targets.iter().zip(codes.iter()) {
                 product += *code * target;
                 square += *code * *code;
             }
@@ -92,14 +96,12 @@ pub(super) fn quantize(
     scale_fit: ScaleFit,
 ) -> Result<QuantizedTensor, QuantError> {
     let steps = column_steps(weights, metric, step)?;
-    let columns = nearest(matrix, metric, &steps, step);
+    let round = |_: usize, targets: &[f64], codes: &mut [f64]| {
+        codes.iter_mut().zip(targets).for_each(|(code, target)| *code = target.round_ties_even());
+    };
+    let factor = metric.factor.as_ref();
+    let columns = recurse(matrix.as_ref(), factor, &metric.dead, &steps, step, round);
     Ok(finish(weights, matrix, metric, columns, step, scale_fit))
-}
-
-/// The recursion with nearest codes.
-pub(super) fn nearest(matrix: &Mat<f64>, metric: &Metric, steps: &[f64], step: f32) -> Columns {
-    let round = |_, target: f64| target.round_ties_even();
-    recurse(matrix.as_ref(), metric.factor.as_ref(), &metric.dead, steps, step, round)
 }
 
 /// Fits the scales and makes the tensor.
