@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn entry(tensor: &str, path: ExceptionPath) -> Entry {
-        let change = Change { mean: -0.1 / 3.0, error: 1e-5 };
+        let change = Change { mean: -0.033_333_333_333, error: 1e-5 };
         Entry {
             tensor: tensor.to_owned(),
             path,

@@ -146,7 +146,11 @@ impl<'a> OperatingPoint<'a> {
                 }
             };
             let after = predicted_loss(sensitivity, tensor.data, &variation.decoded, metric)?;
-            Ok(after - before)
+            Ok(rounded(after - before))
+        };
+        let change = |before: &[f64], after: &[f64]| {
+            let Change { mean, error } = Change::between(before, after);
+            Change { mean: rounded(mean), error: rounded(error) }
         };
         let bytes = match path {
             ExceptionPath::Alone => coded.bytes as i64,
@@ -156,8 +160,8 @@ impl<'a> OperatingPoint<'a> {
             tensor: name.to_owned(),
             path,
             bytes,
-            divergence: Change::between(&before.divergence, &after.divergence),
-            cross_entropy: Change::between(&before.cross_entropy, &after.cross_entropy),
+            divergence: change(&before.divergence, &after.divergence),
+            cross_entropy: change(&before.cross_entropy, &after.cross_entropy),
             predicted: predicted(metric)?,
             predicted_plain: predicted(None)?,
         })
@@ -217,4 +221,9 @@ impl<'a> OperatingPoint<'a> {
         weights.tensors_mut()[position].data = data;
         self.held_out.losses(self.config, &weights)
     }
+}
+
+/// To 10⁻¹² nats: with so few digits a figure comes back exactly from the text of a journal.
+fn rounded(figure: f64) -> f64 {
+    (figure * 1e12).round() / 1e12
 }
