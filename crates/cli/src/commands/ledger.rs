@@ -153,7 +153,7 @@ impl Summary {
     }
 }
 
-/// The changes, losses in thousandths of a nat per token.
+/// The changes that do anything, losses in thousandths of a nat per token.
 fn ledger_table(entries: &[Entry]) -> Table<7> {
     let mut table = Table::new([
         Column::text("tensor"),
@@ -164,7 +164,8 @@ fn ledger_table(entries: &[Entry]) -> Table<7> {
         Column::number("saved per kB, mnat"),
         Column::number("predicted"),
     ]);
-    for entry in entries {
+    let does_something = |entry: &&Entry| entry.bytes != 0 || entry.divergence.mean != 0.0;
+    for entry in entries.iter().filter(does_something) {
         table.push([
             entry.tensor.clone(),
             entry.path.to_string(),
