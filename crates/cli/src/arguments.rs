@@ -19,6 +19,8 @@ pub enum Command {
     Train(Train),
     /// Turn weights into one small .bsl file.
     Compress(Compress),
+    /// Measure what a byte buys in each tensor of a compressed model.
+    Ledger(Ledger),
     /// Turn a .bsl file back into safetensors.
     Decompress(Decompress),
     /// Measure bits per byte of decoded models.
@@ -105,9 +107,9 @@ pub struct Compress {
     /// rtn without.
     #[arg(long, value_name = "NAME")]
     pub rung: Option<Rung>,
-    /// Give all tensors the same step relative to their root mean square, whatever their sensitivity.
-    #[arg(long, requires = "text")]
-    pub equal_rates: bool,
+    /// How steps are shared out among tensors.
+    #[arg(long, value_enum, default_value_t = Allocation::Rows, requires = "text")]
+    pub allocation: Allocation,
     /// Count the bytes of this file against the size; can be given again.
     #[arg(long, value_name = "FILE")]
     pub count_code: Vec<PathBuf>,
@@ -129,6 +131,20 @@ pub struct Compress {
     pub json: bool,
 }
 
+/// How steps are shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Allocation {
+    /// The same step relative to the root mean square of each tensor, whatever its sensitivity.
+    Relative,
+    /// By the sensitivity of each tensor.
+    Tensors,
+    /// By the sensitivity of each tensor and of each of its rows.
+    Rows,
+    /// As rows, then corrected by the slopes of loss against bytes that the decoded model has on more of --text
+    /// (32,768 tokens after the calibration tokens).
+    Measured,
+}
+
 /// What the encoder may spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Effort {
@@ -136,6 +152,39 @@ pub enum Effort {
     Smallest,
     /// The fast coder, for files a few percent larger.
     Fast,
+}
+
+#[derive(Debug, Args)]
+pub struct Ledger {
+    /// A run's folder, or one with model.safetensors, config.json and tokenizer.
+    pub input: PathBuf,
+    /// Text files, folders or token shards: the first --calibration-tokens calibrate, the next --slope-tokens measure.
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    pub text: Vec<PathBuf>,
+    /// Tokens of --text to calibrate on.
+    #[arg(long, value_name = "N", default_value_t = 49_152)]
+    pub calibration_tokens: usize,
+    /// Tokens of --text to measure on.
+    #[arg(long, value_name = "N", default_value_t = 32_768)]
+    pub slope_tokens: usize,
+    /// The file to measure around, in bits per weight; 3 without any of these.
+    #[arg(long, value_name = "BITS", value_parser = positive, group = "goal")]
+    pub bits_per_weight: Option<f64>,
+    /// Its size, in bytes, or with kB or MB behind the number.
+    #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size, group = "goal")]
+    pub budget: Option<u64>,
+    /// Its κ.
+    #[arg(long, value_name = "K", value_parser = positive, group = "goal")]
+    pub kappa: Option<f64>,
+    /// Quantiser: rtn, rdoq, entquant, gptq, watersic or watersic-rate.
+    #[arg(long, value_name = "NAME", default_value = "watersic")]
+    pub rung: Rung,
+    /// Write a line for every finished entry, and go on from those that are there.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub results: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

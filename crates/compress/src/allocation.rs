@@ -94,7 +94,7 @@ fn feedback_gain(covariance: &Covariance, ridge: f64) -> Result<f64, CompressErr
 }
 
 /// Factors on the steps of rows, with a geometric mean of about one: (f_r + floor)^−½ on the grid.
-fn row_factors(sensitivity: &Sensitivity) -> Vec<f32> {
+pub(crate) fn row_factors(sensitivity: &Sensitivity) -> Vec<f32> {
     let floor = ROW_FLOOR * sensitivity.mean();
     let logs: Vec<f64> = sensitivity.rows.iter().map(|row| -0.5 * (row + floor).log2()).collect();
     let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;

@@ -1,5 +1,7 @@
 //! What can be wrong with a model or the text it is calibrated on.
 
+use std::path::PathBuf;
+
 use backslash_codec::CodecError;
 use backslash_model::ModelError;
 use backslash_quant::QuantError;
@@ -42,6 +44,14 @@ pub enum CompressError {
     /// A file that cannot be measured.
     #[error("the compressed model cannot be measured: {reason}")]
     Decoding {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of ledger entries that does not serve.
+    #[error("{}: {reason}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },

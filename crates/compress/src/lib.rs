@@ -3,12 +3,15 @@
 //! The quantisers of `backslash-quant` know matrices; this crate knows the model they belong to. It runs
 //! the model on text to learn what each layer sees and how much the loss minds an error in each tensor
 //! ([`Calibration`]), turns that into steps at equal slopes of loss against bits ([`step_rules`]), and finds the one
-//! κ at which the file has the size that was asked for ([`fit_to_bytes`]).
+//! κ at which the file has the size that was asked for ([`fit_to_bytes`]). The [`ledger`] then measures what a byte
+//! buys in each tensor, and [`measured_rules`] corrects steps by it.
 
 mod allocation;
 mod calibration;
 mod error;
 mod goal;
+pub mod ledger;
+mod measured;
 mod recipe;
 mod sensitivity;
 mod solver;
@@ -18,6 +21,7 @@ pub use allocation::{Allocation, StepRule, relative_rules, step_rules};
 pub use calibration::{Calibration, covariances};
 pub use error::CompressError;
 pub use goal::Goal;
+pub use measured::{Judge, MeasuredStep, Slope, corrections, measured_rules};
 pub use recipe::Recipe;
 pub use sensitivity::{Sensitivity, sensitivities};
 pub use solver::{Fitted, Trial, fit_to_bytes};

@@ -59,41 +59,58 @@ impl Recipe<'_> {
         if !is_coded(shape) {
             return Ok(Tensor::Raw(store_uncoded(name, shape, data)?));
         }
-        let rule =
-            self.rules.get(name).ok_or_else(|| QuantError::NoStep { name: name.to_owned() })?;
-        let step = (rule.step * log_kappa.exp()) as f32;
-        let quantized = match &rule.rows {
-            None => self.matrix(tensor, step)?,
-            Some(factors) => self.scaled_rows(tensor, step, factors)?,
-        };
-        Ok(Tensor::Quantized(quantized))
+        Ok(Tensor::Quantized(self.coded(tensor, self.rule(name)?, log_kappa)?))
+    }
+
+    /// The rule of a coded tensor.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn rule(&self, name: &str) -> Result<&StepRule, CompressError> {
+        Ok(self.rules.get(name).ok_or_else(|| QuantError::NoStep { name: name.to_owned() })?)
+    }
+
+    /// One coded tensor at ln κ by any rule.
+    ///
+    /// # Errors
+    /// Those of [`quantize_matrix`].
+    pub fn coded(
+        &self,
+        tensor: &Weights<'_>,
+        rule: &StepRule,
+        log_kappa: f64,
+    ) -> Result<QuantizedTensor, CompressError> {
+        coded_by(tensor, rule, log_kappa, |weights, step| self.matrix(weights, step))
     }
 
     fn matrix(&self, tensor: &Weights<'_>, step: f32) -> Result<QuantizedTensor, CompressError> {
         let metric = self.metrics.get(tensor.name);
         Ok(quantize_matrix(self.rung, tensor, metric, step, &self.options)?)
     }
+}
 
-    /// Quantises the rows divided by their factors, at one step: each row then has its own.
-    fn scaled_rows(
-        &self,
-        tensor: &Weights<'_>,
-        step: f32,
-        factors: &[f32],
-    ) -> Result<QuantizedTensor, CompressError> {
-        let columns = tensor.data.len() / factors.len().max(1);
-        let rows = tensor.data.chunks(columns.max(1)).zip(factors);
-        let data: Vec<f32> =
-            rows.flat_map(|(row, factor)| row.iter().map(move |weight| weight / factor)).collect();
-        let mut quantized = self.matrix(&Weights { data: &data, ..*tensor }, step)?;
-        quantized.row_scales = Some(match quantized.row_scales {
-            None => factors.to_vec(),
-            // Both are on the grid of scales, and so is their product but for its last bit.
-            Some(fitted) => {
-                let pairs = fitted.iter().zip(factors);
-                pairs.map(|(scale, factor)| round_scale(scale * factor)).collect()
-            }
-        });
-        Ok(quantized)
-    }
+/// One coded tensor at ln κ, by a rule and any quantiser of a matrix at one step.
+pub(crate) fn coded_by(
+    tensor: &Weights<'_>,
+    rule: &StepRule,
+    log_kappa: f64,
+    quantize: impl FnOnce(&Weights<'_>, f32) -> Result<QuantizedTensor, CompressError>,
+) -> Result<QuantizedTensor, CompressError> {
+    let step = (rule.step * log_kappa.exp()) as f32;
+    let Some(factors) = &rule.rows else { return quantize(tensor, step) };
+    // Rows are quantised divided by their factors, at one step: each then has its own.
+    let columns = tensor.data.len() / factors.len().max(1);
+    let rows = tensor.data.chunks(columns.max(1)).zip(factors);
+    let data: Vec<f32> =
+        rows.flat_map(|(row, factor)| row.iter().map(move |weight| weight / factor)).collect();
+    let mut quantized = quantize(&Weights { data: &data, ..*tensor }, step)?;
+    quantized.row_scales = Some(match quantized.row_scales {
+        None => factors.clone(),
+        // Both are on the grid of scales, and so is their product but for its last bit.
+        Some(fitted) => {
+            let pairs = fitted.iter().zip(factors);
+            pairs.map(|(scale, factor)| round_scale(scale * factor)).collect()
+        }
+    });
+    Ok(quantized)
 }

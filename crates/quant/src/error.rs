@@ -45,6 +45,12 @@ pub enum QuantError {
         /// Name of the tensor.
         name: String,
     },
+    /// A singular value decomposition that does not converge.
+    #[error("tensor `{name}`: the error of its codes has no singular value decomposition")]
+    NoDecomposition {
+        /// Name of the tensor.
+        name: String,
+    },
     /// A size that even the coarsest plan exceeds.
     #[error(
         "{budget} bytes cannot be reached: the smallest file these weights make is {smallest} bytes"

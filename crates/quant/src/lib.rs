@@ -9,6 +9,7 @@
 
 mod budget;
 mod error;
+mod exceptions;
 pub mod golf;
 mod ladder;
 mod pieces;
@@ -18,6 +19,7 @@ mod uniform;
 
 pub use budget::fit_to_bytes;
 pub use error::QuantError;
+pub use exceptions::{LowRank, column_errors, low_rank_correction, quantize_protected};
 pub use ladder::{
     Covariance, Gain, LadderOptions, Rung, ScaleFit, quantize_matrix, squared_error, weighted_error,
 };

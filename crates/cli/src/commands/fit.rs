@@ -9,8 +9,8 @@ use backslash_codec::{
     write_bytes,
 };
 use backslash_compress::{
-    Allocation, Calibration, CalibrationText, CompressError, Fitted, Goal, Recipe, Trial,
-    relative_rules, step_rules,
+    Allocation, Calibration, CalibrationText, CompressError, Fitted, Goal, Recipe, Sensitivity,
+    Trial, relative_rules, step_rules,
 };
 use backslash_data::Source;
 use backslash_eval::table::grouped;
@@ -18,7 +18,8 @@ use backslash_eval::{ModelFile, decoded_weights, views};
 use backslash_quant::{LadderOptions, Rung};
 
 use super::compress::open_tensors;
-use crate::arguments::Compress;
+use super::measured;
+use crate::arguments::{self, Compress};
 use crate::console::{Progress, say};
 use crate::failure::Usage;
 use crate::output;
@@ -28,7 +29,9 @@ const SEED: u64 = 1;
 /// Weight of the head's covariance against the plain squared error in the metric of a tied embedding.
 const TIED_HEAD_WEIGHT: f64 = 1.0;
 /// Bits per weight of a file whose size nobody has asked for.
-const DEFAULT_BITS_PER_WEIGHT: f64 = 3.0;
+pub const DEFAULT_BITS_PER_WEIGHT: f64 = 3.0;
+/// Tokens that slopes are measured on.
+const SLOPE_TOKENS: usize = 32_768;
 
 /// Compresses by the ladder; the size of the file by purpose, and the number of weights.
 pub fn run(
@@ -89,24 +92,12 @@ fn make(arguments: &Compress) -> Result<Made> {
     let tokens = source.tokens(&model.tokenizer)?.train;
     let text = CalibrationText::new(&model.config, &tokens, arguments.calibration_tokens)?;
     let rung = arguments.rung.unwrap_or(Rung::Watersic);
-    let mut calibration = calibrate(&model, &text)?;
-    for (name, covariance) in &mut calibration.covariances {
-        // The head's matrix that is also the embedding: its rows are read as they are, too.
-        if model.config.ties(name) {
-            *covariance = covariance.identity_plus(TIED_HEAD_WEIGHT)?;
-        }
-    }
-    let views = views(&model.weights);
-    let options = LadderOptions::default();
-    let allocation = if arguments.equal_rates { Allocation::Relative } else { Allocation::Rows };
-    let recipe = Recipe {
-        rules: step_rules(&views, &calibration, rung, allocation, options.ridge)?,
-        metadata: ModelFile::metadata(&model.config, &model.tokenizer),
-        weights: views,
-        rung,
-        options,
-        metrics: calibration.covariances,
+    let allocation = match arguments.allocation {
+        arguments::Allocation::Relative => Allocation::Relative,
+        arguments::Allocation::Tensors => Allocation::Tensors,
+        arguments::Allocation::Rows | arguments::Allocation::Measured => Allocation::Rows,
     };
+    let (mut recipe, sensitivities) = calibrated(&model, &text, rung, allocation)?;
     let mut float = None;
     let mut loss_increase = |artifact: &Artifact| {
         let before = match float {
@@ -117,7 +108,43 @@ fn make(arguments: &Compress) -> Result<Made> {
             .map_err(|error| CompressError::Decoding { reason: error.to_string() })?;
         Ok(text.loss_of(&model.config, &weights)? - before)
     };
+    if arguments.allocation == arguments::Allocation::Measured {
+        let held_out = measured::held_out(&model, &tokens, &text, SLOPE_TOKENS)?;
+        let goal = goal(arguments, recipe.parameters(), code_bytes)?;
+        let budget = match goal {
+            Goal::Bytes(budget) => budget,
+            _ => recipe.fit(goal, &mut loss_increase, &mut note)?.bytes.len() as u64,
+        };
+        recipe.rules = measured::rules(&model, &recipe, &sensitivities, &held_out, budget)?;
+    }
     fit(arguments, &recipe, code_bytes, &mut loss_increase)
+}
+
+/// The recipe of a model that was run on text, and the sensitivities it was made of.
+pub fn calibrated<'a>(
+    model: &'a ModelFile,
+    text: &CalibrationText,
+    rung: Rung,
+    allocation: Allocation,
+) -> Result<(Recipe<'a>, BTreeMap<String, Sensitivity>)> {
+    let mut calibration = calibrate(model, text)?;
+    for (name, covariance) in &mut calibration.covariances {
+        // The head's matrix that is also the embedding: its rows are read as they are, too.
+        if model.config.ties(name) {
+            *covariance = covariance.identity_plus(TIED_HEAD_WEIGHT)?;
+        }
+    }
+    let views = views(&model.weights);
+    let options = LadderOptions::default();
+    let recipe = Recipe {
+        rules: step_rules(&views, &calibration, rung, allocation, options.ridge)?,
+        metadata: ModelFile::metadata(&model.config, &model.tokenizer),
+        weights: views,
+        rung,
+        options,
+        metrics: calibration.covariances,
+    };
+    Ok((recipe, calibration.sensitivities))
 }
 
 /// Bytes of files that a size has to hold beside the model.
@@ -196,15 +223,17 @@ fn fit(
 ) -> Result<Made> {
     let parameters = recipe.parameters();
     let goal = goal(arguments, parameters, code_bytes)?;
-    let mut note = |trial: Trial| {
-        let size = match trial.bytes {
-            0 => String::new(),
-            u64::MAX => ": steps too fine".to_owned(),
-            bytes => format!(": {} bytes", grouped(bytes)),
-        };
-        say(&format!("file {}, trial {}{size}", trial.file, trial.trial));
-    };
     Ok(Made { fitted: recipe.fit(goal, loss_increase, &mut note)?, parameters })
+}
+
+/// Says what size was tried.
+pub fn note(trial: Trial) {
+    let size = match trial.bytes {
+        0 => String::new(),
+        u64::MAX => ": steps too fine".to_owned(),
+        bytes => format!(": {} bytes", grouped(bytes)),
+    };
+    say(&format!("file {}, trial {}{size}", trial.file, trial.trial));
 }
 
 /// Whether the options ask for more than a step.

@@ -8,6 +8,8 @@ mod eval;
 mod fit;
 mod generate;
 mod inspect;
+mod ledger;
+mod measured;
 mod train;
 mod verify;
 
@@ -20,6 +22,7 @@ pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Train(arguments) => train::run(arguments),
         Command::Compress(arguments) => compress::run(arguments),
+        Command::Ledger(arguments) => ledger::run(arguments),
         Command::Decompress(arguments) => decompress::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

@@ -94,3 +94,22 @@ fn what_cannot_be_done_is_said() {
     place.fails(&["compress", "run"], 2, "-o FILE");
     assert_eq!(place.files(), before);
 }
+
+#[test]
+fn steps_can_be_shared_out_in_four_ways() {
+    let place = Place::new();
+    place.ok(&borrowed(&place.train("run", &["--set", "train.steps=120"])));
+    let text = ["--text", "text.txt", "--calibration-tokens", "2000"];
+    for allocation in ["relative", "tensors", "rows", "measured"] {
+        let goal = ["compress", "run", "-o", "m.bsl", "--force", "--budget", "8kB"];
+        place.ok(&[&goal[..], &text, &["--allocation", allocation]].concat());
+        let size = bytes(&place.path("m.bsl")).len();
+        assert!((7_900..=8_000).contains(&size), "{allocation}: {size}");
+    }
+    let alone = ["compress", "run", "-o", "x.bsl", "--allocation", "tensors"];
+    place.fails(&alone, 2, "--text");
+    // All of the text to calibrate on leaves nothing to measure slopes on.
+    let all = ["--text", "text.txt", "--calibration-tokens", "1000000"];
+    let measured = ["compress", "run", "-o", "x.bsl", "--allocation", "measured"];
+    place.fails(&[&measured[..], &all].concat(), 1, "fewer --calibration-tokens");
+}

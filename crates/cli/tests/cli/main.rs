@@ -5,5 +5,6 @@ mod chain;
 mod checkpoint;
 mod fit;
 mod golf;
+mod ledger;
 mod place;
 mod resume;
