@@ -21,6 +21,8 @@ pub enum Command {
     Compress(Compress),
     /// Measure what a byte buys in each tensor of a compressed model.
     Ledger(Ledger),
+    /// Compare all quantisers, and the exporters of others, at given sizes.
+    Ladder(Ladder),
     /// Turn a .bsl file back into safetensors.
     Decompress(Decompress),
     /// Measure bits per byte of decoded models.
@@ -103,8 +105,8 @@ pub struct Compress {
     /// Tokens of --text to use.
     #[arg(long, value_name = "N", default_value_t = 49_152)]
     pub calibration_tokens: usize,
-    /// Quantiser: rtn, rdoq, entquant, gptq, watersic or watersic-rate. Without this, watersic with --text and
-    /// rtn without.
+    /// Quantiser: rtn, rdoq, entquant, trellis, gptq, watersic or watersic-rate. Without this, watersic-rate with --text
+    /// and trellis without.
     #[arg(long, value_name = "NAME")]
     pub rung: Option<Rung>,
     /// How steps are shared out among tensors.
@@ -176,13 +178,51 @@ pub struct Ledger {
     /// Its κ.
     #[arg(long, value_name = "K", value_parser = positive, group = "goal")]
     pub kappa: Option<f64>,
-    /// Quantiser: rtn, rdoq, entquant, gptq, watersic or watersic-rate.
+    /// Quantiser: rtn, rdoq, entquant, trellis, gptq, watersic or watersic-rate.
     #[arg(long, value_name = "NAME", default_value = "watersic")]
     pub rung: Rung,
     /// Write a line for every finished entry, and go on from those that are there.
     #[arg(long, value_name = "FILE.jsonl")]
     pub results: Option<PathBuf>,
     /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Ladder {
+    /// Models in folders, such as several seeds of one configuration; or, without --text, any safetensors files, which
+    /// are compared by their squared error.
+    #[arg(required = true)]
+    pub inputs: Vec<PathBuf>,
+    /// Text files, folders or token shards to calibrate on.
+    #[arg(long, value_name = "PATH", num_args = 1.., requires_all = ["data", "results"])]
+    pub text: Vec<PathBuf>,
+    /// Text files, folders or token shards to measure the loss on.
+    #[arg(long, value_name = "PATH", num_args = 1.., requires = "text")]
+    pub data: Vec<PathBuf>,
+    /// Sizes of files, in bits per weight.
+    #[arg(long, value_name = "BITS", value_delimiter = ',', default_values_t = [1.5, 2.0, 2.5, 3.0, 4.0], value_parser = positive)]
+    pub bits: Vec<f64>,
+    /// Quantisers, all without this: the first is the one to compare with, the last the best.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub rungs: Vec<Rung>,
+    /// Tokens of --text to calibrate on.
+    #[arg(long, value_name = "N", default_value_t = 49_152)]
+    pub calibration_tokens: usize,
+    /// Tokens of --data to score; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    pub tokens: usize,
+    /// Where finished points are kept, a line each, and looked for.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub results: Option<PathBuf>,
+    /// Put the tables into this document too, between marks with the name of --section.
+    #[arg(long, value_name = "FILE.md", requires = "section")]
+    pub markdown: Option<PathBuf>,
+    /// Name of the part of the document that is replaced, or added.
+    #[arg(long, value_name = "NAME", requires = "markdown")]
+    pub section: Option<String>,
+    /// Print the points as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -19,6 +19,8 @@ const ROW_FACTORS_PER_OCTAVE: f64 = 4.0;
 pub enum Allocation {
     /// The same step relative to the root mean square of each tensor.
     Relative,
+    /// The same step for all tensors: the least squared error at a number of bytes.
+    Equal,
     /// Steps by the sensitivity of each tensor.
     Tensors,
     /// Steps by the sensitivity of each tensor and of each of its rows.
@@ -50,8 +52,10 @@ pub fn step_rules(
     allocation: Allocation,
     ridge: f64,
 ) -> Result<BTreeMap<String, StepRule>, CompressError> {
-    if allocation == Allocation::Relative {
-        return Ok(relative_rules(weights));
+    match allocation {
+        Allocation::Relative => return Ok(relative_rules(weights)),
+        Allocation::Equal => return Ok(equal_rules(weights)),
+        Allocation::Tensors | Allocation::Rows => {}
     }
     let mut rules = BTreeMap::new();
     for tensor in weights.iter().filter(|tensor| is_coded(tensor.shape)) {
@@ -79,6 +83,12 @@ pub fn step_rules(
 pub fn relative_rules(weights: &[Weights<'_>]) -> BTreeMap<String, StepRule> {
     let coded = weights.iter().filter(|tensor| is_coded(tensor.shape));
     coded.map(|tensor| (tensor.name.to_owned(), relative_rule(tensor))).collect()
+}
+
+/// The same step for every tensor: where only the squared error is known, a bit then saves as much of it anywhere.
+pub fn equal_rules(weights: &[Weights<'_>]) -> BTreeMap<String, StepRule> {
+    let coded = weights.iter().filter(|tensor| is_coded(tensor.shape));
+    coded.map(|tensor| (tensor.name.to_owned(), StepRule { step: 1.0, rows: None })).collect()
 }
 
 /// Step of one root mean square; for a tensor of zeros any step does.

@@ -8,14 +8,17 @@ use backslash_quant::{Covariance, QuantError};
 use crate::sensitivity::{Sensitivity, sensitivities};
 use crate::{CalibrationText, CompressError};
 
+/// Weight of the head's covariance against the plain squared error in the metric of a tied embedding.
+const TIED_HEAD_WEIGHT: f64 = 1.0;
 /// Fewest tokens per input of a layer for which its covariance is trusted.
 const TOKENS_PER_INPUT: u64 = 10;
 
 /// Everything that is learned about a model by running it on text.
 #[derive(Clone, Debug)]
 pub struct Calibration {
-    /// Moments of what each matrix is multiplied with, by the name of the matrix. Matrices that read the same input
-    /// have the same moments.
+    /// The metric of each matrix, by its name: moments of what it is multiplied with, which matrices that read the same
+    /// input share. For the head's matrix that is also the embedding, whose rows are read as they are, the identity is
+    /// added to them.
     pub covariances: BTreeMap<String, Covariance>,
     /// Sensitivity of each matrix.
     pub sensitivities: BTreeMap<String, Sensitivity>,
@@ -37,7 +40,13 @@ impl Calibration {
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, CompressError> {
         let batches = text.batches().len();
-        let covariances = covariances(config, weights, text, |done| progress(done, 2 * batches))?;
+        let mut covariances =
+            covariances(config, weights, text, |done| progress(done, 2 * batches))?;
+        for (name, covariance) in &mut covariances {
+            if config.ties(name) {
+                *covariance = covariance.identity_plus(TIED_HEAD_WEIGHT)?;
+            }
+        }
         let sensitivities = sensitivities(config, weights, text, seed, |done| {
             progress(batches + done, 2 * batches);
         })?;

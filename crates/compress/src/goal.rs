@@ -98,7 +98,7 @@ impl Recipe<'_> {
 
     /// ln κ at which the file has about so many bits per weight: −log₂Δ plus the differential entropy of weights
     /// between Gaussian and Laplace, two bits at a deviation of one.
-    pub(crate) fn guess(&self, bits_per_weight: f64) -> f64 {
+    pub fn guess(&self, bits_per_weight: f64) -> f64 {
         let (mut bits, mut count) = (0.0, 0.0);
         for tensor in &self.weights {
             let Some(rule) = self.rules.get(tensor.name) else { continue };

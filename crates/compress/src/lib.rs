@@ -17,7 +17,7 @@ mod sensitivity;
 mod solver;
 mod text;
 
-pub use allocation::{Allocation, StepRule, relative_rules, step_rules};
+pub use allocation::{Allocation, StepRule, equal_rules, relative_rules, step_rules};
 pub use calibration::{Calibration, covariances};
 pub use error::CompressError;
 pub use goal::Goal;

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use backslash_codec::CodecError;
+use backslash_compress::CompressError;
 use backslash_data::Error as DataError;
 use backslash_model::ModelError;
 use backslash_quant::QuantError;
@@ -51,6 +52,9 @@ pub enum EvalError {
     /// The compression of weights.
     #[error(transparent)]
     Quant(#[from] QuantError),
+    /// The search for a file of a size.
+    #[error(transparent)]
+    Compress(#[from] CompressError),
     /// The baseline exporter.
     #[error(transparent)]
     Golf(#[from] GolfError),

@@ -6,6 +6,7 @@
 
 mod error;
 mod generate;
+pub mod ladder;
 mod model_file;
 pub mod plot;
 mod quality;

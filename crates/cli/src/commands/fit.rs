@@ -10,7 +10,7 @@ use backslash_codec::{
 };
 use backslash_compress::{
     Allocation, Calibration, CalibrationText, CompressError, Fitted, Goal, Recipe, Sensitivity,
-    Trial, relative_rules, step_rules,
+    Trial, relative_rules,
 };
 use backslash_data::Source;
 use backslash_eval::table::grouped;
@@ -26,8 +26,6 @@ use crate::output;
 
 /// Seed of the targets that the sensitivities are measured with.
 const SEED: u64 = 1;
-/// Weight of the head's covariance against the plain squared error in the metric of a tied embedding.
-const TIED_HEAD_WEIGHT: f64 = 1.0;
 /// Bits per weight of a file whose size nobody has asked for.
 pub const DEFAULT_BITS_PER_WEIGHT: f64 = 3.0;
 /// Tokens that slopes are measured on.
@@ -69,7 +67,7 @@ fn make(arguments: &Compress) -> Result<Made> {
     let code_bytes = counted_code(&arguments.count_code)?;
     if arguments.text.is_empty() {
         let tensors = open_tensors(&arguments.input)?;
-        let rung = arguments.rung.unwrap_or(Rung::Rtn);
+        let rung = arguments.rung.unwrap_or(Rung::Trellis);
         refuse_without_text(arguments, rung)?;
         let views = views(&tensors.weights);
         let recipe = Recipe {
@@ -91,7 +89,7 @@ fn make(arguments: &Compress) -> Result<Made> {
     let source = Source::open(&arguments.text, &arguments.text)?;
     let tokens = source.tokens(&model.tokenizer)?.train;
     let text = CalibrationText::new(&model.config, &tokens, arguments.calibration_tokens)?;
-    let rung = arguments.rung.unwrap_or(Rung::Watersic);
+    let rung = arguments.rung.unwrap_or(Rung::WatersicRate);
     let allocation = match arguments.allocation {
         arguments::Allocation::Relative => Allocation::Relative,
         arguments::Allocation::Tensors => Allocation::Tensors,
@@ -127,24 +125,12 @@ pub fn calibrated<'a>(
     rung: Rung,
     allocation: Allocation,
 ) -> Result<(Recipe<'a>, BTreeMap<String, Sensitivity>)> {
-    let mut calibration = calibrate(model, text)?;
-    for (name, covariance) in &mut calibration.covariances {
-        // The head's matrix that is also the embedding: its rows are read as they are, too.
-        if model.config.ties(name) {
-            *covariance = covariance.identity_plus(TIED_HEAD_WEIGHT)?;
-        }
-    }
-    let views = views(&model.weights);
-    let options = LadderOptions::default();
-    let recipe = Recipe {
-        rules: step_rules(&views, &calibration, rung, allocation, options.ridge)?,
-        metadata: ModelFile::metadata(&model.config, &model.tokenizer),
-        weights: views,
-        rung,
-        options,
-        metrics: calibration.covariances,
-    };
-    Ok((recipe, calibration.sensitivities))
+    let calibration = calibrate(model, text)?;
+    let sensitivities = calibration.sensitivities.clone();
+    let metadata = ModelFile::metadata(&model.config, &model.tokenizer);
+    let recipe =
+        Recipe::calibrated(views(&model.weights), metadata, calibration, rung, allocation)?;
+    Ok((recipe, sensitivities))
 }
 
 /// Bytes of files that a size has to hold beside the model.
@@ -172,7 +158,7 @@ fn refuse_without_text(arguments: &Compress, rung: Rung) -> Result<()> {
     bail!(Usage(format!("{refused}: pass --text PATH with a few hundred kB of it")))
 }
 
-fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
+pub fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
     say(&format!("calibrating on {} tokens", grouped(text.tokens() as u64)));
     let mut progress: Option<Progress> = None;
     let calibration = Calibration::of(&model.config, &model.weights, text, SEED, |done, total| {

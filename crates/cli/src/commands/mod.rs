@@ -8,6 +8,7 @@ mod eval;
 mod fit;
 mod generate;
 mod inspect;
+mod ladder;
 mod ledger;
 mod measured;
 mod train;
@@ -22,6 +23,7 @@ pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Train(arguments) => train::run(arguments),
         Command::Compress(arguments) => compress::run(arguments),
+        Command::Ladder(arguments) => ladder::run(arguments),
         Command::Ledger(arguments) => ledger::run(arguments),
         Command::Decompress(arguments) => decompress::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use backslash_codec::QuantizedTensor;
 use backslash_model::{ModelConfig, NamedWeights};
-use backslash_quant::{Weights, is_coded};
+use backslash_quant::{Rung, Weights, is_coded};
 use rayon::prelude::*;
 
 use super::variation::{Variation, coded_bytes, fits_row_scales};
@@ -106,7 +106,9 @@ impl<'a> OperatingPoint<'a> {
             if self.config.ties(name) {
                 paths.push(ExceptionPath::FinerEmbedding);
             }
-            if self.coded[name].tensor.columns() > 1 {
+            // Columns of other steps would leave the trellis.
+            let on_trellis = matches!(self.recipe.rung, Rung::Trellis | Rung::WatersicRate);
+            if self.coded[name].tensor.columns() > 1 && !on_trellis {
                 paths.push(ExceptionPath::ProtectedColumns);
             }
             paths.push(ExceptionPath::RowFactors);

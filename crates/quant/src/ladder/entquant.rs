@@ -1,10 +1,10 @@
 //! Steps per row without data.
 
-use backslash_codec::QuantizedTensor;
+use backslash_codec::{QuantizedTensor, Reconstruction};
 use rayon::prelude::*;
 
 use super::levels::LevelProducts;
-use super::rung::tensor_of;
+use super::rung::{Gain, tensor_of};
 use super::scale::round_scale;
 use crate::Weights;
 
@@ -18,7 +18,12 @@ const PER_OCTAVE: f64 = 8.0;
 /// being the row's mean |w|. So Δ_r² = 4·μ·m_r, and the multiplier that gives a row of the tensor's mean
 /// magnitude m the tensor's step Δ makes Δ_r = Δ·√(m_r/m). A search over the objective itself, as in the paper,
 /// follows the chance of its flat minimum and puts whole rows to zero at low rates.
-pub(super) fn quantize(weights: &Weights<'_>, columns: usize, step: f32) -> QuantizedTensor {
+pub(super) fn quantize(
+    weights: &Weights<'_>,
+    columns: usize,
+    step: f32,
+    gain: Gain,
+) -> QuantizedTensor {
     let magnitude = |row: &[f32]| row.iter().map(|weight| f64::from(weight.abs())).sum::<f64>();
     let magnitudes: Vec<f64> = weights.data.par_chunks(columns).map(magnitude).collect();
     let mean = magnitudes.iter().sum::<f64>() / magnitudes.len() as f64;
@@ -40,7 +45,10 @@ pub(super) fn quantize(weights: &Weights<'_>, columns: usize, step: f32) -> Quan
         })
         .collect();
     let sums = rows.iter().fold(LevelProducts::default(), |sum, row| sum.merged(row.2));
-    let (step, reconstruction) = sums.fit(step);
+    let (step, reconstruction) = match gain {
+        Gain::LeastSquares => sums.fit(step),
+        Gain::Unbiased => (step, Reconstruction::Uniform),
+    };
     let row_scales: Vec<f32> = rows.iter().map(|row| row.0).collect();
     let codes = rows.into_iter().flat_map(|row| row.1).collect();
     let row_scales = row_scales.iter().any(|scale| *scale != 1.0).then_some(row_scales);

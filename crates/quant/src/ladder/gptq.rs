@@ -6,22 +6,26 @@ use faer::{Mat, MatRef};
 use super::covariance::Metric;
 use super::feedback::{feed_back, inner, product};
 use super::levels::LevelProducts;
-use super::rung::tensor_of;
+use super::rung::{Gain, tensor_of};
 use crate::Weights;
 use crate::uniform::MAX_CODE;
 
 /// Codes with the reconstruction Δ·(|q| − θ), θ being estimated in a first pass in which it is 0: a recursion
 /// that knows where codes will be read back passes on the errors that will really be made. In the end step and
-/// shrink are fitted under the metric.
+/// shrink are fitted under the metric. With an unbiased gain codes are read back at multiples of the step.
 pub(super) fn quantize(
     weights: &Weights<'_>,
     matrix: &Mat<f64>,
     metric: &Metric,
     step: f32,
+    gain: Gain,
 ) -> QuantizedTensor {
     let factor = metric.factor.as_ref();
     let (mut codes, shrink) =
         recurse(matrix.as_ref(), factor, f64::from(step), Reconstruction::Uniform);
+    if gain == Gain::Unbiased {
+        return tensor_of(weights, row_major(&codes), step);
+    }
     if shrink != Reconstruction::Uniform {
         codes = recurse(matrix.as_ref(), factor, f64::from(step), shrink).0;
     }

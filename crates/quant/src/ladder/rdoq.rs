@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::levels::LevelProducts;
 use super::rate_table::{RateTable, cheapest_code};
-use super::rung::{THEORETICAL_SLOPE, tensor_of};
+use super::rung::{Gain, THEORETICAL_SLOPE, tensor_of};
 use crate::Weights;
 
 /// Rounds after which codes that still change are taken as they are.
@@ -16,12 +16,13 @@ const SETTLED: f64 = 0.99999;
 const CHUNK: usize = 1 << 16;
 
 /// Minimises Σ (w/Δ − r(q))² + λ·bits(q) over codes near w/Δ, the table of code lengths and the values r of
-/// the codes, in turn, until the cost settles. λ is `strength`·(ln 2)/6.
+/// the codes, in turn, until the cost settles; with an unbiased gain r(q) = q. λ is `strength`·(ln 2)/6.
 pub(super) fn quantize(
     weights: &Weights<'_>,
     columns: usize,
     step: f32,
     strength: f64,
+    gain: Gain,
 ) -> QuantizedTensor {
     let codes_per_unit = 1.0 / step;
     let mut codes: Vec<i32> = weights
@@ -30,7 +31,11 @@ pub(super) fn quantize(
         .map(|weight| (weight * codes_per_unit).round_ties_even() as i32)
         .collect();
     let chunk = columns * (CHUNK / columns).max(1);
-    let mut levels = fit(weights.data, &codes, chunk, step);
+    let levels_of = |codes: &[i32]| match gain {
+        Gain::LeastSquares => fit(weights.data, codes, chunk, step),
+        Gain::Unbiased => (step, Reconstruction::Uniform),
+    };
+    let mut levels = levels_of(&codes);
     let mut last = f64::INFINITY;
     for _ in 0..MAX_ROUNDS {
         let table = RateTable::of(codes.iter().copied());
@@ -51,7 +56,7 @@ pub(super) fn quantize(
                 total
             })
             .collect();
-        levels = fit(weights.data, &codes, chunk, step);
+        levels = levels_of(&codes);
         // In the order of the rows: the sum must not depend on the number of threads.
         let cost: f64 = costs.iter().sum();
         if cost >= SETTLED * last {

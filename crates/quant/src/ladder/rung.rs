@@ -8,10 +8,10 @@ use faer::Mat;
 
 use super::covariance::{Covariance, Metric};
 use super::trellis::{self, Trellis};
-use super::unbiased::undo_shrinking;
+use super::unbiased::make_unbiased;
 use super::{entquant, gptq, rdoq, watersic, watersic_rate};
 use crate::uniform::check;
-use crate::{QuantError, Weights, quantize_to_centroids};
+use crate::{QuantError, Weights, quantize, quantize_to_centroids};
 
 /// A quantiser of the ladder, from the simplest to the one that loses least.
 ///
@@ -106,8 +106,8 @@ pub enum Gain {
     /// That of the least squared error, which makes weights smaller.
     #[default]
     LeastSquares,
-    /// That at which the error is uncorrelated with the weights in the metric; for models, whose layers would all
-    /// shrink together.
+    /// Multiples of the step as they are, the step scaled so that the error is uncorrelated with the weights in the
+    /// metric; for models, whose layers would all shrink together.
     Unbiased,
 }
 
@@ -117,8 +117,9 @@ pub struct LadderOptions {
     /// Share of the mean diagonal that is added to the covariance; raised where there is no Cholesky factor.
     pub ridge: f64,
     /// Weight of the rate in choosing codes, 1 being the slope of the distortion at the step,
-    /// (ln 2/6)·Δ² per bit; 0 for codes of the least error. For `rdoq`, `trellis` and `watersic-rate`; without
-    /// one, what has lost least in a small language model at equal bytes: 0.35 for `rdoq`, and 0.1 for the others.
+    /// (ln 2/6)·Δ² per bit; 0 for codes of the least error. For `rdoq`, `trellis` and `watersic-rate`; 0.05 without
+    /// one. More of it saves squared error at equal bits, and costs loss: it moves bits from tensors of few bits, which
+    /// need them most, to the others.
     pub rate_strength: Option<f64>,
     /// Scales that are fitted in the end.
     pub scale_fit: ScaleFit,
@@ -137,10 +138,13 @@ impl Default for LadderOptions {
     }
 }
 
+/// Weight of the rate that has lost least in a small language model at equal bytes.
+const DEFAULT_STRENGTH: f64 = 0.05;
+
 impl LadderOptions {
-    /// Weight of the rate for a quantiser.
-    fn strength(&self, rung: Rung) -> f64 {
-        self.rate_strength.unwrap_or(if rung == Rung::Rdoq { 0.35 } else { 0.1 })
+    /// Weight of the rate.
+    fn strength(&self) -> f64 {
+        self.rate_strength.unwrap_or(DEFAULT_STRENGTH)
     }
 }
 
@@ -178,7 +182,7 @@ pub fn quantize_matrix(
 ) -> Result<QuantizedTensor, QuantError> {
     let (rows, columns) = matrix_shape(weights)?;
     check(weights.name, weights.data, step)?;
-    let strength = options.strength(rung);
+    let strength = options.strength();
     if !(strength.is_finite() && strength >= 0.0) {
         return Err(QuantError::Setting { what: "strength of the rate", value: strength });
     }
@@ -194,7 +198,7 @@ pub fn quantize_matrix(
     let mut tensor = run(rung, weights, (rows, columns), metric, step, options)?;
     if options.gain == Gain::Unbiased {
         let matrix = matrix_of(weights, rows, columns);
-        undo_shrinking(&mut tensor, matrix.as_ref(), metric.filter(|_| rung.needs_covariance()));
+        make_unbiased(&mut tensor, matrix.as_ref(), metric.filter(|_| rung.needs_covariance()));
     }
     Ok(tensor)
 }
@@ -208,7 +212,7 @@ fn run(
     step: f32,
     options: &LadderOptions,
 ) -> Result<QuantizedTensor, QuantError> {
-    let strength = options.strength(rung);
+    let (strength, gain) = (options.strength(), options.gain);
     let damped = || -> Result<(Mat<f64>, Metric), QuantError> {
         let name = || weights.name.to_owned();
         let metric = metric.ok_or_else(|| QuantError::NoCovariance { name: name(), rung })?;
@@ -216,26 +220,31 @@ fn run(
     };
     // Shapes without a trellis take the quantiser that comes before.
     match (rung, Trellis::of(weights.shape, strength)) {
-        (Rung::Rtn, _) => quantize_to_centroids(weights.name, weights.shape, weights.data, step),
+        (Rung::Rtn, _) => match gain {
+            Gain::LeastSquares => {
+                quantize_to_centroids(weights.name, weights.shape, weights.data, step)
+            }
+            Gain::Unbiased => quantize(weights.name, weights.shape, weights.data, step),
+        },
         (Rung::Rdoq, _) | (Rung::Trellis, None) => {
-            Ok(rdoq::quantize(weights, columns, step, strength))
+            Ok(rdoq::quantize(weights, columns, step, strength, gain))
         }
-        (Rung::EntQuant, _) => Ok(entquant::quantize(weights, columns, step)),
+        (Rung::EntQuant, _) => Ok(entquant::quantize(weights, columns, step, gain)),
         (Rung::Trellis, Some(trellis)) => {
             let matrix = matrix_of(weights, rows, columns);
-            Ok(trellis::quantize(weights, &matrix, step, trellis))
+            Ok(trellis::quantize(weights, &matrix, step, trellis, gain))
         }
         (Rung::Gptq, _) => {
             let (matrix, metric) = damped()?;
-            Ok(gptq::quantize(weights, &matrix, &metric, step))
+            Ok(gptq::quantize(weights, &matrix, &metric, step, gain))
         }
         (Rung::Watersic, _) | (Rung::WatersicRate, None) => {
             let (matrix, metric) = damped()?;
-            watersic::quantize(weights, &matrix, &metric, step, options.scale_fit)
+            watersic::quantize(weights, &matrix, &metric, step, options)
         }
         (Rung::WatersicRate, Some(trellis)) => {
             let (matrix, metric) = damped()?;
-            watersic_rate::quantize(weights, &matrix, &metric, step, trellis, options.scale_fit)
+            watersic_rate::quantize(weights, &matrix, &metric, step, trellis, options)
         }
     }
 }

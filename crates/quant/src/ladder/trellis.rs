@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::gptq::row_major;
 use super::index_rates::{IndexRates, Lengths};
 use super::levels::LevelProducts;
-use super::rung::{THEORETICAL_SLOPE, tensor_of};
+use super::rung::{Gain, THEORETICAL_SLOPE, tensor_of};
 use crate::Weights;
 
 /// Passes over the matrix; each knows what the codes of the one before cost.
@@ -141,12 +141,13 @@ pub(super) fn indices(codes: &[f64], rows_per_run: usize) -> impl Iterator<Item 
 }
 
 /// Rate-aware codes on the trellis without error feedback, column by column, read back at the multiple of the step
-/// that loses least.
+/// that loses least, or with an unbiased gain at the step itself.
 pub(super) fn quantize(
     weights: &Weights<'_>,
     matrix: &Mat<f64>,
     step: f32,
     trellis: Trellis,
+    gain: Gain,
 ) -> QuantizedTensor {
     let (rows, columns) = matrix.shape();
     let steps = vec![f64::from(step); columns];
@@ -172,6 +173,9 @@ pub(super) fn quantize(
         }
     }
     let codes = row_major(&codes);
+    if gain == Gain::Unbiased {
+        return tensor_of(weights, codes, 0.5 * step);
+    }
     let mut products = LevelProducts::default();
     weights.data.iter().zip(&codes).for_each(|(w, code)| products.add(1.0, f64::from(*w), *code));
     tensor_of(weights, codes, products.fit_step(0.5 * step))

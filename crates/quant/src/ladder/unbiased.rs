@@ -1,4 +1,4 @@
-//! Undoes the shrinking of least squares.
+//! The gain at which errors are uncorrelated with the weights.
 
 use backslash_codec::QuantizedTensor;
 use faer::{Mat, MatRef};
@@ -14,7 +14,7 @@ const MOST: f64 = 1.5;
 /// Codes that are read back where the squared error is least make weights smaller by their distortion over their power. In
 /// one layer that is right; but the layers of a network then all scale their outputs down together, which costs more than
 /// the error that is saved.
-pub(super) fn undo_shrinking(
+pub(super) fn make_unbiased(
     tensor: &mut QuantizedTensor,
     weights: MatRef<'_, f64>,
     metric: Option<&Covariance>,
@@ -32,8 +32,8 @@ pub(super) fn undo_shrinking(
         None => weights,
     };
     let factor = inner(seen, weights) / inner(seen, decoded.as_ref());
-    if factor.is_finite() && factor > 1.0 {
-        tensor.step *= factor.min(MOST) as f32;
+    if factor.is_finite() {
+        tensor.step *= factor.clamp(1.0 / MOST, MOST) as f32;
     }
 }
 

@@ -6,7 +6,7 @@ use faer::{Mat, MatRef};
 use super::covariance::Metric;
 use super::feedback::feed_back;
 use super::gptq::row_major;
-use super::rung::{ScaleFit, tensor_of};
+use super::rung::{Gain, LadderOptions, ScaleFit, tensor_of};
 use super::scale::round_scale;
 use super::scale_fit::{Fit, fit_scales};
 use crate::uniform::MAX_CODE;
@@ -47,17 +47,22 @@ pub(super) struct Columns {
 }
 
 /// Runs the recursion: `choose(column, targets, codes)` sets the codes of a column for targets in units of its step, and
-/// the column is read back at the step γ_i·α_i of least squared error, on the grid of scales.
+/// the column is read back at the step γ_i·α_i of least squared error, on the grid of scales; with an unbiased gain at
+/// α_i itself.
 pub(super) fn recurse(
     weights: MatRef<'_, f64>,
     factor: MatRef<'_, f64>,
     dead: &[bool],
     steps: &[f64],
     step: f32,
+    gain: Gain,
     mut choose: impl FnMut(usize, &[f64], &mut [f64]),
 ) -> Columns {
     let mut codes = Mat::zeros(weights.nrows(), weights.ncols());
-    let mut read_back = vec![f64::from(step); steps.len()];
+    let mut read_back = match gain {
+        Gain::LeastSquares => vec![f64::from(step); steps.len()],
+        Gain::Unbiased => steps.to_vec(),
+    };
     let limit = f64::from(MAX_CODE) - 2.0;
     let mut scaled = Vec::with_capacity(weights.nrows());
     feed_back(weights, factor, |column, targets, quantized| {
@@ -73,7 +78,7 @@ pub(super) fn recurse(
                 square += *code * *code;
             }
         }
-        if square > 0.0 {
+        if square > 0.0 && gain == Gain::LeastSquares {
             let gain = (product / square / steps[column]).clamp(Fit::LEAST_GAIN, Fit::MOST_GAIN);
             read_back[column] = on_grid(gain * steps[column], step);
         }
@@ -93,27 +98,31 @@ pub(super) fn quantize(
     matrix: &Mat<f64>,
     metric: &Metric,
     step: f32,
-    scale_fit: ScaleFit,
+    options: &LadderOptions,
 ) -> Result<QuantizedTensor, QuantError> {
     let steps = column_steps(weights, metric, step)?;
     let round = |_: usize, targets: &[f64], codes: &mut [f64]| {
         codes.iter_mut().zip(targets).for_each(|(code, target)| *code = target.round_ties_even());
     };
     let factor = metric.factor.as_ref();
-    let columns = recurse(matrix.as_ref(), factor, &metric.dead, &steps, step, round);
-    Ok(finish(weights, matrix, metric, columns, step, scale_fit))
+    let columns = recurse(matrix.as_ref(), factor, &metric.dead, &steps, step, options.gain, round);
+    Ok(finish(weights, matrix, metric, columns, step, options))
 }
 
-/// Fits the scales and makes the tensor.
+/// Fits the scales, unless codes are to be read back where they are, and makes the tensor.
 pub(super) fn finish(
     weights: &Weights<'_>,
     matrix: &Mat<f64>,
     metric: &Metric,
     columns: Columns,
     step: f32,
-    scale_fit: ScaleFit,
+    options: &LadderOptions,
 ) -> QuantizedTensor {
     let codes = row_major(&columns.codes);
+    let scale_fit = match options.gain {
+        Gain::LeastSquares => options.scale_fit,
+        Gain::Unbiased => ScaleFit::Recursion,
+    };
     let fit = fit_scales(matrix, columns, metric, step, scale_fit);
     let single = |scales: Vec<f64>| scales.into_iter().map(|scale| scale as f32).collect();
     QuantizedTensor {

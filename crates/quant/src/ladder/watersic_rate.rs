@@ -5,7 +5,7 @@ use faer::Mat;
 
 use super::covariance::Metric;
 use super::index_rates::IndexRates;
-use super::rung::ScaleFit;
+use super::rung::LadderOptions;
 use super::trellis::{Trellis, choose};
 use super::watersic::{column_steps, finish, recurse};
 use crate::{QuantError, Weights};
@@ -25,7 +25,7 @@ pub(super) fn quantize(
     metric: &Metric,
     step: f32,
     trellis: Trellis,
-    scale_fit: ScaleFit,
+    options: &LadderOptions,
 ) -> Result<QuantizedTensor, QuantError> {
     let steps = column_steps(weights, metric, step)?;
     let fine: Vec<f64> = steps.iter().map(|step| 0.5 * step).collect();
@@ -33,12 +33,19 @@ pub(super) fn quantize(
     let mut rates = IndexRates::expected(matrix, &steps);
     let mut pass = 1;
     loop {
-        let columns =
-            recurse(matrix.as_ref(), factor, dead, &fine, step, |column, targets, codes| {
+        let columns = recurse(
+            matrix.as_ref(),
+            factor,
+            dead,
+            &fine,
+            step,
+            options.gain,
+            |column, targets, codes| {
                 choose(targets, trellis, |row| rates.lengths(row, column), codes);
-            });
+            },
+        );
         if pass == PASSES {
-            return Ok(finish(weights, matrix, metric, columns, step, scale_fit));
+            return Ok(finish(weights, matrix, metric, columns, step, options));
         }
         rates = rates.measured(&columns.codes, trellis.rows_per_run);
         pass += 1;

@@ -1,0 +1,82 @@
+//! The part of a document that a command has made.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use backslash_codec::{Overwrite, write_bytes};
+
+use crate::failure::Usage;
+
+/// The text of a section: the tables, and how they were made.
+pub fn section(tables: &str, fingerprints: &[(String, String)]) -> String {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).map(|word| without_folders(&word)).collect();
+    let inputs: Vec<String> =
+        fingerprints.iter().map(|(name, hash)| format!("`{name}` {hash}")).collect();
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    format!(
+        "{tables}\nMade by `backslash {}` on {}; inputs and their hashes (for models with the tokens of calibration and of validation): {}.\n",
+        arguments.join(" "),
+        date,
+        inputs.join(", ")
+    )
+}
+
+/// A path without its folders: where something lies on one machine says nothing elsewhere.
+fn without_folders(word: &str) -> String {
+    let path = Path::new(word);
+    match path.file_name() {
+        Some(name) if path.is_absolute() => name.to_string_lossy().into_owned(),
+        _ => word.to_owned(),
+    }
+}
+
+/// Replaces what stands between the marks of a section, or adds it at the end.
+pub fn replace_section(path: &Path, name: &str, text: &str) -> Result<()> {
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if !plain {
+        bail!(Usage(format!("--section {name}: letters, digits and hyphens name a section")));
+    }
+    let old = match std::fs::read_to_string(path) {
+        Ok(old) => old,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    let new = with_section(&old, name, text)
+        .with_context(|| format!("{}: section `{name}` has no end mark", path.display()))?;
+    write_bytes(path, new.as_bytes(), Overwrite::Replace)?;
+    Ok(())
+}
+
+fn with_section(document: &str, name: &str, text: &str) -> Option<String> {
+    let (begin, end) = (format!("<!-- ladder:{name} -->"), format!("<!-- /ladder:{name} -->"));
+    let part = format!("{begin}\n{}\n{end}", text.trim_end());
+    let Some(start) = document.find(&begin) else {
+        let gap = if document.is_empty() { "" } else { "\n" };
+        return Some(format!("{document}{gap}{part}\n"));
+    };
+    let length = document[start..].find(&end)? + end.len();
+    Some(format!("{}{part}{}", &document[..start], &document[start + length..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_replaced_and_the_rest_stays() {
+        let first = with_section("# Results\n", "a", "one\n").unwrap();
+        assert_eq!(first, "# Results\n\n<!-- ladder:a -->\none\n<!-- /ladder:a -->\n");
+        let both = with_section(&first, "b", "two").unwrap();
+        let again = with_section(&both, "a", "three").unwrap();
+        assert_eq!(again, both.replace("one", "three"));
+        assert_eq!(with_section("<!-- ladder:a -->\n", "a", "x"), None);
+    }
+
+    #[test]
+    fn folders_of_a_machine_are_left_out() {
+        assert_eq!(without_folders("/data/text.bin"), "text.bin");
+        assert_eq!(without_folders("runs/a"), "runs/a");
+        assert_eq!(without_folders("--bits"), "--bits");
+    }
+}

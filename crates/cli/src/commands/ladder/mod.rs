@@ -1,0 +1,166 @@
+//! `backslash ladder`.
+
+mod document;
+mod tables;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use backslash_compress::{Allocation, CalibrationText};
+use backslash_data::Source;
+use backslash_eval::ladder::{Journal, Method, Subject, measure_errors};
+use backslash_eval::{ModelFile, views};
+use backslash_quant::{Rung, is_coded};
+use serde_json::json;
+
+use super::compress::open_tensors;
+use crate::arguments::Ladder;
+use crate::console::{Progress, say};
+use crate::failure::Usage;
+use crate::{output, session};
+
+pub fn run(arguments: Ladder) -> Result<()> {
+    let rungs = match arguments.rungs.is_empty() {
+        true => Rung::ALL.to_vec(),
+        false => arguments.rungs.clone(),
+    };
+    let text = if arguments.text.is_empty() {
+        by_error(&arguments, &rungs)?
+    } else {
+        by_loss(&arguments, &rungs)?
+    };
+    if let (Some(path), Some(section)) = (&arguments.markdown, &arguments.section) {
+        document::replace_section(path, section, &text.markdown)?;
+    }
+    if arguments.json {
+        return output::print_json(&text.json);
+    }
+    output::print(&text.plain)
+}
+
+/// A result in each form that it is asked for.
+struct Output {
+    plain: String,
+    markdown: String,
+    json: serde_json::Value,
+}
+
+/// Every method and size, for models that can be run.
+fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
+    let results = arguments.results.as_deref().expect("required with --text");
+    let mut journal = Journal::open(results)?;
+    let wanted = wanted(arguments, rungs);
+    let total = (wanted.len() * arguments.inputs.len()) as u64;
+    let mut progress: Option<Progress> = None;
+    let (mut done, mut fingerprints) = (0, Vec::new());
+    for input in &arguments.inputs {
+        let model = ModelFile::open(input).with_context(|| {
+            "--text needs models that can be run: runs' folders, or ones with config.json and tokenizer"
+        })?;
+        let tokens = |paths| -> Result<Vec<u16>> {
+            Ok(Source::open(paths, paths)?.tokens(&model.tokenizer)?.train)
+        };
+        let text = tokens(&arguments.text)?;
+        let text = CalibrationText::new(&model.config, &text, arguments.calibration_tokens)?;
+        let mut validation = tokens(&arguments.data)?;
+        session::limit(&mut validation, arguments.tokens);
+        let mut subject = Subject::new(input, &model, text, &validation)?;
+        if fingerprints.iter().any(|(name, _)| name == subject.name()) {
+            bail!(Usage(format!("two models are named `{}`", subject.name())));
+        }
+        fingerprints.push((subject.name().to_owned(), subject.fingerprint().to_owned()));
+        for (method, target) in &wanted {
+            done += 1;
+            let (name, fingerprint) = (subject.name(), subject.fingerprint());
+            if journal.find(name, fingerprint, *method, *target)?.is_some() {
+                continue;
+            }
+            let progress = progress.get_or_insert_with(|| Progress::new("file", done - 1, total));
+            if method.needs_calibration() {
+                subject.calibrate(|_, _| ())?;
+            }
+            let point = subject.measure(*method, *target)?;
+            let line = format!(
+                "{} {}: {:.3} bits per weight, {:+.4} nats",
+                point.run,
+                point.method,
+                point.bits_per_weight(),
+                point.increase()
+            );
+            progress.at(done, &line);
+            journal.push(point)?;
+        }
+    }
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    let tables = tables::by_loss(&journal, &fingerprints, rungs, &arguments.bits);
+    Ok(Output {
+        markdown: document::section(&tables.markdown, &fingerprints),
+        plain: tables.plain,
+        json: json!(journal.points()),
+    })
+}
+
+fn wanted(arguments: &Ladder, rungs: &[Rung]) -> Vec<(Method, Option<f64>)> {
+    let targets = |method: Method| -> Vec<Option<f64>> {
+        match method.has_target() {
+            true => arguments.bits.iter().map(|bits| Some(*bits)).collect(),
+            false => vec![None],
+        }
+    };
+    let methods = Method::all(rungs).into_iter();
+    methods.flat_map(|method| targets(method).into_iter().map(move |t| (method, t))).collect()
+}
+
+/// The quantisers that need no text, for tensors.
+fn by_error(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
+    let mut rows = Vec::new();
+    let mut fingerprints = Vec::new();
+    for input in &arguments.inputs {
+        let tensors = open_tensors(input)?;
+        let name = input.file_stem().unwrap_or(input.as_os_str()).to_string_lossy().into_owned();
+        let weights = views(&tensors.weights);
+        if !weights.iter().any(|tensor| is_coded(tensor.shape)) {
+            bail!("{}: no tensor of it is large enough to be coded", input.display());
+        }
+        fingerprints.push((name.clone(), hash(input)?));
+        let free: Vec<Rung> = rungs.iter().copied().filter(|r| !r.needs_covariance()).collect();
+        let total = (2 * free.len() * arguments.bits.len()) as u64;
+        let mut progress = Progress::new(&name, 0, total);
+        let mut done = 0;
+        for allocation in [Allocation::Relative, Allocation::Equal] {
+            for rung in &free {
+                for bits in &arguments.bits {
+                    let parameters = tensors.weights.parameters() as u64;
+                    let budget = (bits * parameters as f64 / 8.0) as u64;
+                    let method = Method::Ours(*rung, allocation).name();
+                    done += 1;
+                    match measure_errors(&weights, *rung, allocation, budget) {
+                        Ok(point) => rows.push(tables::ErrorRow {
+                            input: name.clone(),
+                            method: method.clone(),
+                            parameters,
+                            point,
+                        }),
+                        Err(error) => say(&format!("{name}, {method}, {bits} bits: {error}")),
+                    }
+                    progress.at(done, &method);
+                }
+            }
+        }
+        progress.finish();
+    }
+    let tables = tables::by_error(&rows);
+    Ok(Output {
+        markdown: document::section(&tables.markdown, &fingerprints),
+        plain: tables.plain,
+        json: tables::errors_json(&rows),
+    })
+}
+
+/// The beginning of a file's hash, in hexadecimal.
+fn hash(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    Ok(blake3::hash(&bytes).to_hex()[..12].to_owned())
+}

@@ -1,0 +1,214 @@
+//! What the points of a ladder say, as text.
+
+use backslash_compress::Allocation;
+use backslash_eval::ladder::{Comparison, ErrorPoint, Journal, Method, Point, Summary};
+use backslash_eval::table::grouped;
+use backslash_quant::Rung;
+use serde_json::{Value, json};
+
+/// Tables for a terminal and for a document.
+pub struct Tables {
+    pub plain: String,
+    pub markdown: String,
+}
+
+/// A table with as many columns as there are sizes, in Markdown with its columns lined up.
+struct Grid(Vec<Vec<String>>);
+
+impl Grid {
+    fn new(first: &str, others: impl IntoIterator<Item = String>) -> Self {
+        Self(vec![std::iter::once(first.to_owned()).chain(others).collect()])
+    }
+
+    fn push(&mut self, first: String, others: impl IntoIterator<Item = String>) {
+        self.0.push(std::iter::once(first).chain(others).collect());
+    }
+
+    fn text(&self) -> String {
+        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.0.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for (index, row) in self.0.iter().enumerate() {
+            for (column, width) in widths.iter().enumerate() {
+                let cell = row.get(column).map_or("", String::as_str);
+                let space = " ".repeat(width - cell.chars().count());
+                match column {
+                    0 => text.push_str(&format!("| {cell}{space} |")),
+                    _ => text.push_str(&format!(" {space}{cell} |")),
+                }
+            }
+            text.push('\n');
+            if index == 0 {
+                for (column, width) in widths.iter().enumerate() {
+                    let rule = "-".repeat(*width);
+                    text.push_str(&match column {
+                        0 => format!("| {rule} |"),
+                        _ => format!(" {}: |", &rule[..width.saturating_sub(1)]),
+                    });
+                }
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+/// The tables of models that were run.
+pub fn by_loss(
+    journal: &Journal,
+    fingerprints: &[(String, String)],
+    rungs: &[Rung],
+    bits: &[f64],
+) -> Tables {
+    let own = |point: &&Point| fingerprints.iter().any(|(name, _)| *name == point.run);
+    let points: Vec<Point> = journal.points().iter().filter(own).cloned().collect();
+    let summary = Summary::new(&points);
+    let float: Vec<f64> = fingerprints
+        .iter()
+        .filter_map(|(name, _)| points.iter().find(|point| point.run == *name))
+        .map(|point| point.float_nats)
+        .collect();
+    let mut text = format!(
+        "Loss above the float model's ({}) in nats per token, mean over {} models ± standard deviation, at bits per weight of the whole file (weights alone: no tokenizer, as in the exporters of others; every file decoded again):\n\n",
+        float.iter().map(|nats| format!("{nats:.4}")).collect::<Vec<_>>().join(", "),
+        fingerprints.len(),
+    );
+    text += &losses(&summary, rungs, bits).text();
+    text += "\nDifferences between methods at the same bits per weight, in the same model; \"no difference\" where the mean is within two of its standard errors:\n\n";
+    text += &differences(&summary, rungs, bits).text();
+    text += &no_worse(&summary, rungs);
+    Tables { plain: text.clone(), markdown: text }
+}
+
+fn heading(bits: &[f64]) -> Vec<String> {
+    bits.iter().map(|bits| format!("{bits} bits")).collect()
+}
+
+fn losses(summary: &Summary<'_>, rungs: &[Rung], bits: &[f64]) -> Grid {
+    let mut grid = Grid::new("method", heading(bits));
+    for method in Method::all(rungs) {
+        if method.has_target() {
+            let cells = bits.iter().map(|bits| cell(summary, method, Some(*bits)));
+            grid.push(method.name(), cells);
+        } else if !matches!(method, Method::NoWorseThanInt8(_)) {
+            let points = summary.points(method, None);
+            let mean = Comparison::of(
+                &points.iter().map(|point| point.bits_per_weight()).collect::<Vec<_>>(),
+            );
+            let size = mean.map_or_else(String::new, |mean| format!(" ({:.3} bits)", mean.mean));
+            grid.push(format!("{}{size}", method.name()), [cell(summary, method, None)]);
+        }
+    }
+    grid
+}
+
+/// Loss above float; with the size where it is more than 1 % off.
+fn cell(summary: &Summary<'_>, method: Method, target: Option<f64>) -> String {
+    let Some(increase) = summary.increase(method, target) else { return "–".to_owned() };
+    let points = summary.points(method, target);
+    let sizes: Vec<f64> = points.iter().map(|point| point.bits_per_weight()).collect();
+    let mean = sizes.iter().sum::<f64>() / sizes.len() as f64;
+    let off = target.is_some_and(|target| (mean / target - 1.0).abs() > 0.01);
+    let size = if off { format!(" at {mean:.3}") } else { String::new() };
+    format!("+{:.4} ± {:.4}{size}", increase.mean, increase.deviation)
+}
+
+fn differences(summary: &Summary<'_>, rungs: &[Rung], bits: &[f64]) -> Grid {
+    let ours = |rung: Rung| Method::Ours(rung, Allocation::Rows);
+    let mut grid = Grid::new("method − other", heading(bits));
+    let mut push = |one: Method, other: Method| {
+        let cells = bits.iter().map(|bits| match summary.difference(one, other, Some(*bits)) {
+            None => "–".to_owned(),
+            Some(difference) if difference.is_certain() => format!("{:+.4}", difference.mean),
+            Some(difference) => format!("no difference ({:+.4})", difference.mean),
+        });
+        grid.push(format!("{} − {}", one.name(), other.name()), cells);
+    };
+    for pair in rungs.windows(2) {
+        push(ours(pair[1]), ours(pair[0]));
+    }
+    if let (Some(first), Some(last)) = (rungs.first(), rungs.last()) {
+        for rung in [first, last] {
+            push(ours(*rung), Method::Ours(*rung, Allocation::Relative));
+        }
+        push(ours(*last), Method::SdClip);
+        push(ours(*last), Method::PaperScaled);
+        for rung in &rungs[1..] {
+            let ratios = bits.iter().map(|bits| {
+                let ratio = |one: &Point, other: &Point| one.increase() / other.increase();
+                let target = Some(*bits);
+                match summary.paired((ours(*rung), target), (ours(*first), target), ratio) {
+                    None => "–".to_owned(),
+                    Some(ratio) => format!("× {:.2}", ratio.mean),
+                }
+            });
+            grid.push(format!("{rung} ÷ {first}"), ratios);
+        }
+    }
+    grid
+}
+
+fn no_worse(summary: &Summary<'_>, rungs: &[Rung]) -> String {
+    let Some(last) = rungs.last() else { return String::new() };
+    let (ours, other) = ((Method::NoWorseThanInt8(*last), None), (Method::Int8AllMatrices, None));
+    let share = summary.paired(ours, other, |one, other| one.bytes as f64 / other.bytes as f64);
+    let loss = summary.paired(ours, other, |one, other| one.nats - other.nats);
+    let (Some(share), Some(loss)) = (share, loss) else { return String::new() };
+    format!(
+        "\nThe smallest file of {last} that loses no more than golf int8 + zlib-9 takes {:.1} % ± {:.1} of its bytes and loses {:+.5} nats more.\n",
+        100.0 * share.mean,
+        100.0 * share.deviation,
+        loss.mean
+    )
+}
+
+/// A file of tensors that cannot be run.
+pub struct ErrorRow {
+    pub input: String,
+    pub method: String,
+    pub parameters: u64,
+    pub point: ErrorPoint,
+}
+
+impl ErrorRow {
+    fn bits_per_weight(&self) -> f64 {
+        8.0 * self.point.bytes as f64 / self.parameters as f64
+    }
+}
+
+/// The table of tensors that cannot be run.
+pub fn by_error(rows: &[ErrorRow]) -> Tables {
+    let mut text = "Whole files, decoded again: Σw² over Σ(w − ŵ)² of the tensors that are coded, in decibels.\n\n".to_owned();
+    let titles = ["method", "bytes", "bits per weight", "decibels"].map(str::to_owned);
+    let mut grid = Grid::new("file", titles);
+    for row in rows {
+        let figures = [
+            row.method.clone(),
+            grouped(row.point.bytes),
+            format!("{:.3}", row.bits_per_weight()),
+            format!("{:.2}", row.point.decibels()),
+        ];
+        grid.push(row.input.clone(), figures);
+    }
+    text += &grid.text();
+    Tables { plain: text.clone(), markdown: text }
+}
+
+/// The same as data.
+pub fn errors_json(rows: &[ErrorRow]) -> Value {
+    let row = |row: &ErrorRow| {
+        json!({
+            "file": row.input,
+            "method": row.method,
+            "bytes": row.point.bytes,
+            "bits_per_weight": row.bits_per_weight(),
+            "squared_error": row.point.squared_error,
+            "decibels": row.point.decibels(),
+        })
+    };
+    json!(rows.iter().map(row).collect::<Vec<_>>())
+}

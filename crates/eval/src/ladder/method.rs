@@ -1,0 +1,64 @@
+//! The ways of making a file that are compared.
+
+use backslash_compress::Allocation;
+use backslash_quant::Rung;
+
+/// A way of making a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A quantiser of ours.
+    Ours(Rung, Allocation),
+    /// The smallest file of a quantiser of ours that loses no more than [`Method::Int8AllMatrices`].
+    NoWorseThanInt8(Rung),
+    /// The baseline of Parameter Golf: int8 rows for large matrices, zlib-9.
+    Int8,
+    /// The same with every matrix in int8.
+    Int8AllMatrices,
+    /// SDClip with brotli-11, its clips multiplied by the factor that the size asks for.
+    SdClip,
+    /// The recipe of the BackSlash paper at its own step, 2⁻⁸.
+    Paper,
+    /// The same at the step that the size asks for.
+    PaperScaled,
+}
+
+impl Method {
+    /// All methods for these quantisers: each by sensitivities, and the first and the last by equal relative steps too.
+    pub fn all(rungs: &[Rung]) -> Vec<Self> {
+        let mut methods: Vec<Self> =
+            rungs.iter().map(|rung| Self::Ours(*rung, Allocation::Rows)).collect();
+        let (first, last) = (rungs.first(), rungs.last().filter(|_| rungs.len() > 1));
+        let relative = [first, last].into_iter().flatten();
+        methods.extend(relative.map(|rung| Self::Ours(*rung, Allocation::Relative)));
+        methods.extend([Self::SdClip, Self::PaperScaled, Self::Paper, Self::Int8]);
+        methods.push(Self::Int8AllMatrices);
+        methods.extend(rungs.last().map(|rung| Self::NoWorseThanInt8(*rung)));
+        methods
+    }
+
+    /// Name in tables and in the journal.
+    pub fn name(self) -> String {
+        match self {
+            Self::Ours(rung, Allocation::Rows) => rung.to_string(),
+            Self::Ours(rung, Allocation::Tensors) => format!("{rung}, steps per tensor only"),
+            Self::Ours(rung, Allocation::Relative) => format!("{rung}, equal relative steps"),
+            Self::Ours(rung, Allocation::Equal) => format!("{rung}, equal steps"),
+            Self::NoWorseThanInt8(rung) => format!("{rung}, no worse than int8"),
+            Self::Int8 => "golf int8 + zlib-9, large matrices".to_owned(),
+            Self::Int8AllMatrices => "golf int8 + zlib-9".to_owned(),
+            Self::SdClip => "SDClip + brotli-11".to_owned(),
+            Self::Paper => "BackSlash 2^-8 + EG0".to_owned(),
+            Self::PaperScaled => "BackSlash + EG0, other step".to_owned(),
+        }
+    }
+
+    /// Whether its size can be chosen.
+    pub fn has_target(self) -> bool {
+        matches!(self, Self::Ours(..) | Self::SdClip | Self::PaperScaled)
+    }
+
+    /// Whether it runs the model on text first.
+    pub fn needs_calibration(self) -> bool {
+        matches!(self, Self::Ours(..) | Self::NoWorseThanInt8(_))
+    }
+}

@@ -1,0 +1,124 @@
+//! Points over several models.
+
+use super::{Method, Point};
+
+/// Mean of some figures over models, and its uncertainty.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation over models, 0 for a single one.
+    pub deviation: f64,
+    /// Number of models.
+    pub count: usize,
+}
+
+impl Comparison {
+    /// Of these figures, one per model; none without any.
+    pub fn of(figures: &[f64]) -> Option<Self> {
+        let count = figures.len();
+        if count == 0 {
+            return None;
+        }
+        let mean = figures.iter().sum::<f64>() / count as f64;
+        let squares: f64 = figures.iter().map(|figure| (figure - mean).powi(2)).sum();
+        let deviation = if count > 1 { (squares / (count - 1) as f64).sqrt() } else { 0.0 };
+        Some(Self { mean, deviation, count })
+    }
+
+    /// Whether the mean is more than two of its standard errors from zero. Of a single model nothing is certain.
+    pub fn is_certain(&self) -> bool {
+        self.count > 1 && self.mean.abs() > 2.0 * self.deviation / (self.count as f64).sqrt()
+    }
+}
+
+/// What points say about methods.
+pub struct Summary<'a>(&'a [Point]);
+
+impl<'a> Summary<'a> {
+    /// Of all points of a journal.
+    pub fn new(points: &'a [Point]) -> Self {
+        Self(points)
+    }
+
+    /// The points of a method at a target, one per model, in the order of the journal.
+    pub fn points(&self, method: Method, target: Option<f64>) -> Vec<&'a Point> {
+        let name = method.name();
+        let found = self.0.iter();
+        found.filter(|point| point.method == name && point.target == target).collect()
+    }
+
+    /// Loss above the float model's, over models.
+    pub fn increase(&self, method: Method, target: Option<f64>) -> Option<Comparison> {
+        let points = self.points(method, target);
+        Comparison::of(&points.iter().map(|point| point.increase()).collect::<Vec<_>>())
+    }
+
+    /// Figures of two methods in the same model, paired: `figure(of one, of other)` for all models that have both.
+    pub fn paired(
+        &self,
+        one: (Method, Option<f64>),
+        other: (Method, Option<f64>),
+        figure: impl Fn(&Point, &Point) -> f64,
+    ) -> Option<Comparison> {
+        let others = self.points(other.0, other.1);
+        let pairs = self.points(one.0, one.1).into_iter().filter_map(|point| {
+            let other = others.iter().find(|other| other.run == point.run)?;
+            Some(figure(point, other))
+        });
+        Comparison::of(&pairs.collect::<Vec<_>>())
+    }
+
+    /// How much more one method loses than another at a target, in nats per token.
+    pub fn difference(
+        &self,
+        one: Method,
+        other: Method,
+        target: Option<f64>,
+    ) -> Option<Comparison> {
+        self.paired((one, target), (other, target), |one, other| one.nats - other.nats)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(run: &str, method: Method, target: f64, nats: f64) -> Point {
+        Point {
+            run: run.to_owned(),
+            fingerprint: String::new(),
+            method: method.name(),
+            target: Some(target),
+            bytes: 1,
+            parameters: 8,
+            nats,
+            float_nats: 3.0,
+            bits_per_byte: 1.0,
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn models_are_paired() {
+        let (one, other) = (Method::SdClip, Method::PaperScaled);
+        // Models differ by far more than methods.
+        let points = [
+            point("a", one, 2.0, 3.10),
+            point("b", one, 2.0, 3.50),
+            point("c", one, 2.0, 3.90),
+            point("b", other, 2.0, 3.53),
+            point("a", other, 2.0, 3.12),
+            point("a", other, 3.0, 9.0),
+        ];
+        let summary = Summary::new(&points);
+        let difference = summary.difference(one, other, Some(2.0)).unwrap();
+        assert!((difference.mean + 0.025).abs() < 1e-9 && difference.count == 2);
+        assert!(difference.is_certain());
+        let increase = summary.increase(one, Some(2.0)).unwrap();
+        assert!((increase.mean - 0.5).abs() < 1e-9 && (increase.deviation - 0.4).abs() < 1e-9);
+        assert_eq!(summary.increase(one, Some(4.0)), None);
+        let single = Comparison::of(&[1.0]).unwrap();
+        assert!(!single.is_certain());
+    }
+}
