@@ -157,6 +157,11 @@ def mix_parameters(c, rows, columns):
     return p
 
 
+# Codes on a trellis: the next state by the parity of the index; odd states have the second quantiser
+NEXT = ((0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5))
+def on_trellis(index, state): return 2 * index - (state & 1) * ((index > 0) - (index < 0))
+
+
 def by_level(value, level):
     value = value * (65536, 77936, 92682, 110218)[level & 3] >> 16
     return max(1, value << (level >> 2) if level >= 0 else value >> -(level >> 2))
@@ -171,13 +176,13 @@ class Columns:
         self.sum, self.signed, self.sign, self.above = [0] * n, [0] * n, [16] * n, [0] * n
 
 
-def mix_codes(data, count, columns, first_row, p):
+def mix_codes(data, count, columns, first_row, p, trellis=False):
     mixer, mean, low, squares = Mixer(data, 1023, 7, 4), p["mean"], p["low"], p["squares"]
     start = clamp(65536 * (mean >> low) // ((mean >> low) + 16), 64, 65000)
     coder, mean_log, codes = mixer.coder, log2(mean), []
     statistic = lambda m: min(m, 65535) ** 2 if squares else m
     bin = lambda v, shift, n: clamp((v >> shift) + n // 2, 0, n - 1)
-    classes = [Columns(columns, p) for _ in range(2)]
+    classes, states = [Columns(columns, p) for _ in range(2)], [0] * columns
     for at in range(0, count, columns):
         row, width = first_row + at // columns, min(columns, count - at)
         level = p["rl"][row] if len(p["rl"]) else 0
@@ -197,7 +202,8 @@ def mix_codes(data, count, columns, first_row, p):
                     2896 + j * 16 // columns * 64 + bin(both, 3, 64)]
             mix = lambda kind, name, k, begin: mixer.mix((quiet, kind), [(quiet, name, i) for i in k], begin, 1)
             m = 0
-            while m < 24 and mix(min(m, 8), m, keys, start): m += 1
+            second = states[j] & 1
+            while m < 24 and mix((second, min(m, 8)), (second, m), keys, start): m += 1
             flags = m
             if m == 24:
                 n, v = 0, 1
@@ -221,6 +227,7 @@ def mix_codes(data, count, columns, first_row, p):
             total, signed = total + statistic(abs(m)) * 16, signed + m
             col.sum[j], col.signed[j] = col.sum[j] + statistic(abs(m)), col.signed[j] + m
             col.above[j] = codes[-1]
+            if trellis: states[j], codes[-1] = NEXT[states[j]][codes[-1] & 1], on_trellis(codes[-1], states[j])
         col.rows += 1
         for j in range(width):
             total = min(col.begin[j] + col.sum[j] * 16, 2**32 - 1)
@@ -278,6 +285,30 @@ def rans_codes(data, count, columns, first_row, p):
         out[here] = codes
     assert at == n and (state == 65536).all() and len(escapes.data) == -(-escapes.at // 8), "stream end"
     return out
+
+
+def trellis_tables(c, rows, columns): return [rans_classes(c, 1, 1) for _ in range(2)]
+
+
+def trellis_rans_codes(data, count, columns, first_row, p):
+    c = Cursor(data)
+    first, length = c.varint(), c.varint()
+    parts = [(c.take(length), first), (data[c.at:], count - first)]
+    indices = [iter(rans_codes(part, n, max(n, 1), 0, table).tolist()) for (part, n), table in zip(parts, p)]
+    states, codes = [0] * columns, []
+    for at in range(count):
+        j = at % columns
+        index = next(indices[states[j] & 1])
+        codes.append(on_trellis(index, states[j]))
+        states[j] = NEXT[states[j]][index & 1]
+    return codes
+
+
+def trellis_mix_codes(data, count, columns, first_row, p): return mix_codes(data, count, columns, first_row, p, True)
+
+
+CODERS = ((rans_classes, rans_codes), (mix_parameters, mix_codes),
+          (trellis_tables, trellis_rans_codes), (mix_parameters, trellis_mix_codes))
 
 
 def raw(coder, data, length, width):
@@ -346,7 +377,8 @@ def decode(data):
         width = max(1, min(count, columns if rows > 1 and columns <= 65536 else 1024))
         per_block = max(1, 2**20 // width) * width
         c = Cursor(section())
-        parameters = (mix_parameters, rans_classes)[coder == 0](c, -(-count // width), width)
+        read_tables, read_codes = CODERS[coder]
+        parameters = read_tables(c, -(-count // width), width)
         factors = [None, None]
         for axis in (0, 1):
             if flags >> axis & 1: factors[axis] = scales(c, matrix[axis])
@@ -354,7 +386,7 @@ def decode(data):
         codes = np.zeros(count, np.int64)
         for start in range(0, count, per_block):
             n = min(per_block, count - start)
-            codes[start:start + n] = (mix_codes, rans_codes)[coder == 0](section(), n, width, start // width, parameters)
+            codes[start:start + n] = read_codes(section(), n, width, start // width, parameters)
         result[key] = dict(shape=shape, codes=codes.astype(np.int32), step=step, shrink=shrink, rows=factors[0], columns=factors[1])
     assert at == len(data) and d.at == len(d.data), "the sections do not cover the file"
     return result

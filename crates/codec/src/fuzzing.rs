@@ -2,6 +2,7 @@
 
 use crate::cursor::Cursor;
 use crate::layout::Layout;
+use crate::trellis::indices_to_codes;
 use crate::{Limits, decode, inspect, mix, rans, reseal};
 
 /// The container, as it is and with right outer checksums.
@@ -42,6 +43,23 @@ pub fn max(data: &[u8]) {
     let _ = mix::decode(block, &mut codes, layout.columns, 0, &parameters, "fuzz");
 }
 
+/// Both coders of codes on a trellis.
+pub fn on_trellis(data: &[u8]) {
+    let Some((layout, rest)) = layout(data) else { return };
+    let mut codes = vec![0; layout.count];
+    let mut cursor = Cursor::new(rest, "fuzz");
+    if let Ok(tables) = rans::QuantiserTables::read(&mut cursor) {
+        let block = cursor.take(cursor.remaining()).expect("what remains");
+        let _ = tables.decode(block, &mut codes, layout.columns, "fuzz");
+    }
+    let mut cursor = Cursor::new(rest, "fuzz");
+    if let Ok(parameters) = mix::Parameters::read(&mut cursor, layout) {
+        let block = cursor.take(cursor.remaining()).expect("what remains");
+        let _ = mix::decode(block, &mut codes, layout.columns, 0, &parameters.on_trellis(), "fuzz");
+        let _ = indices_to_codes(&mut codes, layout.columns);
+    }
+}
+
 /// The mixing coder of bytes.
 pub fn bytes(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else { return };
@@ -51,6 +69,7 @@ pub fn bytes(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trellis::Indices;
 
     type Target = fn(&[u8]);
 
@@ -91,8 +110,20 @@ mod tests {
         max_stream.extend(&blocks[0]);
         let mut byte_stream = vec![200];
         byte_stream.extend(mix::encode_bytes(&[7; 800], 1));
-        let targets: [(Target, Vec<u8>); 3] =
-            [(fast, fast_stream), (max, max_stream), (bytes, byte_stream)];
+        let mut on_grid = codes.clone();
+        indices_to_codes(&mut on_grid, 30).unwrap();
+        let indices = Indices::of(&on_grid, &[40, 30]).unwrap();
+        assert_eq!(indices.values, codes);
+        let mut trellis_stream = vec![40, 30];
+        let (_, tables) = rans::QuantiserTables::of(&indices);
+        tables.write(&mut trellis_stream);
+        trellis_stream.extend(tables.encode(&indices.values, &indices.quantisers));
+        let targets: [(Target, Vec<u8>); 4] = [
+            (fast, fast_stream),
+            (max, max_stream),
+            (bytes, byte_stream),
+            (on_trellis, trellis_stream),
+        ];
         for (target, stream) in targets {
             target(&stream);
             for round in 0..300 {

@@ -2,7 +2,8 @@
 
 use backslash_codec::{
     Artifact, CodecError, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor,
-    decode, decode_tensor, encode, encode_with, encoded_size, encoded_size_with, inspect,
+    decode, decode_tensor, encode, encode_with, encoded_size, encoded_size_with,
+    estimated_code_bytes, inspect,
 };
 
 /// A deterministic sequence of small codes, peaked at zero.
@@ -238,4 +239,49 @@ fn one_tensor_is_read_without_the_rest() {
         decode_tensor(&bytes, "config.json", &Limits::default()),
         Err(CodecError::InvalidArgument { .. })
     ));
+}
+
+/// A tensor of two blocks, of which each starts the trellis anew, by both coders and in parts.
+#[test]
+fn codes_on_a_trellis_come_back_and_take_the_bits_of_their_indices() {
+    use backslash_codec::trellis::{next_state, quantiser, rows_per_run, value};
+
+    let shape = [700, 2000];
+    let restart = rows_per_run(&shape).unwrap();
+    assert!(restart < 700);
+    let mut random = 9_u64;
+    let mut states = vec![0; 2000];
+    let mut codes = Vec::new();
+    for row in 0..700 {
+        if row % restart == 0 {
+            states.fill(0);
+        }
+        for state in &mut states {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let index = [-1, 0, 0, 1][(random >> 62) as usize];
+            codes.push(value(index, quantiser(*state)).unwrap());
+            *state = next_state(*state, index);
+        }
+    }
+    let tensor = QuantizedTensor {
+        shape: shape.to_vec(),
+        codes,
+        step: 0.5,
+        row_scales: None,
+        column_scales: None,
+        reconstruction: Reconstruction::Uniform,
+    };
+    assert!((tensor.entropy_bits() - 1.5).abs() < 0.01, "{}", tensor.entropy_bits());
+    let estimate = estimated_code_bytes("w", &tensor).unwrap();
+    let mut artifact = Artifact::default();
+    artifact.tensors.insert("w".into(), Tensor::Quantized(tensor));
+    for effort in [Effort::Smallest, Effort::Fast] {
+        let file = encode_with(&artifact, effort).unwrap();
+        assert!(decode(&file, &Limits::default()).unwrap() == artifact, "{effort:?}");
+        let coder = &inspect(&file).unwrap().tensors[0].coder;
+        assert!(coder.starts_with("trellis"), "{coder}");
+        let bits = 8.0 * file.len() as f64 / 1.4e6;
+        assert!(bits < 1.51, "{effort:?}: {bits}");
+        assert!((estimate as f64 / file.len() as f64 - 1.0).abs() < 0.01, "{estimate}");
+    }
 }

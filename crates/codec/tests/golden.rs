@@ -6,7 +6,7 @@ use std::process::Command;
 
 use backslash_codec::{
     Artifact, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor, decode,
-    encode_with, round_scale,
+    encode_with, round_scale, trellis,
 };
 
 fn folder() -> PathBuf {
@@ -18,7 +18,46 @@ fn bf16(value: f32) -> f32 {
     f32::from_bits(value.to_bits() & 0xffff_0000)
 }
 
-/// The content of both golden files: every coder, shape and feature once.
+/// Codes on a trellis, with few and with many bits, with rows of several sizes and with a prediction.
+fn trellis_content() -> Artifact {
+    let mut state = 12_u64;
+    let mut random = move |range: i32| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as i32 % range
+    };
+    let mut artifact = Artifact::default();
+    let mut insert = |name: &str, shape: [usize; 2], index: &mut dyn FnMut(usize) -> i32| {
+        let mut states = vec![0; shape[1]];
+        let codes = (0..shape[0] * shape[1]).map(|position| {
+            let (state, index) = (&mut states[position % shape[1]], index(position));
+            let code = trellis::value(index, trellis::quantiser(*state)).unwrap();
+            *state = trellis::next_state(*state, index);
+            code
+        });
+        let tensor = QuantizedTensor {
+            shape: shape.to_vec(),
+            codes: codes.collect(),
+            step: 0.02,
+            row_scales: None,
+            column_scales: Some((0..shape[1]).map(|i| round_scale(0.5 + i as f32)).collect()),
+            reconstruction: Reconstruction::Uniform,
+        };
+        artifact.tensors.insert(name.into(), Tensor::Quantized(tensor));
+    };
+    insert("few.bits", [90, 48], &mut |_| random(3) + random(3) - 2);
+    insert("many.bits", [64, 20], &mut |_| random(900) + random(900) - 900);
+    insert("other.rows", [60, 40], &mut |at| {
+        let range = 2 + at as i32 / 40 % 4 * 6;
+        random(range) - range / 2
+    });
+    insert("predicted", [96, 64], &mut |at| {
+        (at as i32 / 64 % 13 - 6) * (at as i32 % 64 % 9 - 4) / 2 + random(5) - 2
+    });
+    insert("extremes", [9, 9], &mut |at| [1 << 29, -(1 << 30), 0, 1, -1][at % 5]);
+    artifact
+}
+
+/// The content of the other golden files: every coder, shape and feature once.
 fn content() -> Artifact {
     let mut state = 11_u64;
     let mut random = move || {
@@ -102,14 +141,18 @@ fn content() -> Artifact {
     artifact
 }
 
-const FILES: [(&str, Effort); 2] =
-    [("v1_smallest.bsl", Effort::Smallest), ("v1_fast.bsl", Effort::Fast)];
+const FILES: [(&str, Effort, fn() -> Artifact); 4] = [
+    ("v1_smallest.bsl", Effort::Smallest, content),
+    ("v1_fast.bsl", Effort::Fast, content),
+    ("v1_trellis_smallest.bsl", Effort::Smallest, trellis_content),
+    ("v1_trellis_fast.bsl", Effort::Fast, trellis_content),
+];
 
 /// Writes the golden files when asked to, by the environment variable `BSL_WRITE_GOLDEN`: only for a new
 /// version of the format.
 #[test]
 fn golden_files_decode_to_the_same_content() {
-    for (name, effort) in FILES {
+    for (name, effort, content) in FILES {
         let path = folder().join(name);
         if std::env::var_os("BSL_WRITE_GOLDEN").is_some() {
             std::fs::create_dir_all(folder()).unwrap();
@@ -136,7 +179,7 @@ fn the_python_decoder_gives_the_same_codes_and_weights() {
         return;
     };
     let decoder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/decoder/bsl_decode.py");
-    for (name, _) in FILES {
+    for (name, _, content) in FILES {
         let output = Command::new(python).arg(&decoder).arg(folder().join(name)).output().unwrap();
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         let printed = String::from_utf8(output.stdout).unwrap();
