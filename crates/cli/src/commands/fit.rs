@@ -15,7 +15,7 @@ use backslash_compress::{
 use backslash_data::Source;
 use backslash_eval::table::grouped;
 use backslash_eval::{ModelFile, decoded_weights, views};
-use backslash_quant::{LadderOptions, Rung};
+use backslash_quant::{Gain, LadderOptions, Rung};
 
 use super::compress::open_tensors;
 use super::measured;
@@ -75,7 +75,7 @@ fn make(arguments: &Compress) -> Result<Made> {
             metadata: tensors.metadata,
             weights: views,
             rung,
-            options: LadderOptions::default(),
+            options: LadderOptions { gain: Gain::Unbiased, ..LadderOptions::default() },
             metrics: BTreeMap::new(),
         };
         return fit(arguments, &recipe, code_bytes, &mut |_| {

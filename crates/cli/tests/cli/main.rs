@@ -5,6 +5,7 @@ mod chain;
 mod checkpoint;
 mod fit;
 mod golf;
+mod ladder;
 mod ledger;
 mod place;
 mod resume;
