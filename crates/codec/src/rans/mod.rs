@@ -15,6 +15,7 @@ mod bits;
 mod block;
 mod classes;
 mod scalar;
+mod segments;
 mod table;
 mod trellis;
 
@@ -22,7 +23,7 @@ mod trellis;
 pub(crate) use block::decode_by_reference;
 pub(crate) use block::{decode, decode_every_way, encode};
 pub(crate) use classes::Classes;
-pub(crate) use trellis::QuantiserTables;
+pub(crate) use trellis::TrellisClasses;
 
 /// Interleaved lanes; symbol i of a segment belongs to lane i mod 32. Part of the file format.
 pub(crate) const LANES: usize = 32;
