@@ -201,3 +201,78 @@ fn deal(
     }
     segments
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trellis::indices_to_codes;
+
+    /// 60 rows of 20 indices, of different scale by row, with their classes.
+    fn example() -> (Vec<i32>, Vec<i32>, Indices, Layout, TrellisClasses) {
+        let layout = Layout::new(&[60, 20]);
+        let index = |at: i32| at * at % 13 % (2 + at / 20 % 3 * 5) - 2;
+        let indices: Vec<i32> = (0..1200).map(index).collect();
+        let mut codes = indices.clone();
+        indices_to_codes(&mut codes, 20).unwrap();
+        let found = Indices::of(&codes, &[60, 20]).unwrap();
+        let (_, classes) = TrellisClasses::choose(&found, layout);
+        (indices, codes, found, layout, classes)
+    }
+
+    #[test]
+    fn classes_of_lines_and_their_tables_come_back() {
+        let (_, codes, found, layout, classes) = example();
+        assert!(classes.count() > 1);
+        let mut tables = Vec::new();
+        classes.write(&mut tables);
+        assert_eq!(TrellisClasses::read(&mut Cursor::new(&tables, "t"), layout).unwrap(), classes);
+        let block = classes.encode(&found.values, &found.quantisers, layout, 0);
+        classes.decode_every_way(&block, layout);
+        let mut decoded = vec![0; codes.len()];
+        classes.decode(&block, &mut decoded, layout, 0, "t").unwrap();
+        assert_eq!(decoded, codes);
+    }
+
+    #[test]
+    fn every_truncation_and_every_bit_flip_is_refused_or_gives_other_codes() {
+        let (_, codes, found, layout, classes) = example();
+        let block = classes.encode(&found.values, &found.quantisers, layout, 0);
+        let mut decoded = vec![0; codes.len()];
+        for length in 0..block.len() {
+            let cut = classes.decode(&block[..length], &mut decoded, layout, 0, "t");
+            assert!(cut.is_err(), "cut to {length}");
+        }
+        for bit in 0..block.len() * 8 {
+            let mut damaged = block.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let found = classes.decode(&damaged, &mut decoded, layout, 0, "t");
+            assert!(found.is_err() || decoded != codes, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn wrong_numbers_of_indices_and_codes_beyond_32_bits_are_refused() {
+        let (indices, codes, found, layout, classes) = example();
+        let mut decoded = vec![0; codes.len()];
+        let mut refusal = |values: &[i32], quantisers: &[u8]| {
+            let (values, quantisers) = (values.to_vec(), quantisers.to_vec());
+            let indices = Indices { values, quantisers };
+            let (_, classes) = TrellisClasses::choose(&indices, layout);
+            let block = classes.encode(&indices.values, &indices.quantisers, layout, 0);
+            let refused = classes.decode(&block, &mut decoded, layout, 0, "t");
+            refused.unwrap_err().to_string()
+        };
+        // The last index counts as one of the other quantiser.
+        let mut quantisers = found.quantisers.clone();
+        *quantisers.last_mut().unwrap() ^= 1;
+        assert!(refusal(&indices, &quantisers).contains("do not fit"));
+        let mut wide = indices.clone();
+        wide[0] = i32::MAX;
+        assert!(refusal(&wide, &found.quantisers).contains("do not fit"));
+        // More of the first class's indices in quantiser 0 than it has.
+        let mut block = vec![0xff, 0xff, 0x03];
+        block.extend(classes.encode(&indices, &found.quantisers, layout, 0));
+        let refused = classes.decode(&block, &mut decoded, layout, 0, "t").unwrap_err();
+        assert!(refused.to_string().contains("more indices than its class"), "{refused}");
+    }
+}
