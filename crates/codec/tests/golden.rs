@@ -181,7 +181,10 @@ fn trellis_content_in_blocks() -> Artifact {
     artifact
 }
 
-const FILES: [(&str, Effort, fn() -> Artifact); 4] = [
+/// Name of a file, how it was encoded, and its content.
+type Golden = (&'static str, Effort, fn() -> Artifact);
+
+const FILES: [Golden; 4] = [
     ("v1_smallest.bsl", Effort::Smallest, content),
     ("v1_fast.bsl", Effort::Fast, content),
     ("v1_1_smallest.bsl", Effort::Smallest, trellis_content),

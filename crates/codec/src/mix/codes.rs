@@ -47,7 +47,6 @@ const MAX_FLAG_KIND: usize = 8;
 const SIGN_KIND: usize = MAX_FLAG_KIND + 1;
 const LOW_KIND: usize = SIGN_KIND + 3;
 const KINDS: usize = LOW_KIND + 1;
-
 /// Counters of the second low bit.
 const SECOND_BITS: usize = 2 * (MAX_FLAGS + 1);
 
