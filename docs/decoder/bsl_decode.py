@@ -33,6 +33,10 @@ class Bits:
         return (1 << length) + sum(self.bit() << i for i in range(length)) - (1 << order)
 
 
+# States of the trellis after an even and an odd index
+NEXT = [(0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5)]
+
+
 def unzigzag(v): return (v >> 1) ^ -(v & 1)
 def truncate(a, b): return a // b if a >= 0 else -(-a // b)
 def clamp(v, low, high): return max(low, min(high, v))
@@ -140,10 +144,16 @@ def low_bits_of(mean):
     return low
 
 
+def on_trellis(k, t):
+    code = 2 * k - t * ((k > 0) - (k < 0))
+    assert -2**31 <= code < 2**31, "code beyond 32 bits"
+    return code
+
+
 def side(c, count):
     mean = c.varint()
     plain = dict(mean=mean, low=low_bits_of(mean), rows=32, columns=32, signs=False, squares=0, rl=[], cl=[], factors=[])
-    return mix_codes(c.take(c.varint()), count, count, 0, plain)
+    return mix_codes(c.take(c.varint()), count, count, 0, plain, False)
 
 
 def mix_parameters(c, rows, columns):
@@ -155,11 +165,6 @@ def mix_parameters(c, rows, columns):
     p["squares"] = rank >> 5 & 1
     p["factors"] = [(unzigzag(c.varint()), side(c, rows), side(c, columns)) for _ in range(rank & ~32)]
     return p
-
-
-# Codes on a trellis: the next state by the parity of the index; odd states have the second quantiser
-NEXT = ((0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5))
-def on_trellis(index, state): return 2 * index - (state & 1) * ((index > 0) - (index < 0))
 
 
 def by_level(value, level):
@@ -176,13 +181,14 @@ class Columns:
         self.sum, self.signed, self.sign, self.above = [0] * n, [0] * n, [16] * n, [0] * n
 
 
-def mix_codes(data, count, columns, first_row, p, trellis=False):
+def mix_codes(data, count, columns, first_row, p, trellis):
     mixer, mean, low, squares = Mixer(data, 1023, 7, 4), p["mean"], p["low"], p["squares"]
     start = clamp(65536 * (mean >> low) // ((mean >> low) + 16), 64, 65000)
     coder, mean_log, codes = mixer.coder, log2(mean), []
     statistic = lambda m: min(m, 65535) ** 2 if squares else m
     bin = lambda v, shift, n: clamp((v >> shift) + n // 2, 0, n - 1)
-    classes, states = [Columns(columns, p) for _ in range(2)], [0] * columns
+    classes = [Columns(columns, p) for _ in range(2)]
+    states, out = [0] * columns, []
     for at in range(0, count, columns):
         row, width = first_row + at // columns, min(columns, count - at)
         level = p["rl"][row] if len(p["rl"]) else 0
@@ -196,14 +202,14 @@ def mix_codes(data, count, columns, first_row, p, trellis=False):
             place = j * 1024 // columns if columns > 1024 else j
             mu = sum(scale * u[row] * v[j] for scale, u, v in p["factors"]) + 128
             above = clamp(col.above[j] - (mu >> 8), -20, 20) + 20
+            t = states[j] & 1
             keys = [bin(both, 2, 128), 128 + bin(rlog, 3, 64),
-                    192 + (bin(rlog, 5, 16) * 41 + above if p["signs"] else bin(clog, 3, 64)),
+                    192 + (bin(rlog, 5, 16) * 41 + above if p["signs"] else states[j] // 2 * 64 + bin(clog, 3, 64)),
                     848 + bin(rlog, 4, 32) * 32 + bin(clog, 4, 32), 1872 + place,
                     2896 + j * 16 // columns * 64 + bin(both, 3, 64)]
             mix = lambda kind, name, k, begin: mixer.mix((quiet, kind), [(quiet, name, i) for i in k], begin, 1)
             m = 0
-            second = states[j] & 1
-            while m < 24 and mix((second, min(m, 8)), (second, m), keys, start): m += 1
+            while m < 24 and mix(min(m, 8), (t, m), keys, start): m += 1
             flags = m
             if m == 24:
                 n, v = 0, 1
@@ -211,8 +217,8 @@ def mix_codes(data, count, columns, first_row, p, trellis=False):
                 for _ in range(n): v = v << 1 | coder.bit(32768)
                 m += v - 1
             for bit in range(low):
-                if bit == 0: b = mix("low", ("low", min(flags, 7)), keys, 32768)
-                elif bit == 1: b = mixer.plain((quiet, flags, m & 1), 32768)
+                if bit == 0: b = mix("low", ("low", t, min(flags, 7)), keys, 32768)
+                elif bit == 1: b = mixer.plain((quiet, t, flags, m & 1), 32768)
                 else: b = coder.bit(32768)
                 m = m << 1 | b
             if m:
@@ -224,20 +230,22 @@ def mix_codes(data, count, columns, first_row, p, trellis=False):
                 else: negative = coder.bit(32768)
                 if negative: m = -m
             codes.append(m + (mu >> 8))
+            if trellis:
+                out.append(on_trellis(codes[-1], t))
+                states[j] = NEXT[states[j]][codes[-1] & 1]
             total, signed = total + statistic(abs(m)) * 16, signed + m
             col.sum[j], col.signed[j] = col.sum[j] + statistic(abs(m)), col.signed[j] + m
             col.above[j] = codes[-1]
-            if trellis: states[j], codes[-1] = NEXT[states[j]][codes[-1] & 1], on_trellis(codes[-1], states[j])
         col.rows += 1
         for j in range(width):
             total = min(col.begin[j] + col.sum[j] * 16, 2**32 - 1)
             col.log[j] = log2(total) - log2(col.rows + p["columns"]) - mean_log >> squares
             col.sign[j] = clamp(truncate(col.signed[j] * 128, (col.rows + 8) * mean) + 16, 0, 31)
     coder.end()
-    return codes
+    return out if trellis else codes
 
 
-def rans_classes(c, rows, columns):
+def rans_classes(c, rows, columns, trellis):
     first, order = c.u8(), c.u8()
     count, by_column = first & 31, first >> 5
     bits = Bits(c.take(c.varint()))
@@ -245,31 +253,55 @@ def rans_classes(c, rows, columns):
     lines = columns if by_column else rows
     classes = [sum(bits.bit() << i for i in range(width)) for _ in range(lines if count > 1 else 0)] or [0] * lines
     tables = []
-    for _ in range(count):
+    for _ in range(count << trellis):
         low, values = unzigzag(bits.golomb(3)), bits.golomb(3)
         f = [bits.golomb(6) for _ in range(values)]
         tables.append((low, f + [4096 - sum(f)]))
     return by_column, np.array(classes), tables, order
 
 
-def rans_codes(data, count, columns, first_row, p):
+def rans_codes(data, count, columns, first_row, p, trellis):
     by_column, classes, tables, order = p
     c = Cursor(data)
+    places = np.arange(-(-count // columns) * columns).reshape(-1, columns)
+    lines = places.T if by_column else places
+    chosen = classes[:columns] if by_column else classes[first_row:][:len(places)]
+    groups = [lines[chosen == k].ravel() for k in range(len(tables) >> trellis)]
+    groups = [here[here < count] for here in groups]
+    counts = [len(here) for here in groups]
+    if trellis:
+        firsts = [c.varint() for _ in groups]
+        assert all(n <= all for n, all in zip(firsts, counts)), "indices of a quantiser"
+        counts = [n for first, all in zip(firsts, counts) for n in (first, all - first)]
+    segments = rans_segments(c, counts, tables, order)
+    out = np.zeros(count, np.int64)
+    if not trellis:
+        for here, codes in zip(groups, segments): out[here] = codes
+        return out
+    queues = [iter(codes.tolist()) for codes in segments]
+    owner = np.zeros(count, int)
+    for k, here in enumerate(groups): owner[here] = k
+    states = [0] * columns
+    for i, k in enumerate(owner.tolist()):
+        t = states[i % columns] & 1
+        index = next(queues[2 * k + t])
+        out[i] = on_trellis(index, t)
+        states[i % columns] = NEXT[states[i % columns]][index & 1]
+    return out
+
+
+def rans_segments(c, counts, tables, order):
     n = c.varint()
     state = np.frombuffer(c.take(128), "<u4").astype(np.uint64)
     words = np.frombuffer(c.take(2 * n), "<u2").astype(np.uint64)
-    escapes, at = Bits(data[c.at:]), 0
-    places = np.arange(-(-count // columns) * columns).reshape(-1, columns)
-    out = np.zeros(count, np.int64)
-    for k, (low, f) in enumerate(tables):
-        here = places.T[classes[:columns] == k] if by_column else places[classes[first_row:][:len(places)] == k]
-        here = here.ravel()[here.ravel() < count]
+    escapes, at, segments = Bits(c.data[c.at:]), 0, []
+    for count, (low, f) in zip(counts, tables):
         symbols = np.repeat(np.arange(len(f)), f)
         offsets = np.concatenate([np.arange(x) for x in f])
         f = np.array(f, np.uint64)
-        codes = np.full(len(here), low + symbols[0])
-        for i in range(0, len(here) if f.max() < 4096 else 0, 32):
-            s = state[:len(here) - i]
+        codes = np.full(count, low + symbols[0])
+        for i in range(0, count if f.max() < 4096 else 0, 32):
+            s = state[:count - i]
             slot = (s & np.uint64(4095)).astype(int)
             codes[i:i + 32] = symbols[slot] + low
             s[:] = f[symbols[slot]] * (s >> np.uint64(12)) + offsets[slot].astype(np.uint64)
@@ -282,33 +314,9 @@ def rans_codes(data, count, columns, first_row, p):
             below, d = escapes.bit(), escapes.golomb(order)
             inside = 2**32 - 1 - d
             codes[i] = (low + inside if inside < limit else low - 1 - d) if below else high + d
-        out[here] = codes
+        segments.append(codes)
     assert at == n and (state == 65536).all() and len(escapes.data) == -(-escapes.at // 8), "stream end"
-    return out
-
-
-def trellis_tables(c, rows, columns): return [rans_classes(c, 1, 1) for _ in range(2)]
-
-
-def trellis_rans_codes(data, count, columns, first_row, p):
-    c = Cursor(data)
-    first, length = c.varint(), c.varint()
-    parts = [(c.take(length), first), (data[c.at:], count - first)]
-    indices = [iter(rans_codes(part, n, max(n, 1), 0, table).tolist()) for (part, n), table in zip(parts, p)]
-    states, codes = [0] * columns, []
-    for at in range(count):
-        j = at % columns
-        index = next(indices[states[j] & 1])
-        codes.append(on_trellis(index, states[j]))
-        states[j] = NEXT[states[j]][index & 1]
-    return codes
-
-
-def trellis_mix_codes(data, count, columns, first_row, p): return mix_codes(data, count, columns, first_row, p, True)
-
-
-CODERS = ((rans_classes, rans_codes), (mix_parameters, mix_codes),
-          (trellis_tables, trellis_rans_codes), (mix_parameters, trellis_mix_codes))
+    return segments
 
 
 def raw(coder, data, length, width):
@@ -377,8 +385,10 @@ def decode(data):
         width = max(1, min(count, columns if rows > 1 and columns <= 65536 else 1024))
         per_block = max(1, 2**20 // width) * width
         c = Cursor(section())
-        read_tables, read_codes = CODERS[coder]
-        parameters = read_tables(c, -(-count // width), width)
+        trellis, lines = coder > 1, -(-count // width)
+        assert coder < 4 and (not trellis or rows > 1 and width == columns and count), "code coder of %r" % key
+        mix = coder in (1, 2)
+        parameters = mix_parameters(c, lines, width) if mix else rans_classes(c, lines, width, trellis)
         factors = [None, None]
         for axis in (0, 1):
             if flags >> axis & 1: factors[axis] = scales(c, matrix[axis])
@@ -386,7 +396,7 @@ def decode(data):
         codes = np.zeros(count, np.int64)
         for start in range(0, count, per_block):
             n = min(per_block, count - start)
-            codes[start:start + n] = read_codes(section(), n, width, start // width, parameters)
+            codes[start:start + n] = (mix_codes if mix else rans_codes)(section(), n, width, start // width, parameters, trellis)
         result[key] = dict(shape=shape, codes=codes.astype(np.int32), step=step, shrink=shrink, rows=factors[0], columns=factors[1])
     assert at == len(data) and d.at == len(d.data), "the sections do not cover the file"
     return result

@@ -2,8 +2,11 @@
 
 use crate::cursor::Cursor;
 use crate::layout::Layout;
-use crate::trellis::indices_to_codes;
-use crate::{Limits, decode, inspect, mix, rans, reseal};
+use crate::trellis::{indices_to_codes, rows_per_run};
+use crate::{
+    Artifact, Effort, Limits, QuantizedTensor, Reconstruction, Tensor, decode, encode_with,
+    inspect, mix, rans, reseal,
+};
 
 /// The container, as it is and with right outer checksums.
 pub fn container(data: &[u8]) {
@@ -43,20 +46,55 @@ pub fn max(data: &[u8]) {
     let _ = mix::decode(block, &mut codes, layout.columns, 0, &parameters, "fuzz");
 }
 
-/// Both coders of codes on a trellis.
-pub fn on_trellis(data: &[u8]) {
-    let Some((layout, rest)) = layout(data) else { return };
+/// [`layout`], where it has a trellis.
+fn trellis_layout(data: &[u8]) -> Option<(Layout, &[u8])> {
+    let shape = data.first_chunk::<2>()?.map(usize::from);
+    rows_per_run(&shape)?;
+    layout(data)
+}
+
+/// [`fast`] on a trellis.
+pub fn fast_trellis(data: &[u8]) {
+    let Some((layout, rest)) = trellis_layout(data) else { return };
+    let mut cursor = Cursor::new(rest, "fuzz");
+    let Ok(classes) = rans::TrellisClasses::read(&mut cursor, layout) else { return };
+    let block = cursor.take(cursor.remaining()).expect("what remains");
+    classes.decode_every_way(block, layout);
+}
+
+/// [`max`] on a trellis.
+pub fn max_trellis(data: &[u8]) {
+    let Some((layout, rest)) = trellis_layout(data) else { return };
+    let mut cursor = Cursor::new(rest, "fuzz");
+    let Ok(parameters) = mix::Parameters::read(&mut cursor, layout) else { return };
+    let block = cursor.take(cursor.remaining()).expect("what remains");
     let mut codes = vec![0; layout.count];
-    let mut cursor = Cursor::new(rest, "fuzz");
-    if let Ok(tables) = rans::QuantiserTables::read(&mut cursor) {
-        let block = cursor.take(cursor.remaining()).expect("what remains");
-        let _ = tables.decode(block, &mut codes, layout.columns, "fuzz");
-    }
-    let mut cursor = Cursor::new(rest, "fuzz");
-    if let Ok(parameters) = mix::Parameters::read(&mut cursor, layout) {
-        let block = cursor.take(cursor.remaining()).expect("what remains");
-        let _ = mix::decode(block, &mut codes, layout.columns, 0, &parameters.on_trellis(), "fuzz");
+    let parameters = parameters.on_trellis();
+    if mix::decode(block, &mut codes, layout.columns, 0, &parameters, "fuzz").is_ok() {
         let _ = indices_to_codes(&mut codes, layout.columns);
+    }
+}
+
+/// Files of a tensor on the trellis, whose indices are the bytes in turn: they come back.
+pub fn trellis_round_trip(data: &[u8]) {
+    let Some((layout, bytes)) = trellis_layout(data) else { return };
+    let bytes = if bytes.is_empty() { &[1] } else { bytes };
+    let indices = bytes.iter().cycle().map(|&byte| i32::from(byte as i8));
+    let mut codes: Vec<i32> = indices.take(layout.count).collect();
+    indices_to_codes(&mut codes, layout.columns).expect("small indices");
+    let tensor = QuantizedTensor {
+        shape: vec![layout.rows(), layout.columns],
+        codes,
+        step: 1.0,
+        row_scales: None,
+        column_scales: None,
+        reconstruction: Reconstruction::Uniform,
+    };
+    let mut artifact = Artifact::default();
+    artifact.tensors.insert("fuzz".into(), Tensor::Quantized(tensor));
+    for effort in [Effort::Fast, Effort::Smallest] {
+        let file = encode_with(&artifact, effort).expect("the tensor is valid");
+        assert!(decode(&file, &Limits::default()).expect("just encoded") == artifact);
     }
 }
 
@@ -76,8 +114,15 @@ mod tests {
     /// Inputs that fuzzing has kept because each reaches other code, and every finding there has been.
     #[test]
     fn the_hostile_corpus_is_refused_or_decoded() {
-        let targets: [(Target, &str); 4] =
-            [(container, "container"), (fast, "fast"), (max, "max"), (bytes, "bytes")];
+        let targets: [(Target, &str); 7] = [
+            (container, "container"),
+            (fast, "fast"),
+            (fast_trellis, "fast"),
+            (max, "max"),
+            (max_trellis, "max"),
+            (trellis_round_trip, "fast"),
+            (bytes, "bytes"),
+        ];
         for (target, name) in targets {
             let folder =
                 std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile").join(name);
@@ -108,21 +153,26 @@ mod tests {
         let (parameters, blocks) = mix::Parameters::choose(&codes, layout);
         parameters.write(&mut max_stream);
         max_stream.extend(&blocks[0]);
+        let small: Vec<i32> = codes.iter().map(|code| code % 4).collect();
+        let mut on_trellis = small.clone();
+        indices_to_codes(&mut on_trellis, 30).unwrap();
+        let indices = Indices::of(&on_trellis, &[40, 30]).unwrap();
+        let mut fast_trellis_stream = vec![40, 30];
+        let (_, classes) = rans::TrellisClasses::choose(&indices, layout);
+        classes.write(&mut fast_trellis_stream);
+        fast_trellis_stream.extend(classes.encode(&small, &indices.quantisers, layout, 0));
+        let mut max_trellis_stream = vec![40, 30];
+        let (parameters, blocks) = mix::Parameters::choose_on_trellis(&small, layout);
+        parameters.write(&mut max_trellis_stream);
+        max_trellis_stream.extend(&blocks[0]);
         let mut byte_stream = vec![200];
         byte_stream.extend(mix::encode_bytes(&[7; 800], 1));
-        let mut on_grid = codes.clone();
-        indices_to_codes(&mut on_grid, 30).unwrap();
-        let indices = Indices::of(&on_grid, &[40, 30]).unwrap();
-        assert_eq!(indices.values, codes);
-        let mut trellis_stream = vec![40, 30];
-        let (_, tables) = rans::QuantiserTables::of(&indices);
-        tables.write(&mut trellis_stream);
-        trellis_stream.extend(tables.encode(&indices.values, &indices.quantisers));
-        let targets: [(Target, Vec<u8>); 4] = [
+        let targets: [(Target, Vec<u8>); 5] = [
             (fast, fast_stream),
+            (fast_trellis, fast_trellis_stream),
             (max, max_stream),
+            (max_trellis, max_trellis_stream),
             (bytes, byte_stream),
-            (on_trellis, trellis_stream),
         ];
         for (target, stream) in targets {
             target(&stream);

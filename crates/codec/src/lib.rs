@@ -5,6 +5,7 @@
 //! the bytes of one file, [`decode`] reads them back within a memory limit, [`encoded_size`] tells the
 //! exact size without keeping the bytes, [`inspect`] says where the bytes of a file go. [`FileWriter`] and
 //! [`FileReader`] do the same with a file on the disk, tensor by tensor, for models that do not fit in memory.
+//! Codes that all lie on the [`trellis`] of dependent quantisation are coded as the smaller indices along it.
 //! Equal content gives equal bytes on any machine and with any number of threads.
 //!
 //! ```

@@ -133,21 +133,6 @@ pub(crate) fn indices_to_codes(block: &mut [i32], columns: usize) -> Option<()> 
     Some(())
 }
 
-/// Fills a block from the indices of each quantiser in turn; none if there are too few.
-pub(crate) fn merge(block: &mut [i32], columns: usize, indices: [&[i32]; 2]) -> Option<()> {
-    let mut states = vec![0; columns];
-    let mut left = indices.map(|indices| indices.iter());
-    for row in block.chunks_mut(columns) {
-        for (state, code) in states.iter_mut().zip(row) {
-            let quantiser = quantiser(*state);
-            let index = *left[quantiser].next()?;
-            *code = value(index, quantiser)?;
-            *state = next_state(*state, index);
-        }
-    }
-    Some(())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -193,10 +178,6 @@ mod tests {
             indices_to_codes(&mut codes, columns).unwrap();
             let found = Indices::of(&codes, &[rows, columns]).unwrap();
             prop_assert_eq!(&found.values, &values);
-            let mut merged = vec![0; codes.len()];
-            let parts = [found.of_quantiser(0), found.of_quantiser(1)];
-            merge(&mut merged, columns, [&parts[0], &parts[1]]).unwrap();
-            prop_assert_eq!(merged, codes);
         }
     }
 

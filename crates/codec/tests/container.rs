@@ -1,10 +1,14 @@
 //! The public face of the container: round trips, determinism, hostile bytes.
 
+mod common;
+
 use backslash_codec::{
     Artifact, CodecError, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor,
     decode, decode_tensor, encode, encode_with, encoded_size, encoded_size_with,
     estimated_code_bytes, inspect,
 };
+
+use common::codes_of;
 
 /// A deterministic sequence of small codes, peaked at zero.
 fn codes(count: usize, seed: u64) -> Vec<i32> {
@@ -37,6 +41,15 @@ fn artifact() -> Artifact {
         tensor.column_scales = (index == 1).then(|| vec![2.0; tensor.columns()]);
         artifact.tensors.insert(format!("layer.{index}.weight"), Tensor::Quantized(tensor));
     }
+    let on_trellis = QuantizedTensor {
+        shape: vec![48, 20],
+        codes: codes_of(&codes(48 * 20, 9), 48, 20),
+        step: 0.125,
+        row_scales: None,
+        column_scales: None,
+        reconstruction: Reconstruction::Uniform,
+    };
+    artifact.tensors.insert("layer.trellis.weight".into(), Tensor::Quantized(on_trellis));
     let norm = RawTensor::from_f32_as_bf16(vec![40], &[1.0; 40]);
     artifact.tensors.insert("norm.weight".into(), Tensor::Raw(norm));
     artifact
@@ -50,7 +63,9 @@ fn content_comes_back() {
     assert_eq!(encoded_size(&artifact).unwrap().total(), bytes.len() as u64);
     let inspection = inspect(&bytes).unwrap();
     assert_eq!(inspection.split, encoded_size(&artifact).unwrap());
-    assert_eq!(inspection.tensors.len(), 6);
+    assert_eq!(inspection.tensors.len(), 7);
+    let trellis = inspection.tensors.iter().filter(|tensor| tensor.coder.starts_with("trellis"));
+    assert_eq!(trellis.count(), 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Files written and read tensor by tensor: the same bytes and content as in memory, and hostile bytes.
 
+mod common;
+
 use std::io::Cursor;
 use std::path::Path;
 
@@ -8,6 +10,7 @@ use backslash_codec::{
     QuantizedTensor, RawTensor, Reconstruction, SizeSplit, Tensor, decode, encode_with,
     encoded_size_with, reseal, round_scale, verify,
 };
+use common::codes_of;
 use proptest::prelude::*;
 
 fn quantized(shape: &[usize], code: impl Fn(usize) -> i32) -> QuantizedTensor {
@@ -39,6 +42,10 @@ fn artifact() -> Artifact {
         tensor.column_scales = scales(tensor.columns(), false).filter(|_| index > 1);
         artifact.tensors.insert(format!("layer.{index}.weight"), Tensor::Quantized(tensor));
     }
+    let mut on_trellis = quantized(&[60, 12], |_| 0);
+    let indices: Vec<i32> = (0..720).map(|at| at * at % 7 - at % 3 * 2).collect();
+    on_trellis.codes = codes_of(&indices, 60, 12);
+    artifact.tensors.insert("layer.trellis.weight".into(), Tensor::Quantized(on_trellis));
     let norm: Vec<f32> = (0..40).map(|index| 1.0 + index as f32 / 64.0).collect();
     let norm = RawTensor::from_f32_as_bf16(vec![40], &norm);
     artifact.tensors.insert("norm.weight".into(), Tensor::Raw(norm));
@@ -52,6 +59,17 @@ fn artifact() -> Artifact {
 fn many_blocks() -> Artifact {
     let mut tensor = quantized(&[20 * 512, 2048], |at| (at % 3) as i32 - (at % 5 / 4) as i32);
     tensor.row_scales = Some((0..tensor.rows()).map(|row| row as f32).collect());
+    let mut artifact = Artifact::default();
+    artifact.tensors.insert("blocks".into(), Tensor::Quantized(tensor));
+    artifact
+}
+
+/// Several blocks on the trellis, in which the classes of rows differ.
+fn trellis_blocks() -> Artifact {
+    let (rows, columns) = (40, 60_000);
+    let mut tensor = quantized(&[rows, columns], |_| 0);
+    let index = |at: usize| (at * at % 31 % 7) as i32 * if at / columns < 20 { 1 } else { 5 };
+    tensor.codes = codes_of(&(0..rows * columns).map(index).collect::<Vec<_>>(), rows, columns);
     let mut artifact = Artifact::default();
     artifact.tensors.insert("blocks".into(), Tensor::Quantized(tensor));
     artifact
@@ -103,6 +121,7 @@ fn streamed_files_have_the_bytes_of_those_made_in_memory() {
         (artifact(), &[Effort::Fast, Effort::Smallest][..]),
         (Artifact::default(), &[Effort::Fast, Effort::Smallest]),
         (many_blocks(), &[Effort::Fast]),
+        (trellis_blocks(), &[Effort::Fast]),
     ] {
         for &effort in efforts {
             let split = write(&path, &artifact, effort).unwrap();
@@ -241,16 +260,17 @@ fn verification_tells_canonical_files_from_others() {
         let mut reader = FileReader::new(source, Path::new("m.bsl"), Limits::default()).unwrap();
         let mut steps = Vec::new();
         let found = verify(&mut reader, |done, all| steps.push((done, all)));
-        found.inspect(|_| assert_eq!(steps.last(), Some(&(9, 9))))
+        found.inspect(|_| assert_eq!(steps.last(), Some(&(10, 10))))
     };
     for effort in [Effort::Fast, Effort::Smallest] {
         let bytes = encode_with(&artifact, effort).unwrap();
         let found = check(&bytes).unwrap();
-        assert_eq!((found.tensors, found.metadata, found.canonical), (7, 2, Some(effort)));
-        assert_eq!(found.weights, 2000 + 105 + 3000 + 1 + 40 + 30);
+        assert_eq!((found.tensors, found.metadata, found.canonical), (8, 2, Some(effort)));
+        assert_eq!(found.weights, 2000 + 105 + 3000 + 1 + 720 + 40 + 30);
         // Another minor version is whole, but not what this version writes.
         let mut other = bytes.clone();
-        other[10] = 1;
+        assert_eq!(other[10], 1);
+        other[10] = 0;
         let directory_bytes = u64::from_le_bytes(other[20..28].try_into().unwrap()) as usize;
         reseal(&mut other, directory_bytes);
         assert_eq!(check(&other).unwrap().canonical, None);

@@ -8,7 +8,7 @@ use crate::error::CodecError;
 use crate::layout::Layout;
 use crate::mix;
 use crate::quantized::QuantizedTensor;
-use crate::rans::{self, Classes, QuantiserTables};
+use crate::rans::{self, Classes, TrellisClasses};
 use crate::trellis::{Indices, indices_to_codes};
 
 /// What the encoder may spend.
@@ -35,7 +35,7 @@ enum Blocks {
     /// To be made with these tables.
     Fast(Classes),
     /// To be made of these indices.
-    FastTrellis(QuantiserTables, Indices),
+    FastTrellis(TrellisClasses, Indices),
 }
 
 impl Encoding {
@@ -71,9 +71,9 @@ impl Encoding {
         let mut tables = Vec::new();
         match indices {
             Some(indices) => {
-                let (_, quantisers) = QuantiserTables::of(&indices);
-                quantisers.write(&mut tables);
-                let blocks = Blocks::FastTrellis(quantisers, indices);
+                let (_, classes) = TrellisClasses::choose(&indices, layout);
+                classes.write(&mut tables);
+                let blocks = Blocks::FastTrellis(classes, indices);
                 Self { coder: CodeCoder::TrellisRans, tables, blocks }
             }
             None => {
@@ -97,10 +97,11 @@ impl Encoding {
                 let first_row = block * layout.rows_per_block();
                 rans::encode(codes, layout.columns, first_row, classes)
             }),
-            Blocks::FastTrellis(tables, indices) => {
+            Blocks::FastTrellis(classes, indices) => {
                 in_waves(&indices.values, layout, sink, |values, block| {
                     let first = block * layout.block_codes();
-                    tables.encode(values, &indices.quantisers[first..first + values.len()])
+                    let quantisers = &indices.quantisers[first..first + values.len()];
+                    classes.encode(values, quantisers, layout, block * layout.rows_per_block())
                 })
             }
         }
@@ -136,7 +137,7 @@ pub(super) fn blocks_at_once() -> usize {
 pub(super) enum Decoder {
     Rans(Classes),
     Mix(mix::Parameters),
-    TrellisRans(QuantiserTables),
+    TrellisRans(TrellisClasses),
     TrellisMix(mix::Parameters),
 }
 
@@ -150,7 +151,7 @@ impl Decoder {
         Ok(match coder {
             CodeCoder::Rans => Self::Rans(Classes::read(tables, layout)?),
             CodeCoder::Mix => Self::Mix(mix::Parameters::read(tables, layout)?),
-            CodeCoder::TrellisRans => Self::TrellisRans(QuantiserTables::read(tables)?),
+            CodeCoder::TrellisRans => Self::TrellisRans(TrellisClasses::read(tables, layout)?),
             CodeCoder::TrellisMix => {
                 Self::TrellisMix(mix::Parameters::read(tables, layout)?.on_trellis())
             }
@@ -176,7 +177,7 @@ impl Decoder {
                 Self::Mix(parameters) => {
                     mix::decode(block, codes, layout.columns, first_row, parameters, name)
                 }
-                Self::TrellisRans(tables) => tables.decode(block, codes, layout.columns, name),
+                Self::TrellisRans(classes) => classes.decode(block, codes, layout, first_row, name),
                 Self::TrellisMix(parameters) => {
                     mix::decode(block, codes, layout.columns, first_row, parameters, name)?;
                     indices_to_codes(codes, layout.columns)
@@ -199,7 +200,7 @@ pub fn estimated_code_bytes(name: &str, tensor: &QuantizedTensor) -> Result<u64,
     tensor.validate(name)?;
     let layout = Layout::new(&tensor.shape);
     let bits = match Indices::of(&tensor.codes, &tensor.shape) {
-        Some(indices) => QuantiserTables::of(&indices).0,
+        Some(indices) => TrellisClasses::choose(&indices, layout).0,
         None => Classes::choose(&tensor.codes, layout).0,
     };
     // Lane states carry 16 bits of the message each; the other 16 are overhead.

@@ -57,20 +57,20 @@ pub(super) enum Body {
 pub(super) enum CodeCoder {
     Rans,
     Mix,
-    /// The same two for codes on a trellis.
-    TrellisRans,
+    /// For codes on a trellis, since minor version 1.
     TrellisMix,
+    TrellisRans,
 }
 
 impl CodeCoder {
     fn from_wire(number: u8) -> Option<Self> {
-        [Self::Rans, Self::Mix, Self::TrellisRans, Self::TrellisMix]
+        [Self::Rans, Self::Mix, Self::TrellisMix, Self::TrellisRans]
             .get(usize::from(number))
             .copied()
     }
 
     fn needs_trellis(self) -> bool {
-        matches!(self, Self::TrellisRans | Self::TrellisMix)
+        matches!(self, Self::TrellisMix | Self::TrellisRans)
     }
 }
 
@@ -166,6 +166,16 @@ pub(super) fn write<'a>(entries: impl ExactSizeIterator<Item = &'a Entry>) -> Ve
         }
     }
     out
+}
+
+/// The first minor version that has all that these entries use: files that do not use what a later one adds are the
+/// same as ever.
+pub(super) fn minor_version<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> u16 {
+    let needs_trellis = |entry: &Entry| match &entry.body {
+        Body::Quantized { coder, .. } => coder.needs_trellis(),
+        Body::Metadata { .. } | Body::Raw { .. } => false,
+    };
+    u16::from(entries.any(needs_trellis))
 }
 
 fn write_shape(out: &mut Vec<u8>, shape: &[usize]) {

@@ -118,7 +118,8 @@ impl FileWriter {
         waiting.seek(SeekFrom::Start(0)).map_err(&failed)?;
 
         let directory = directory::write(entries.iter());
-        let mut header = NewHeader::new(&directory, alignment(effort));
+        let minor = directory::minor_version(entries.iter());
+        let mut header = NewHeader::new(minor, &directory, alignment(effort));
         target.write(&[0; HEADER_BYTES])?;
         let mut put = |bytes: &[u8]| {
             header.hash.update(bytes);

@@ -8,8 +8,6 @@ use crate::error::CodecError;
 pub(super) const MAGIC: [u8; 8] = *b"\x89BSL\r\n\x1a\n";
 /// Readers refuse any other major version.
 pub(super) const MAJOR: u16 = 1;
-/// Readers accept any minor version.
-pub(super) const MINOR: u16 = 0;
 
 /// Bytes before the directory's checksum.
 const PREFIX_BYTES: usize = 28;
@@ -28,11 +26,11 @@ pub(super) struct Header {
     pub(super) content_hash: [u8; 32],
 }
 
-/// The header fields before the directory checksum.
-fn prefix(directory_bytes: u64, alignment: u64) -> Vec<u8> {
+/// The header fields before the directory checksum. Readers accept any minor version.
+fn prefix(minor: u16, directory_bytes: u64, alignment: u64) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend(MAJOR.to_le_bytes());
-    out.extend(MINOR.to_le_bytes());
+    out.extend(minor.to_le_bytes());
     out.push(alignment.ilog2() as u8);
     out.extend([0; 7]);
     out.extend(directory_bytes.to_le_bytes());
@@ -86,8 +84,8 @@ pub(super) struct NewHeader {
 }
 
 impl NewHeader {
-    pub(super) fn new(directory: &[u8], alignment: u64) -> Self {
-        let mut bytes = prefix(directory.len() as u64, alignment);
+    pub(super) fn new(minor: u16, directory: &[u8], alignment: u64) -> Self {
+        let mut bytes = prefix(minor, directory.len() as u64, alignment);
         let hash = ContentHash::new(&bytes);
         bytes.extend(directory_checksum(&bytes, directory).to_le_bytes());
         Self { bytes, hash }
@@ -102,8 +100,13 @@ impl NewHeader {
 }
 
 /// The header for a directory followed by sections, given as one slice.
-pub(super) fn write(directory_bytes: usize, alignment: u64, after_header: &[u8]) -> Vec<u8> {
-    let mut header = NewHeader::new(&after_header[..directory_bytes], alignment);
+pub(super) fn write(
+    minor: u16,
+    directory_bytes: usize,
+    alignment: u64,
+    after_header: &[u8],
+) -> Vec<u8> {
+    let mut header = NewHeader::new(minor, &after_header[..directory_bytes], alignment);
     header.hash.update(after_header);
     header.finish()
 }

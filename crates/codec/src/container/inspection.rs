@@ -78,7 +78,7 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
                     CodeCoder::Rans => rans::Classes::read(&mut side, layout).map(|_| "rans")?,
                     CodeCoder::Mix => mix::Parameters::read(&mut side, layout).map(|_| "mix")?,
                     CodeCoder::TrellisRans => {
-                        rans::QuantiserTables::read(&mut side).map(|_| "trellis rans")?
+                        rans::TrellisClasses::read(&mut side, layout).map(|_| "trellis rans")?
                     }
                     CodeCoder::TrellisMix => {
                         mix::Parameters::read(&mut side, layout).map(|_| "trellis mix")?

@@ -5,7 +5,6 @@ use std::io::{Read, Seek};
 use super::codes::Effort;
 use super::directory;
 use super::file_reader::FileReader;
-use super::header::MINOR;
 use super::reader::Content;
 use super::writer::{alignment, encode_metadata, encode_tensor};
 use crate::error::CodecError;
@@ -38,7 +37,8 @@ pub fn verify<R: Read + Seek>(
     let stated = reader.header.alignment;
     let effort = if stated == alignment(Effort::Fast) { Effort::Fast } else { Effort::Smallest };
     let directory = directory::write(reader.entries());
-    let mut same = reader.header.minor == MINOR && directory == reader.directory()?;
+    let mut same = reader.header.minor == directory::minor_version(reader.entries())
+        && directory == reader.directory()?;
     let keys: Vec<_> =
         reader.entries().map(|entry| (entry.name.clone(), entry.body.is_tensor())).collect();
     for (done, (name, is_tensor)) in keys.iter().enumerate() {

@@ -44,7 +44,8 @@ pub fn encode_with(artifact: &Artifact, effort: Effort) -> Result<Vec<u8>, Codec
         after_header.resize(offset.next_multiple_of(alignment as usize) - HEADER_BYTES, 0);
         after_header.extend_from_slice(section);
     }
-    let mut file = header::write(directory_bytes, alignment, &after_header);
+    let minor = directory::minor_version(entries.iter().map(|encoded| &encoded.entry));
+    let mut file = header::write(minor, directory_bytes, alignment, &after_header);
     file.append(&mut after_header);
     Ok(file)
 }

@@ -39,14 +39,16 @@ const _: () = assert!(OFFSETS[INPUTS - 1] + SIZES[INPUTS - 1] <= CONTEXTS);
 const SIGN_SET: usize = MAX_FLAGS;
 const LOW_SET: usize = MAX_FLAGS + 3;
 const MAX_LOW_SET: usize = 7;
-/// Counter sets of the magnitude flags under the second quantiser of a trellis.
-const SECOND_SET: usize = LOW_SET + MAX_LOW_SET + 1;
+/// Counter sets without a trellis. On a trellis the second quantiser has as many of its own, of which those of signs
+/// are not used: what is 0 in one quantiser is wider than in the other, which says nothing about signs.
+const SETS: usize = LOW_SET + MAX_LOW_SET + 1;
 /// Mixers: one per magnitude flag up to a limit, three for signs, one for low bits.
 const MAX_FLAG_KIND: usize = 8;
 const SIGN_KIND: usize = MAX_FLAG_KIND + 1;
 const LOW_KIND: usize = SIGN_KIND + 3;
-const SECOND_KIND: usize = LOW_KIND + 1;
-const KINDS: usize = SECOND_KIND + MAX_FLAG_KIND + 1;
+const KINDS: usize = LOW_KIND + 1;
+/// Counters of the second low bit.
+const SECOND_BITS: usize = 2 * (MAX_FLAGS + 1);
 
 const RATES: Rates = Rates { counter_limit: 1023, mixer_shift: 7, common_shift: 4 };
 
@@ -233,7 +235,7 @@ struct Model<'a> {
     counters: Vec<[Counter; CONTEXTS]>,
     mixer: Mixer,
     golomb: Vec<Counter>,
-    /// The second low bit, by the number of flags and the first.
+    /// The second low bit, by quantiser, number of flags and the first.
     second: Vec<Counter>,
     /// Rows that this model has seen, and log2 of the mean.
     rows: u32,
@@ -244,16 +246,13 @@ impl<'a> Model<'a> {
     fn new(columns: usize, parameters: &'a Parameters) -> Self {
         let mean = u64::from(parameters.mean) >> parameters.low_bits;
         let nonzero = (65536 * mean / (mean + 16)).clamp(64, 65000) as u32;
-        let sets = if parameters.trellis {
-            SECOND_SET + MAX_FLAGS
-        } else if parameters.low_bits == 0 {
-            LOW_SET
-        } else {
-            SECOND_SET
-        };
-        let mut counters = vec![[Counter::new(nonzero, 1); CONTEXTS]; sets];
-        let spelled = sets.min(SECOND_SET);
-        counters[SIGN_SET..spelled].fill([Counter::new(32768, 1); CONTEXTS]);
+        let quantisers = if parameters.trellis { 2 } else { 1 };
+        // Low sets are the last of a quantiser.
+        let unused = if parameters.low_bits == 0 { SETS - LOW_SET } else { 0 };
+        let mut counters = vec![[Counter::new(nonzero, 1); CONTEXTS]; quantisers * SETS - unused];
+        for sets in counters.chunks_mut(SETS) {
+            sets[SIGN_SET..].fill([Counter::new(32768, 1); CONTEXTS]);
+        }
         let shift = parameters.statistic.log_shift();
         let mean_log = TABLES.log2(parameters.mean);
         Self {
@@ -277,7 +276,7 @@ impl<'a> Model<'a> {
             counters,
             mixer: Mixer::new(KINDS),
             golomb: vec![Counter::new(32768, 0); 32],
-            second: vec![Counter::new(32768, 0); 2 * (MAX_FLAGS + 1)],
+            second: vec![Counter::new(32768, 0); quantisers * SECOND_BITS],
             rows: 0,
             mean_log,
         }
@@ -312,16 +311,18 @@ impl<'a> Model<'a> {
                     + if predict_signs {
                         bin(row_log, 5, 16) * ABOVE + above
                     } else {
-                        bin(column.log, 3, 64)
+                        // The states of one quantiser differ where zeros are many.
+                        bin(column.log, 3, 64) + 64 * usize::from(states[index] >> 1)
                     },
                 OFFSETS[3] + bin(row_log, 4, 32) * 32 + bin(column.log, 4, 32),
                 OFFSETS[4] + column.place as usize,
                 OFFSETS[5] + column.group as usize * 64 + bin(both, 3, 64),
             ];
             let residual = code.wrapping_sub(expected);
-            let second = quantiser(usize::from(states[index])) == 1;
+            let quantiser = quantiser(usize::from(states[index]));
+            let magnitude = residual.unsigned_abs();
             let magnitude =
-                self.magnitude(coder, tables, &contexts, residual.unsigned_abs(), low_bits, second);
+                self.magnitude(coder, tables, &contexts, magnitude, low_bits, quantiser);
             let negative = magnitude > 0 && {
                 let place = Place {
                     row_sum: signed,
@@ -348,19 +349,20 @@ impl<'a> Model<'a> {
         contexts: &[usize; INPUTS],
         magnitude: u32,
         low_bits: u32,
-        second: bool,
+        quantiser: usize,
     ) -> u32 {
-        let (first_set, first_kind) = if second { (SECOND_SET, SECOND_KIND) } else { (0, 0) };
+        // Mixers that the quantisers share learn faster, and what they learn is the same.
+        let sets = quantiser * SETS;
         let high = magnitude.checked_shr(low_bits).unwrap_or(0);
         let mut decoded = 0;
         while decoded < MAX_FLAGS {
-            let counters = &mut self.counters[first_set + decoded];
+            let counters = &mut self.counters[sets + decoded];
             let bit = u32::from(high > decoded as u32);
             if self.mixer.code(
                 coder,
                 tables,
                 RATES,
-                first_kind + decoded.min(MAX_FLAG_KIND),
+                decoded.min(MAX_FLAG_KIND),
                 counters,
                 contexts,
                 bit,
@@ -382,11 +384,12 @@ impl<'a> Model<'a> {
             let bit = magnitude >> position & 1;
             let bit = match low_bits - position {
                 1 => {
-                    let counters = &mut self.counters[LOW_SET + decoded.min(MAX_LOW_SET)];
+                    let counters = &mut self.counters[sets + LOW_SET + decoded.min(MAX_LOW_SET)];
                     self.mixer.code(coder, tables, RATES, LOW_KIND, counters, contexts, bit)
                 }
                 2 => {
-                    let counter = &mut self.second[2 * decoded + (value & 1) as usize];
+                    let place = quantiser * SECOND_BITS + 2 * decoded + (value & 1) as usize;
+                    let counter = &mut self.second[place];
                     code_plain(coder, tables, counter, bit)
                 }
                 _ => coder.code(32768, bit),

@@ -3,7 +3,8 @@
 //! Each decision (is the magnitude above f, what is the sign) is predicted by six adaptive counters, each
 //! seeing another context: the scale of the row so far, that of the column so far, both, the code
 //! above, the place in the row. A small online logistic regression mixes the six, and a binary range
-//! coder spends −log2 P bits. Everything is integer arithmetic, so every machine decodes the same.
+//! coder spends −log2 P bits. On a trellis it codes the indices, and the state is part of the contexts.
+//! Everything is integer arithmetic, so every machine decodes the same.
 //! Sources: adaptive binary coding and logistic mixing as known from the PAQ family (Mahoney 2005).
 
 mod bytes;

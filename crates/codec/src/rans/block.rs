@@ -1,40 +1,10 @@
 //! One independent block: lines gathered class by class, coded, and put back in their places.
 
-use super::bits::{BitReader, BitWriter};
 use super::classes::{Axis, Classes};
-use super::scalar;
-use super::table::{EncoderTable, SlotTable};
-use super::{LANES, LOWER_BOUND};
-use crate::cursor::{Cursor, write_varint};
+use super::segments::{Instructions, SegmentDecoder, SegmentEncoder};
+use crate::cursor::Cursor;
 use crate::error::CodecError;
 use crate::layout::Layout;
-
-/// The instructions a segment is decoded with; all give the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Instructions {
-    Scalar,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Instructions {
-    /// All that the processor has, the fastest last.
-    fn available() -> Vec<Self> {
-        let mut available = vec![Self::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        {
-            available.extend(super::avx2::is_available().then_some(Self::Avx2));
-            available.extend(super::avx512::is_available().then_some(Self::Avx512));
-        }
-        available
-    }
-
-    fn best() -> Self {
-        Self::available().pop().unwrap_or(Self::Scalar)
-    }
-}
 
 /// Lines of a block with one class, in order: start of each line, and the distance of its codes.
 fn lines(
@@ -88,42 +58,23 @@ fn scatter(codes: &mut [i32], lines: &[usize], axis: Axis, columns: usize, gathe
     }
 }
 
-/// Encodes a block as: number of 16-bit words, 32 lane states, words, then the escaped values.
+/// Encodes a block: one segment per class.
 pub(crate) fn encode(
     codes: &[i32],
     columns: usize,
     first_row: usize,
     classes: &Classes,
 ) -> Vec<u8> {
-    let mut segments = Vec::new();
-    let mut escapes = BitWriter::default();
+    let mut encoder = SegmentEncoder::new(classes.order);
     let mut gathered = Vec::new();
     for (class, table) in classes.tables.iter().enumerate() {
         gathered.clear();
         let lines = lines(classes, class, codes.len(), columns, first_row);
         gather(codes, &lines, classes.axis, columns, &mut gathered);
-        let symbols: Vec<u8> = gathered.iter().map(|&code| table.symbol(code)).collect();
-        if table.frequencies[table.escape()] > 0 {
-            for (&code, _) in
-                gathered.iter().zip(&symbols).filter(|pair| usize::from(*pair.1) == table.escape())
-            {
-                let (below, distance) = table.distance(code);
-                escapes.bit(below);
-                escapes.golomb(distance, classes.order);
-            }
-        }
-        segments.push((symbols, EncoderTable::new(table)));
+        encoder.segment(table, &gathered);
     }
-    let mut states = [LOWER_BOUND; LANES];
-    let mut words = Vec::new();
-    for (symbols, table) in segments.iter().rev() {
-        scalar::encode(symbols, table, &mut states, &mut words);
-    }
-    let mut out = Vec::with_capacity(words.len() * 2 + LANES * 4 + 8);
-    write_varint(&mut out, words.len() as u64);
-    out.extend(states.iter().flat_map(|state| state.to_le_bytes()));
-    out.extend(words.iter().rev().flat_map(|word| word.to_le_bytes()));
-    out.extend(escapes.finish());
+    let mut out = Vec::new();
+    encoder.finish(&mut out);
     out
 }
 
@@ -179,46 +130,10 @@ fn decode_with(
     classes: &Classes,
     place: &str,
 ) -> Result<(), CodecError> {
-    let mut cursor = Cursor::new(bytes, place);
-    let count = cursor.length()?;
-    let mut states = [0_u32; LANES];
-    for state in &mut states {
-        *state = cursor.u32()?;
-        if *state < LOWER_BOUND {
-            return Err(cursor.corrupt("a lane state lies below 2^16"));
-        }
-    }
-    let word_bytes =
-        count.checked_mul(2).ok_or_else(|| cursor.corrupt("the number of words overflows"))?;
-    let words: Vec<u16> = cursor
-        .take(word_bytes)?
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .map(|&word| u16::from_le_bytes(word))
-        .collect();
-    let mut words = &words[..];
-    let rest = cursor.take(cursor.remaining())?;
-    let mut escapes = BitReader::new(rest);
+    let mut decoder = SegmentDecoder::new(Cursor::new(bytes, place), classes.order, instructions)?;
     for (class, table) in classes.tables.iter().enumerate() {
-        let slots = SlotTable::new(table);
-        let mut segment = |codes: &mut [i32]| -> Result<(), CodecError> {
-            let used = decode_segment(instructions, words, &slots, &mut states, codes);
-            let used = used.ok_or_else(|| cursor.corrupt("the words end before the codes do"))?;
-            words = &words[used..];
-            if table.frequencies[table.escape()] > 0 {
-                for code in codes.iter_mut().filter(|code| **code == slots.escape) {
-                    let below = escapes.bit(&cursor)?;
-                    let distance = escapes.golomb(classes.order, &cursor)?;
-                    *code = table
-                        .beyond(below, distance)
-                        .ok_or_else(|| cursor.corrupt("an escaped value exceeds 32 bits"))?;
-                }
-            }
-            Ok(())
-        };
         if classes.tables.len() == 1 && classes.axis == Axis::Rows {
-            segment(codes)?;
+            decoder.segment(table, codes)?;
             continue;
         }
         let lines = lines(classes, class, codes.len(), columns, first_row);
@@ -230,42 +145,17 @@ fn decode_with(
             Axis::Columns => lines.len() * (codes.len() / columns),
         };
         let mut gathered = vec![0; length];
-        segment(&mut gathered)?;
+        decoder.segment(table, &mut gathered)?;
         scatter(codes, &lines, classes.axis, columns, &gathered);
     }
-    if !words.is_empty() || states != [LOWER_BOUND; LANES] {
-        return Err(cursor.corrupt("the coder does not end in its start state"));
-    }
-    escapes.finish(&cursor)
-}
-
-/// Decodes one segment: whole groups with vector instructions, the rest with the reference.
-fn decode_segment(
-    instructions: Instructions,
-    words: &[u16],
-    slots: &SlotTable,
-    states: &mut [u32; LANES],
-    codes: &mut [i32],
-) -> Option<usize> {
-    if let Some(constant) = slots.constant {
-        codes.fill(constant);
-        return Some(0);
-    }
-    #[allow(unsafe_code)]
-    let (groups, used) = match instructions {
-        Instructions::Scalar => (0, 0),
-        // SAFETY: chosen only where the processor has these instructions.
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => unsafe { super::avx2::decode(words, slots, states, codes) },
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 => unsafe { super::avx512::decode(words, slots, states, codes) },
-    };
-    Some(used + scalar::decode(&words[used..], slots, states, &mut codes[groups * LANES..])?)
+    decoder.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::LANES;
     use super::*;
+    use crate::cursor::write_varint;
     use proptest::prelude::*;
 
     fn round_trip(codes: &[i32], columns: usize, classes: &Classes) -> usize {

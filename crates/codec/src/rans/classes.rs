@@ -39,7 +39,11 @@ impl Classes {
         Self::with_tables(Axis::Rows, Vec::new(), vec![FrequencyTable::from_codes(codes)])
     }
 
-    fn with_tables(axis: Axis, assignment: Vec<u8>, tables: Vec<FrequencyTable>) -> Self {
+    pub(super) fn with_tables(
+        axis: Axis,
+        assignment: Vec<u8>,
+        tables: Vec<FrequencyTable>,
+    ) -> Self {
         // Escaped values lie beyond the table: their distance is about as large as the table.
         let widest = tables.iter().map(FrequencyTable::escape).max().unwrap_or(0).max(1);
         Self { axis, assignment, tables, order: widest.ilog2().saturating_sub(2) }
@@ -78,10 +82,16 @@ impl Classes {
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.push(self.tables.len() as u8 | u8::from(self.axis == Axis::Columns) << 5);
+        self.write_several(1, out);
+    }
+
+    /// [`Classes::write`] where each class has several tables, next to each other.
+    pub(super) fn write_several(&self, tables_per_class: usize, out: &mut Vec<u8>) {
+        let count = self.tables.len() / tables_per_class;
+        out.push(count as u8 | u8::from(self.axis == Axis::Columns) << 5);
         out.push(self.order as u8);
         let mut writer = BitWriter::default();
-        let width = self.tables.len().next_power_of_two().ilog2();
+        let width = count.next_power_of_two().ilog2();
         for &class in &self.assignment {
             (0..width).for_each(|position| writer.bit(class >> position & 1 == 1));
         }
@@ -94,6 +104,15 @@ impl Classes {
     }
 
     pub(crate) fn read(cursor: &mut Cursor, layout: Layout) -> Result<Self, CodecError> {
+        Self::read_several(1, cursor, layout)
+    }
+
+    /// Reads what [`Classes::write_several`] wrote.
+    pub(super) fn read_several(
+        tables_per_class: usize,
+        cursor: &mut Cursor,
+        layout: Layout,
+    ) -> Result<Self, CodecError> {
         let first = cursor.u8()?;
         let (count, axis) =
             (usize::from(first & 31), if first & 32 == 0 { Axis::Rows } else { Axis::Columns });
@@ -124,11 +143,21 @@ impl Classes {
                 assignment.push(class);
             }
         }
-        let tables = (0..count)
+        let tables = (0..count * tables_per_class)
             .map(|_| FrequencyTable::read(&mut reader, cursor))
             .collect::<Result<_, _>>()?;
         reader.finish(cursor)?;
         Ok(Self { axis, assignment, tables, order })
+    }
+
+    /// Fills in the class of each code of a row.
+    pub(super) fn fill_row(&self, row: usize, classes: &mut [u8]) {
+        match self.axis {
+            Axis::Columns if !self.assignment.is_empty() => {
+                classes.copy_from_slice(&self.assignment);
+            }
+            _ => classes.fill(self.of(row) as u8),
+        }
     }
 
     /// Class of a line.
@@ -138,6 +167,11 @@ impl Classes {
 }
 
 type Counts = Vec<u32>;
+
+/// Estimated bits of these codes under their own table, with the table.
+pub(super) fn bits_of(codes: &[i32], table: &FrequencyTable) -> f64 {
+    bits(&[total(codes, table)], 0)
+}
 
 /// Histogram over the symbols of one table.
 fn total(codes: &[i32], table: &FrequencyTable) -> Counts {
