@@ -7,7 +7,7 @@ use backslash_model::{ModelConfig, NamedWeights};
 use backslash_quant::{Weights, is_coded};
 use rayon::prelude::*;
 
-use super::variation::{Variation, coded_bytes, fits_row_scales};
+use super::variation::{Variation, coded_bytes, fits_row_scales, protects_columns};
 use super::{Change, Entry, ExceptionPath, HeldOut, JournalHeader, Losses, predicted_loss};
 use crate::{CompressError, Recipe, Sensitivity};
 
@@ -106,7 +106,7 @@ impl<'a> OperatingPoint<'a> {
             if self.config.ties(name) {
                 paths.push(ExceptionPath::FinerEmbedding);
             }
-            if self.coded[name].tensor.columns() > 1 {
+            if protects_columns(self.recipe.rung) && self.coded[name].tensor.columns() > 1 {
                 paths.push(ExceptionPath::ProtectedColumns);
             }
             paths.push(ExceptionPath::RowFactors);
