@@ -16,7 +16,7 @@ pub enum ExceptionPath {
     Coarser,
     /// Half the step, for the embedding that is also the output head.
     FinerEmbedding,
-    /// The columns of largest error, one of 32, at a quarter of their step.
+    /// The columns of largest error, one of 32, at a quarter of their step; not where codes lie on a trellis.
     ProtectedColumns,
     /// The factors of the rows by their sensitivity, off where the file has them and on where it has not.
     RowFactors,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use backslash_codec::QuantizedTensor;
 use backslash_model::{ModelConfig, NamedWeights};
-use backslash_quant::{Rung, Weights, is_coded};
+use backslash_quant::{Weights, is_coded};
 use rayon::prelude::*;
 
-use super::variation::{Variation, coded_bytes, fits_row_scales};
+use super::variation::{Variation, coded_bytes, fits_row_scales, protects_columns};
 use super::{Change, Entry, ExceptionPath, HeldOut, JournalHeader, Losses, predicted_loss};
 use crate::{CompressError, Recipe, Sensitivity};
 
@@ -106,9 +106,7 @@ impl<'a> OperatingPoint<'a> {
             if self.config.ties(name) {
                 paths.push(ExceptionPath::FinerEmbedding);
             }
-            // Columns of other steps would leave the trellis.
-            let on_trellis = matches!(self.recipe.rung, Rung::Trellis | Rung::WatersicRate);
-            if self.coded[name].tensor.columns() > 1 && !on_trellis {
+            if protects_columns(self.recipe.rung) && self.coded[name].tensor.columns() > 1 {
                 paths.push(ExceptionPath::ProtectedColumns);
             }
             paths.push(ExceptionPath::RowFactors);

@@ -121,3 +121,8 @@ impl OperatingPoint<'_> {
 pub(super) fn fits_row_scales(rung: Rung) -> bool {
     matches!(rung, Rung::Watersic | Rung::WatersicRate)
 }
+
+/// Whether columns can be protected: codes on a trellis would leave it, and then cost a bit each.
+pub(super) fn protects_columns(rung: Rung) -> bool {
+    !matches!(rung, Rung::Trellis | Rung::WatersicRate)
+}

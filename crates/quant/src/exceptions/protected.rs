@@ -38,7 +38,8 @@ pub fn column_errors(
 /// For the rungs with error feedback the protected columns come last, so that they make up for the errors of the
 /// others as well as for their own: with p the protected and r the remaining inputs, the others are quantised under
 /// the metric that is left then, Σ_rr − Σ_rp·Σ_pp⁻¹·Σ_pr, and the protected weights move by E_r·Σ_rp·Σ_pp⁻¹ before
-/// they are rounded.
+/// they are rounded. Not for the rungs with codes on a trellis: rounded columns leave it, and the tensor is then coded
+/// without.
 ///
 /// # Errors
 /// Those of [`quantize_matrix`]; and if the finer step is too fine.
