@@ -1,6 +1,6 @@
 //! The table of quantisers and exporters, from the command line.
 
-use crate::place::{Place, borrowed, json};
+use crate::place::{Place, borrowed, json, stderr};
 
 const LADDER: &[&str] = &[
     "ladder",
@@ -59,6 +59,13 @@ fn a_ladder_goes_on_where_it_stopped_and_fills_a_document() {
     assert!(
         document.contains("| watersic-rate ") && document.contains("Made by `backslash ladder")
     );
+
+    // A size that cannot be had is said, and the rest is made.
+    let mut tiny = [LADDER, &["--results", "tiny.jsonl"]].concat();
+    tiny[LADDER.len() - 1] = "0.1";
+    let output = place.run(&tiny);
+    assert!(output.status.success() && stderr(&output).contains("cannot be reached"));
+    assert!(std::fs::read_to_string(place.path("tiny.jsonl")).unwrap().lines().count() >= 4);
 
     // Other text is another table.
     let mut other = ladder(&[]);

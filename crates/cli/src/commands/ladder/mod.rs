@@ -6,11 +6,11 @@ mod tables;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use backslash_compress::{Allocation, CalibrationText};
+use backslash_compress::{Allocation, CalibrationText, CompressError};
 use backslash_data::Source;
 use backslash_eval::ladder::{Journal, Method, Subject, measure_errors};
-use backslash_eval::{ModelFile, views};
-use backslash_quant::{Rung, is_coded};
+use backslash_eval::{EvalError, ModelFile, views};
+use backslash_quant::{QuantError, Rung, is_coded};
 use serde_json::json;
 
 use super::compress::open_tensors;
@@ -77,9 +77,19 @@ fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
             }
             let progress = progress.get_or_insert_with(|| Progress::new("file", done - 1, total));
             if method.needs_calibration() {
-                subject.calibrate(|_, _| ())?;
+                calibrate(&mut subject)?;
             }
-            let point = subject.measure(*method, *target)?;
+            let point = match subject.measure(*method, *target) {
+                Err(
+                    error @ EvalError::Compress(CompressError::Quant(QuantError::Unreachable {
+                        ..
+                    })),
+                ) => {
+                    say(&format!("{}, {}: {error}", subject.name(), method.name()));
+                    continue;
+                }
+                point => point?,
+            };
             let line = format!(
                 "{} {}: {:.3} bits per weight, {:+.4} nats",
                 point.run,
@@ -100,6 +110,20 @@ fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
         plain: tables.plain,
         json: json!(journal.points()),
     })
+}
+
+/// Runs a model on the calibration text, unless that has been done.
+fn calibrate(subject: &mut Subject<'_>) -> Result<()> {
+    let mut progress: Option<Progress> = None;
+    subject.calibrate(|done, total| {
+        let progress =
+            progress.get_or_insert_with(|| Progress::new("calibration", 0, total as u64));
+        progress.at(done as u64, "");
+    })?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    Ok(())
 }
 
 fn wanted(arguments: &Ladder, rungs: &[Rung]) -> Vec<(Method, Option<f64>)> {

@@ -132,8 +132,9 @@ fn differences(summary: &Summary<'_>, rungs: &[Rung], bits: &[f64]) -> Grid {
         push(ours(pair[1]), ours(pair[0]));
     }
     if let (Some(first), Some(last)) = (rungs.first(), rungs.last()) {
-        for rung in [first, last] {
-            push(ours(*rung), Method::Ours(*rung, Allocation::Relative));
+        push(ours(*first), Method::Ours(*first, Allocation::Relative));
+        if rungs.len() > 1 {
+            push(ours(*last), Method::Ours(*last, Allocation::Relative));
         }
         push(ours(*last), Method::SdClip);
         push(ours(*last), Method::PaperScaled);
