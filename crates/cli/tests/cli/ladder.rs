@@ -1,5 +1,7 @@
 //! The table of quantisers and exporters, from the command line.
 
+use backslash_eval::table::grouped;
+
 use crate::place::{Place, borrowed, json, stderr};
 
 const LADDER: &[&str] = &[
@@ -67,6 +69,9 @@ fn a_ladder_goes_on_where_it_stopped_and_fills_a_document() {
         document.contains("| watersic-rate ") && document.contains("Made by `backslash ladder")
     );
 
+    // An exporter that takes the bytes it takes stands under no size of the others.
+    let golf = table.lines().find(|line| line.starts_with("| golf int8 + zlib-9 ")).unwrap();
+    assert!(golf.contains(&grouped(bytes("golf int8 + zlib-9"))), "{golf}");
     // Of one model nothing is said about chance.
     assert!(!table.contains("no difference") && !table.contains('±'), "{table}");
 

@@ -73,6 +73,8 @@ pub fn by_loss(points: &[Point], rungs: &[Rung], methods: &[Method], bits: &[f64
         float.iter().map(|(_, nats)| format!("{nats:.4}")).collect::<Vec<_>>().join(", "),
     );
     text += &losses(&summary, methods, bits).text();
+    text += "\n";
+    text += &sizes(&summary, methods).text();
     text += "\nDifferences between methods at the same bits per weight, in the same model";
     text += match float.len() {
         1 => ":\n\n",
@@ -90,18 +92,30 @@ fn heading(bits: &[f64]) -> Vec<String> {
 
 fn losses(summary: &Summary<'_>, methods: &[Method], bits: &[f64]) -> Grid {
     let mut grid = Grid::new("method", heading(bits));
-    for &method in methods {
-        if method.has_target() {
-            let cells = bits.iter().map(|bits| cell(summary, method, Some(*bits)));
-            grid.push(method.name(), cells);
-        } else if !matches!(method, Method::NoWorseThanInt8(_)) {
-            let points = summary.points(method, None);
-            let mean = Comparison::of(
-                &points.iter().map(|point| point.bits_per_weight()).collect::<Vec<_>>(),
-            );
-            let size = mean.map_or_else(String::new, |mean| format!(" ({:.3} bits)", mean.mean));
-            grid.push(format!("{}{size}", method.name()), [cell(summary, method, None)]);
-        }
+    for &method in methods.iter().filter(|method| method.has_target()) {
+        let cells = bits.iter().map(|bits| cell(summary, method, Some(*bits)));
+        grid.push(method.name(), cells);
+    }
+    grid
+}
+
+/// Methods whose size is their own: it belongs under no heading of the others.
+fn sizes(summary: &Summary<'_>, methods: &[Method]) -> Grid {
+    let titles = ["bytes", "bits per weight", "loss above float"].map(str::to_owned);
+    let mut grid = Grid::new("method without a choice of size", titles);
+    for &method in methods.iter().filter(|method| !method.has_target()) {
+        let points = summary.points(method, None);
+        let mean = |figure: fn(&Point) -> f64| {
+            Comparison::of(&points.iter().map(|point| figure(point)).collect::<Vec<_>>())
+        };
+        let bytes = mean(|point| point.bytes as f64);
+        let figures = [
+            bytes.map_or("–".to_owned(), |bytes| grouped(bytes.mean.round() as u64)),
+            mean(Point::bits_per_weight)
+                .map_or("–".to_owned(), |bits| format!("{:.3}", bits.mean)),
+            cell(summary, method, None),
+        ];
+        grid.push(method.name(), figures);
     }
     grid
 }
