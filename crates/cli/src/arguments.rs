@@ -207,6 +207,9 @@ pub struct Ladder {
     /// Quantisers, all without this: the first is the one to compare with, the last the best.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub rungs: Vec<Rung>,
+    /// How steps are shared out: by rows for every quantiser, in the other ways for the first and the last.
+    #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',', default_values_t = [Allocation::Rows, Allocation::Tensors, Allocation::Relative])]
+    pub allocations: Vec<Allocation>,
     /// Tokens of --text to calibrate on.
     #[arg(long, value_name = "N", default_value_t = 49_152)]
     pub calibration_tokens: usize,

@@ -1,6 +1,7 @@
 //! From sensitivities to steps: every tensor, and every row, at the same slope of loss against bits.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use backslash_codec::round_scale;
 use backslash_quant::{Covariance, Rung, Weights, is_coded};
@@ -25,6 +26,17 @@ pub enum Allocation {
     Tensors,
     /// Steps by the sensitivity of each tensor and of each of its rows.
     Rows,
+}
+
+impl fmt::Display for Allocation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Relative => "relative",
+            Self::Equal => "equal",
+            Self::Tensors => "tensors",
+            Self::Rows => "rows",
+        })
+    }
 }
 
 /// The step of a tensor at κ = 1.

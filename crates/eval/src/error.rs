@@ -59,3 +59,16 @@ pub enum EvalError {
     #[error(transparent)]
     Golf(#[from] GolfError),
 }
+
+impl EvalError {
+    /// Whether a size or a loss was asked for that no file has.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Compress(
+                CompressError::LossUnreachable { .. }
+                    | CompressError::Quant(QuantError::Unreachable { .. })
+            ) | Self::Quant(QuantError::Unreachable { .. })
+        )
+    }
+}

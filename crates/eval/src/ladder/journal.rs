@@ -1,11 +1,21 @@
 //! Points on the disk, a line of JSON each.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 
 use super::{Method, Point};
 use crate::EvalError;
+
+/// What a line has: a point, and a figure for readers that do not divide.
+#[derive(Serialize)]
+struct Line<'a> {
+    bits_per_weight: f64,
+    #[serde(flatten)]
+    point: &'a Point,
+}
 
 /// A file of points to which every finished one is added.
 #[derive(Debug)]
@@ -16,25 +26,29 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens a journal, or begins one. A last line that was cut is dropped, to be made again.
+    /// Opens a journal, or begins one, for this process alone. A last line that was cut is dropped, to be made again.
     ///
     /// # Errors
-    /// If the file cannot be read or written, or has another line that is no point.
+    /// If the file cannot be read or written, is in use, or has another line that is no point.
     pub fn open(path: &Path) -> Result<Self, EvalError> {
         let problem = |problem: String| EvalError::ModelFile { path: path.to_owned(), problem };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(problem(error.to_string())),
-        };
+        let fail = |error: std::io::Error| problem(error.to_string());
+        let mut options = OpenOptions::new();
+        let mut file = options.create(true).read(true).append(true).open(path).map_err(fail)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                problem("another process adds points to it: name another file".to_owned())
+            }
+            TryLockError::Error(error) => problem(error.to_string()),
+        })?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(fail)?;
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         let points = whole.lines().enumerate().map(|(index, line)| {
             serde_json::from_str(line)
                 .map_err(|error| problem(format!("line {} is no point: {error}", index + 1)))
         });
         let points = points.collect::<Result<Vec<Point>, EvalError>>()?;
-        let fail = |error: std::io::Error| problem(error.to_string());
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(fail)?;
         file.set_len(whole.len() as u64).map_err(fail)?;
         Ok(Self { path: path.to_owned(), file, points })
     }
@@ -68,7 +82,8 @@ impl Journal {
     /// # Errors
     /// If the file cannot be written.
     pub fn push(&mut self, point: Point) -> Result<(), EvalError> {
-        let line = serde_json::to_string(&point).expect("plain data") + "\n";
+        let line = Line { bits_per_weight: point.bits_per_weight(), point: &point };
+        let line = serde_json::to_string(&line).expect("plain data") + "\n";
         self.file.write_all(line.as_bytes()).map_err(|error| EvalError::ModelFile {
             path: self.path.clone(),
             problem: error.to_string(),
@@ -99,6 +114,7 @@ mod tests {
             float_nats: 3.0,
             bits_per_byte: 2.0,
             seconds: 1.5,
+            ..Point::default()
         }
     }
 
@@ -112,6 +128,9 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 7]).unwrap();
 
+        let in_use = Journal::open(&path).unwrap_err().to_string();
+        assert!(in_use.contains("another process"), "{in_use}");
+        drop(journal);
         let mut journal = Journal::open(&path).unwrap();
         let find = |journal: &Journal, method, target| {
             journal.find("a", "f", method, target).unwrap().cloned()
@@ -128,6 +147,7 @@ mod tests {
         assert_eq!(journal.find("b", "other", Method::Int8, None).unwrap(), None);
         let error = journal.find("a", "g", Method::Int8, None).unwrap_err().to_string();
         assert!(error.contains("other weights"), "{error}");
+        drop(journal);
 
         std::fs::write(&path, "no point\n").unwrap();
         assert!(Journal::open(&path).unwrap_err().to_string().contains("line 1"));

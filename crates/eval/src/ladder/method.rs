@@ -23,17 +23,29 @@ pub enum Method {
 }
 
 impl Method {
-    /// All methods for these quantisers: each by sensitivities, and the first and the last by equal relative steps too.
-    pub fn all(rungs: &[Rung]) -> Vec<Self> {
-        let mut methods: Vec<Self> =
-            rungs.iter().map(|rung| Self::Ours(*rung, Allocation::Rows)).collect();
-        let (first, last) = (rungs.first(), rungs.last().filter(|_| rungs.len() > 1));
-        let relative = [first, last].into_iter().flatten();
-        methods.extend(relative.map(|rung| Self::Ours(*rung, Allocation::Relative)));
+    /// All methods for these quantisers and ways to share out steps: every quantiser by rows, the first and the last by the
+    /// other ways too, and the exporters of others.
+    pub fn all(rungs: &[Rung], allocations: &[Allocation]) -> Vec<Self> {
+        let ends = [rungs.first(), rungs.last().filter(|_| rungs.len() > 1)];
+        let ends: Vec<Rung> = ends.into_iter().flatten().copied().collect();
+        let mut methods = Vec::new();
+        for allocation in allocations {
+            let rungs = if *allocation == Allocation::Rows { rungs } else { &ends };
+            methods.extend(rungs.iter().map(|rung| Self::Ours(*rung, *allocation)));
+        }
         methods.extend([Self::SdClip, Self::PaperScaled, Self::Paper, Self::Int8]);
         methods.push(Self::Int8AllMatrices);
         methods.extend(rungs.last().map(|rung| Self::NoWorseThanInt8(*rung)));
         methods
+    }
+
+    /// How it shares out steps; none for the exporters of others.
+    pub fn allocation(self) -> Option<Allocation> {
+        match self {
+            Self::Ours(_, allocation) => Some(allocation),
+            Self::NoWorseThanInt8(_) => Some(Allocation::Rows),
+            _ => None,
+        }
     }
 
     /// Name in tables and in the journal.

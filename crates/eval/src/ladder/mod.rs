@@ -7,34 +7,46 @@
 //! them over several models. Tensors that are no model are measured by their squared error ([`measure_errors`]).
 
 mod errors;
+mod exporters;
+mod fingerprint;
 mod journal;
 mod method;
 mod subject;
 mod summary;
 
+use backslash_codec::SizeSplit;
 use serde::{Deserialize, Serialize};
 
 pub use errors::{ErrorPoint, measure_errors};
+pub use fingerprint::weights_hash;
 pub use journal::Journal;
 pub use method::Method;
 pub use subject::Subject;
 pub use summary::{Comparison, Summary};
 
 /// One file that was measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// The model, as it was named.
     pub run: String,
-    /// What the figures depend on: hash of the weights, and tokens of calibration and of validation.
+    /// What the figures depend on: hash of the model, and number and hash of the tokens of calibration and of validation.
     pub fingerprint: String,
     /// Name of the method.
     pub method: String,
+    /// How steps were shared out; none for the exporters of others.
+    pub allocation: Option<String>,
     /// Bits per weight that were asked for; none for methods that have no choice.
     pub target: Option<f64>,
     /// Length of the file.
     pub bytes: u64,
     /// Weights in it.
     pub parameters: u64,
+    /// Its bytes by purpose; none for the exporters of others.
+    pub split: Option<Split>,
+    /// ln κ; none for the exporters of others.
+    pub log_kappa: Option<f64>,
+    /// What clips or step of another exporter were multiplied by to meet the target.
+    pub factor: Option<f64>,
     /// Loss of the decoded model, in nats per token.
     pub nats: f64,
     /// Loss of the float model.
@@ -43,6 +55,25 @@ pub struct Point {
     pub bits_per_byte: f64,
     /// Time that the file took, in seconds.
     pub seconds: f64,
+}
+
+/// Bytes of a file by purpose, as [`SizeSplit`] has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Split {
+    pub payload: u64,
+    pub tables: u64,
+    pub scales: u64,
+    pub corrections: u64,
+    pub uncoded: u64,
+    pub directory: u64,
+}
+
+impl From<SizeSplit> for Split {
+    fn from(split: SizeSplit) -> Self {
+        let SizeSplit { payload, tables, scales, corrections, uncoded, directory } = split;
+        Self { payload, tables, scales, corrections, uncoded, directory }
+    }
 }
 
 impl Point {

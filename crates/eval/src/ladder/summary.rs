@@ -87,15 +87,11 @@ mod tests {
     fn point(run: &str, method: Method, target: f64, nats: f64) -> Point {
         Point {
             run: run.to_owned(),
-            fingerprint: String::new(),
             method: method.name(),
             target: Some(target),
-            bytes: 1,
-            parameters: 8,
             nats,
             float_nats: 3.0,
-            bits_per_byte: 1.0,
-            seconds: 0.0,
+            ..Point::default()
         }
     }
 

@@ -10,7 +10,7 @@ use crate::failure::Usage;
 /// The text of a section: the tables, and how they were made.
 pub fn section(tables: &str, fingerprints: &[(String, String)]) -> String {
     let arguments: Vec<String> =
-        std::env::args().skip(1).map(|word| without_folders(&word)).collect();
+        std::env::args_os().skip(1).map(|word| without_folders(&word.to_string_lossy())).collect();
     let inputs: Vec<String> =
         fingerprints.iter().map(|(name, hash)| format!("`{name}` {hash}")).collect();
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
@@ -31,12 +31,17 @@ fn without_folders(word: &str) -> String {
     }
 }
 
-/// Replaces what stands between the marks of a section, or adds it at the end.
-pub fn replace_section(path: &Path, name: &str, text: &str) -> Result<()> {
+/// Refuses a name that cannot stand in a comment of a document.
+pub fn check_name(name: &str) -> Result<()> {
     let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     if !plain {
         bail!(Usage(format!("--section {name}: letters, digits and hyphens name a section")));
     }
+    Ok(())
+}
+
+/// Replaces what stands between the marks of a section, or adds it at the end.
+pub fn replace_section(path: &Path, name: &str, text: &str) -> Result<()> {
     let old = match std::fs::read_to_string(path) {
         Ok(old) => old,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

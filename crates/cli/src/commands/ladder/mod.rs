@@ -3,18 +3,16 @@
 mod document;
 mod tables;
 
-use std::path::Path;
-
 use anyhow::{Context, Result, bail};
-use backslash_compress::{Allocation, CalibrationText, CompressError};
+use backslash_compress::{Allocation, CalibrationText};
 use backslash_data::Source;
-use backslash_eval::ladder::{Journal, Method, Subject, measure_errors};
-use backslash_eval::{EvalError, ModelFile, views};
-use backslash_quant::{QuantError, Rung, is_coded};
+use backslash_eval::ladder::{Journal, Method, Point, Subject, measure_errors, weights_hash};
+use backslash_eval::{ModelFile, views};
+use backslash_quant::{Rung, is_coded};
 use serde_json::json;
 
 use super::compress::open_tensors;
-use crate::arguments::Ladder;
+use crate::arguments::{self, Ladder};
 use crate::console::{Progress, say};
 use crate::failure::Usage;
 use crate::{output, session};
@@ -24,6 +22,10 @@ pub fn run(arguments: Ladder) -> Result<()> {
         true => Rung::ALL.to_vec(),
         false => arguments.rungs.clone(),
     };
+    // Before hours of work, not after.
+    if let Some(section) = &arguments.section {
+        document::check_name(section)?;
+    }
     let text = if arguments.text.is_empty() {
         by_error(&arguments, &rungs)?
     } else {
@@ -48,8 +50,13 @@ struct Output {
 /// Every method and size, for models that can be run.
 fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
     let results = arguments.results.as_deref().expect("required with --text");
+    let names: Vec<String> = arguments.inputs.iter().map(|path| Subject::name_of(path)).collect();
+    if let Some(twice) = (1..names.len()).find(|index| names[..*index].contains(&names[*index])) {
+        bail!(Usage(format!("two models are named `{}`", names[twice])));
+    }
+    let methods = Method::all(rungs, &allocations(arguments)?);
+    let wanted = wanted(arguments, &methods);
     let mut journal = Journal::open(results)?;
-    let wanted = wanted(arguments, rungs);
     let total = (wanted.len() * arguments.inputs.len()) as u64;
     let mut progress: Option<Progress> = None;
     let (mut done, mut fingerprints) = (0, Vec::new());
@@ -64,10 +71,7 @@ fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
         let text = CalibrationText::new(&model.config, &text, arguments.calibration_tokens)?;
         let mut validation = tokens(&arguments.data)?;
         session::limit(&mut validation, arguments.tokens);
-        let mut subject = Subject::new(input, &model, text, &validation)?;
-        if fingerprints.iter().any(|(name, _)| name == subject.name()) {
-            bail!(Usage(format!("two models are named `{}`", subject.name())));
-        }
+        let mut subject = Subject::new(input, &model, text, &validation);
         fingerprints.push((subject.name().to_owned(), subject.fingerprint().to_owned()));
         for (method, target) in &wanted {
             done += 1;
@@ -79,36 +83,32 @@ fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
             if method.needs_calibration() {
                 calibrate(&mut subject)?;
             }
-            let point = match subject.measure(*method, *target) {
-                Err(
-                    error @ EvalError::Compress(CompressError::Quant(QuantError::Unreachable {
-                        ..
-                    })),
-                ) => {
-                    say(&format!("{}, {}: {error}", subject.name(), method.name()));
-                    continue;
+            let title = format!("{} {}", subject.name(), method.name());
+            match subject.measure(*method, *target) {
+                Ok(point) => {
+                    let (bits, increase) = (point.bits_per_weight(), point.increase());
+                    progress.at(
+                        done,
+                        &format!("{title}: {bits:.3} bits per weight, {increase:+.4} nats"),
+                    );
+                    journal.push(point)?;
                 }
-                point => point?,
-            };
-            let line = format!(
-                "{} {}: {:.3} bits per weight, {:+.4} nats",
-                point.run,
-                point.method,
-                point.bits_per_weight(),
-                point.increase()
-            );
-            progress.at(done, &line);
-            journal.push(point)?;
+                // Others may be: the table has a dash for this one.
+                Err(error) if error.is_unreachable() => progress.note(&format!("{title}: {error}")),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     if let Some(progress) = progress {
         progress.finish();
     }
-    let tables = tables::by_loss(&journal, &fingerprints, rungs, &arguments.bits);
+    let points: Vec<Point> =
+        journal.points().iter().filter(|point| names.contains(&point.run)).cloned().collect();
+    let tables = tables::by_loss(&points, rungs, &methods, &arguments.bits);
     Ok(Output {
         markdown: document::section(&tables.markdown, &fingerprints),
         plain: tables.plain,
-        json: json!(journal.points()),
+        json: json!(points),
     })
 }
 
@@ -126,15 +126,31 @@ fn calibrate(subject: &mut Subject<'_>) -> Result<()> {
     Ok(())
 }
 
-fn wanted(arguments: &Ladder, rungs: &[Rung]) -> Vec<(Method, Option<f64>)> {
+/// The ways of sharing out steps that are asked for.
+fn allocations(arguments: &Ladder) -> Result<Vec<Allocation>> {
+    let found = arguments.allocations.iter().map(|allocation| match allocation {
+        arguments::Allocation::Relative => Ok(Allocation::Relative),
+        arguments::Allocation::Tensors => Ok(Allocation::Tensors),
+        arguments::Allocation::Rows => Ok(Allocation::Rows),
+        arguments::Allocation::Measured => bail!(Usage(
+            "--allocations measured: the ladder compares rows, tensors and relative".to_owned()
+        )),
+    });
+    found.collect()
+}
+
+fn wanted(arguments: &Ladder, methods: &[Method]) -> Vec<(Method, Option<f64>)> {
     let targets = |method: Method| -> Vec<Option<f64>> {
         match method.has_target() {
             true => arguments.bits.iter().map(|bits| Some(*bits)).collect(),
             false => vec![None],
         }
     };
-    let methods = Method::all(rungs).into_iter();
-    methods.flat_map(|method| targets(method).into_iter().map(move |t| (method, t))).collect()
+    let pairs = |method: &Method| {
+        let method = *method;
+        targets(method).into_iter().map(move |target| (method, target))
+    };
+    methods.iter().flat_map(pairs).collect()
 }
 
 /// The quantisers that need no text, for tensors.
@@ -148,7 +164,7 @@ fn by_error(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
         if !weights.iter().any(|tensor| is_coded(tensor.shape)) {
             bail!("{}: no tensor of it is large enough to be coded", input.display());
         }
-        fingerprints.push((name.clone(), hash(input)?));
+        fingerprints.push((name.clone(), weights_hash(&tensors.weights)));
         let free: Vec<Rung> = rungs.iter().copied().filter(|r| !r.needs_covariance()).collect();
         let total = (2 * free.len() * arguments.bits.len()) as u64;
         let mut progress = Progress::new(&name, 0, total);
@@ -181,10 +197,4 @@ fn by_error(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
         plain: tables.plain,
         json: tables::errors_json(&rows),
     })
-}
-
-/// The beginning of a file's hash, in hexadecimal.
-fn hash(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    Ok(blake3::hash(&bytes).to_hex()[..12].to_owned())
 }
