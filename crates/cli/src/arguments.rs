@@ -87,7 +87,7 @@ pub struct Compress {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Largest file, in bytes, or with kB or MB behind the number.
-    #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size, conflicts_with = "effort", group = "goal")]
+    #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size, group = "goal")]
     pub budget: Option<u64>,
     /// Largest file, in bits per weight.
     #[arg(long, value_name = "BITS", value_parser = positive, group = "goal")]

@@ -1,9 +1,9 @@
 //! What a file is asked to be.
 
-use backslash_codec::{Artifact, Effort, encode_with};
+use backslash_codec::{Artifact, Effort, encode_with, encoded_size_with};
 use backslash_rate::Moments;
 
-use crate::solver::{Fitted, Trial, fit_to_bytes};
+use crate::solver::{Fitted, Start, Target, Trial, fit_to_bytes};
 use crate::{CompressError, Recipe};
 
 /// What decides how large a file becomes.
@@ -22,6 +22,12 @@ const MEASUREMENTS: usize = 10;
 /// Share of the allowed increase that is used before that search ends.
 const ENOUGH: f64 = 0.97;
 
+/// Weights from which on a few of the rows are fitted first, to begin the search for all of them where it ends.
+const LARGE: usize = 8 << 20;
+
+/// Measures how much the content of a file loses.
+pub type LossIncrease<'a> = dyn FnMut(&Artifact) -> Result<f64, CompressError> + 'a;
+
 impl Recipe<'_> {
     /// The file that meets a goal. `loss_increase` measures the content of a file and is only called for
     /// [`Goal::LossIncrease`]; `progress` is called after every size that is tried.
@@ -32,34 +38,67 @@ impl Recipe<'_> {
     pub fn fit(
         &self,
         goal: Goal,
-        loss_increase: &mut dyn FnMut(&Artifact) -> Result<f64, CompressError>,
+        effort: Effort,
+        loss_increase: &mut LossIncrease<'_>,
         progress: &mut dyn FnMut(Trial),
     ) -> Result<Fitted, CompressError> {
+        if let Goal::Bytes(budget) = goal {
+            return self.fit_to_bytes(Target { budget, effort }, None, progress);
+        }
+        let log_kappa = self.log_kappa(goal, loss_increase, progress)?;
+        let artifact = self.artifact(log_kappa)?;
+        let bytes = encode_with(&artifact, effort)?;
+        let fast = encoded_size_with(&artifact, Effort::Fast)?.total();
+        let ratio = bytes.len() as f64 / fast as f64;
+        Ok(Fitted { log_kappa, artifact, bytes, ratio })
+    }
+
+    /// The file of [`Goal::Bytes`]. `ratio` is that of a similar file, if there is one ([`Start`]).
+    ///
+    /// # Errors
+    /// Those of [`fit_to_bytes`].
+    pub fn fit_to_bytes(
+        &self,
+        target: Target,
+        ratio: Option<f64>,
+        progress: &mut dyn FnMut(Trial),
+    ) -> Result<Fitted, CompressError> {
+        let start = match self.parameters() > LARGE {
+            true => self.start_from_sample(target, progress)?,
+            false => Start { log_kappa: self.guess(self.bits(target.budget)), ratio },
+        };
+        fit_to_bytes(&mut |log_kappa| self.artifact(log_kappa), start, target, progress)
+    }
+
+    /// ln κ of a goal that is no size.
+    pub(crate) fn log_kappa(
+        &self,
+        goal: Goal,
+        loss_increase: &mut LossIncrease<'_>,
+        progress: &mut dyn FnMut(Trial),
+    ) -> Result<f64, CompressError> {
         match goal {
-            Goal::Kappa(kappa) => self.file(kappa.ln()),
-            Goal::Bytes(budget) => {
-                let bits = 8.0 * budget as f64 / self.parameters().max(1) as f64;
-                let mut make = |log_kappa| self.artifact(log_kappa);
-                fit_to_bytes(&mut make, self.guess(bits), budget, progress)
-            }
-            Goal::LossIncrease(limit) => self.fit_to_loss(limit, loss_increase, progress),
+            Goal::Bytes(budget) => Ok(self.guess(self.bits(budget))),
+            Goal::Kappa(kappa) => Ok(kappa.ln()),
+            Goal::LossIncrease(limit) => self.log_kappa_of_loss(limit, loss_increase, progress),
         }
     }
 
-    /// The file at ln κ.
-    fn file(&self, log_kappa: f64) -> Result<Fitted, CompressError> {
-        let artifact = self.artifact(log_kappa)?;
-        let bytes = encode_with(&artifact, Effort::Smallest)?;
-        Ok(Fitted { log_kappa, artifact, bytes })
+    /// Bits per weight of a number of bytes.
+    pub(crate) fn bits(&self, bytes: u64) -> f64 {
+        8.0 * bytes as f64 / self.parameters().max(1) as f64
     }
 
     /// Secant search on ln κ: the increase grows about as κ².
-    fn fit_to_loss(
+    fn log_kappa_of_loss(
         &self,
         limit: f64,
-        loss_increase: &mut dyn FnMut(&Artifact) -> Result<f64, CompressError>,
+        loss_increase: &mut LossIncrease<'_>,
         progress: &mut dyn FnMut(Trial),
-    ) -> Result<Fitted, CompressError> {
+    ) -> Result<f64, CompressError> {
+        if limit.is_nan() || limit <= 0.0 {
+            return Err(CompressError::LossUnreachable { limit, least: 0.0 });
+        }
         let mut log_kappa = 0.5 * (24.0 * limit / self.parameters().max(1) as f64).ln();
         // ln κ and increase on either side of the limit.
         let mut below: Option<(f64, f64)> = None;
@@ -91,7 +130,7 @@ impl Recipe<'_> {
             };
         }
         match below {
-            Some((log_kappa, _)) => self.file(log_kappa),
+            Some((log_kappa, _)) => Ok(log_kappa),
             None => Err(CompressError::LossUnreachable { limit, least }),
         }
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use backslash_codec::Effort;
 use backslash_model::{ModelConfig, NamedWeights};
 
 use crate::allocation::StepRule;
 use crate::ledger::{HeldOut, OperatingPoint};
-use crate::{CompressError, Recipe, Sensitivity, Trial, fit_to_bytes};
+use crate::{CompressError, Fitted, Recipe, Sensitivity, Start, Target, Trial, fit_to_bytes};
 
 /// Times that slopes are measured and steps corrected.
 const ROUNDS: usize = 3;
@@ -66,14 +67,16 @@ pub fn measured_rules(
 ) -> Result<BTreeMap<String, StepRule>, CompressError> {
     let Judge { config, weights, sensitivities, held_out } = judge;
     let bits = 8.0 * budget as f64 / recipe.parameters().max(1) as f64;
-    let mut log_kappa = recipe.guess(bits);
+    let target = Target { budget, effort: Effort::Smallest };
+    let mut start = Start { log_kappa: recipe.guess(bits), ratio: None };
     let mut recipe = recipe.clone();
     let mut octaves: BTreeMap<String, f64> = BTreeMap::new();
     let mut best: Option<(f64, BTreeMap<String, StepRule>)> = None;
     for round in 0..=ROUNDS {
         let mut make = |log_kappa| recipe.artifact(log_kappa);
         let mut note = |trial| progress(MeasuredStep::Trial(trial));
-        log_kappa = fit_to_bytes(&mut make, log_kappa, budget, &mut note)?.log_kappa;
+        let Fitted { log_kappa, ratio, .. } = fit_to_bytes(&mut make, start, target, &mut note)?;
+        start = Start { log_kappa, ratio: Some(ratio) };
         let point =
             OperatingPoint::new(config, weights, &recipe, sensitivities, held_out, log_kappa)?;
         let divergence = point.losses().mean_divergence();

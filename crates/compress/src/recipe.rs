@@ -23,6 +23,8 @@ pub struct Recipe<'a> {
     pub weights: Vec<Weights<'a>>,
     /// What goes along as it is.
     pub metadata: BTreeMap<String, Vec<u8>>,
+    /// Tensors that do too: integers, for one.
+    pub verbatim: BTreeMap<String, Tensor>,
     /// The quantiser.
     pub rung: Rung,
     /// What it is told.
@@ -48,7 +50,8 @@ impl<'a> Recipe<'a> {
         let options =
             LadderOptions { ridge: RIDGE, gain: Gain::Unbiased, ..LadderOptions::default() };
         let rules = step_rules(&weights, &calibration, rung, allocation, options.ridge)?;
-        Ok(Self { weights, metadata, rung, options, rules, metrics: calibration.covariances })
+        let (verbatim, metrics) = (BTreeMap::new(), calibration.covariances);
+        Ok(Self { weights, metadata, verbatim, rung, options, rules, metrics })
     }
 }
 
@@ -66,11 +69,12 @@ impl Recipe<'_> {
         // The largest first, so that no thread is left with one at the end.
         let mut order: Vec<&Weights<'_>> = self.weights.iter().collect();
         order.sort_by_key(|tensor| std::cmp::Reverse(tensor.data.len()));
-        let tensors = order
+        let coded = order
             .par_iter()
             .with_max_len(1)
             .map(|tensor| Ok((tensor.name.to_owned(), self.tensor(tensor, log_kappa)?)))
-            .collect::<Result<BTreeMap<_, _>, CompressError>>()?;
+            .collect::<Result<Vec<_>, CompressError>>()?;
+        let tensors = self.verbatim.clone().into_iter().chain(coded).collect();
         Ok(Artifact { metadata: self.metadata.clone(), tensors })
     }
 

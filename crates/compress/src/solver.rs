@@ -1,7 +1,9 @@
 //! One knob, one file: the finest steps that fit a number of bytes.
 
+use std::collections::BTreeMap;
+
 use backslash_codec::{Artifact, Effort, encode_with, encoded_size_with};
-use backslash_quant::QuantError;
+use backslash_quant::{Plan, QuantError, Weights};
 
 use crate::CompressError;
 
@@ -10,6 +12,11 @@ const ENOUGH: f64 = 0.997;
 /// Most fast sizes between two files, and most files.
 const TRIALS: usize = 24;
 const FILES: usize = 8;
+/// How far below its target a fast size may be, in its logarithm, and where the file only tells the ratio.
+const NEAR: f64 = 1e-3;
+const ROUGHLY_NEAR: f64 = 1e-2;
+/// Factor on a ratio that is not to be exceeded.
+const MARGIN: f64 = 1.0005;
 /// ln κ never leaves ± this.
 const FURTHEST: f64 = 25.0;
 
@@ -22,6 +29,17 @@ pub struct Fitted {
     pub artifact: Artifact,
     /// The file itself.
     pub bytes: Vec<u8>,
+    /// Its size over that of the fast coder's file.
+    pub ratio: f64,
+}
+
+/// Where a search begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Start {
+    /// A guess of ln κ.
+    pub log_kappa: f64,
+    /// About the size of a file over that of the fast coder's, if a similar file has told it.
+    pub ratio: Option<f64>,
 }
 
 /// Where a search stands.
@@ -35,7 +53,16 @@ pub struct Trial {
     pub bytes: u64,
 }
 
-/// The file of the smallest κ, that is of the finest steps, with at most `budget` bytes.
+/// A size to be met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Most bytes of the file.
+    pub budget: u64,
+    /// How small the file is made for its content.
+    pub effort: Effort,
+}
+
+/// The file of the smallest κ, that is of the finest steps, with at most `target.budget` bytes.
 ///
 /// `make` turns ln κ into the content of a file; its size falls with κ, by about one bit per weight each time κ
 /// doubles. The search runs on sizes of the fast coder, which stand in a steady ratio to those of the smallest
@@ -46,25 +73,33 @@ pub struct Trial {
 /// [`QuantError::Unreachable`] with the smallest size found if the budget cannot be met; otherwise those of `make`.
 pub fn fit_to_bytes(
     make: &mut dyn FnMut(f64) -> Result<Artifact, CompressError>,
-    start: f64,
-    budget: u64,
+    start: Start,
+    target: Target,
     progress: &mut dyn FnMut(Trial),
 ) -> Result<Fitted, CompressError> {
-    let mut search = Search { make, progress, fine: None, coarse: None, file: 0, trial: 0 };
+    let Target { budget, effort } = target;
+    let known = match effort {
+        Effort::Fast => Some(1.0),
+        Effort::Smallest => start.ratio.map(|ratio| MARGIN * ratio),
+    };
+    let near = if known.is_some() { NEAR } else { ROUGHLY_NEAR };
+    let mut search =
+        Search { make, progress, fine: None, coarse: None, before: None, file: 0, trial: 0, near };
     let mut best: Option<Fitted> = None;
-    let (mut ratio, mut log_kappa) = (1.0, start);
+    let (mut ratio, mut log_kappa) = (known.unwrap_or(1.0), start.log_kappa);
     let mut smallest = u64::MAX;
     for file in 1..=FILES {
         search.file = file;
         let (at, artifact, fast) = search.approach(log_kappa, budget as f64 / ratio)?;
-        let bytes = encode_with(&artifact, Effort::Smallest)?;
+        let bytes = encode_with(&artifact, effort)?;
         let size = bytes.len() as u64;
         smallest = smallest.min(size);
         log_kappa = at;
         let used = size as f64 / budget as f64;
         let better = best.as_ref().is_none_or(|best| bytes.len() > best.bytes.len());
         if size <= budget && better {
-            best = Some(Fitted { log_kappa: at, artifact, bytes });
+            best =
+                Some(Fitted { log_kappa: at, artifact, bytes, ratio: size as f64 / fast as f64 });
         }
         // The finest steps there are, or a file that uses the budget.
         if (ENOUGH..=1.0).contains(&used) || (size <= budget && at <= -FURTHEST) {
@@ -74,10 +109,27 @@ pub fn fit_to_bytes(
             break;
         }
         // A file just above the budget would be met again: aim a little lower.
-        let margin = if size > budget { 1.0005 } else { 1.0 };
+        let margin = if size > budget { MARGIN } else { 1.0 };
         ratio = margin * size as f64 / fast as f64;
+        search.near = NEAR;
     }
     best.ok_or_else(|| QuantError::Unreachable { budget, smallest }.into())
+}
+
+/// The largest file of at most `target.budget` bytes by a plan of steps, all of them multiplied by κ.
+///
+/// # Errors
+/// Those of [`fit_to_bytes`] and of [`Plan::artifact`].
+pub fn fit_plan_to_bytes(
+    plan: &Plan,
+    weights: &[Weights<'_>],
+    metadata: &BTreeMap<String, Vec<u8>>,
+    target: Target,
+    progress: &mut dyn FnMut(Trial),
+) -> Result<Fitted, CompressError> {
+    let mut make =
+        |log_kappa: f64| Ok(plan.scaled(log_kappa.exp() as f32).artifact(weights, metadata)?);
+    fit_to_bytes(&mut make, Start { log_kappa: 0.0, ratio: None }, target, progress)
 }
 
 struct Search<'a> {
@@ -86,13 +138,16 @@ struct Search<'a> {
     /// The nearest point known to be larger, and smaller, than any target so far: ln κ and ln bytes.
     fine: Option<(f64, f64)>,
     coarse: Option<(f64, f64)>,
+    /// The trial before the last one, of any target.
+    before: Option<(f64, f64)>,
     file: usize,
     trial: usize,
+    /// How far below the target is near enough.
+    near: f64,
 }
 
 impl Search<'_> {
-    /// The content whose fast file is within 0.1 % below `target` bytes (1 % for the first file), or the nearest below
-    /// that is found.
+    /// The content whose fast file is near below `target` bytes, or the nearest below that is found.
     fn approach(&mut self, start: f64, target: f64) -> Result<(f64, Artifact, u64), CompressError> {
         let goal = target.ln();
         // The target moves a little between files: points on the wrong side of it are forgotten.
@@ -128,9 +183,7 @@ impl Search<'_> {
                 if nearer {
                     below = Some((log_kappa, artifact, size));
                 }
-                // The first file only tells the ratio.
-                let near = if self.file == 1 { 1e-2 } else { 1e-3 };
-                if goal - log_size < near || log_kappa <= -FURTHEST {
+                if goal - log_size < self.near || log_kappa <= -FURTHEST {
                     break;
                 }
             }
@@ -139,7 +192,9 @@ impl Search<'_> {
             {
                 break;
             }
+            let tried = (log_kappa, log_size);
             log_kappa = self.next(log_kappa, log_size, goal);
+            self.before = Some(tried);
         }
         match below {
             Some(found) => Ok(found),
@@ -169,8 +224,11 @@ impl Search<'_> {
             }
             _ => {
                 // At low rate ln bytes falls about as fast as ln κ rises, at high rate more slowly.
-                let step = (1.5 * (log_size.min(60.0) - aim)).clamp(-3.0, 3.0);
-                let step = if step.abs() < 0.01 { 0.01 * step.signum() } else { step };
+                let known =
+                    self.before.map(|before| -(log_kappa - before.0) / (log_size - before.1));
+                let inverse = known.filter(|inverse| (0.5..8.0).contains(inverse)).unwrap_or(1.5);
+                let step = (inverse * (log_size.min(60.0) - aim)).clamp(-3.0, 3.0);
+                let step = if step.abs() < 2e-3 { 2e-3 * step.signum() } else { step };
                 (log_kappa + step).clamp(-FURTHEST, FURTHEST)
             }
         }
@@ -180,9 +238,7 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use backslash_quant::{Plan, Weights};
     use rand::{RngExt, SeedableRng};
-    use std::collections::BTreeMap;
 
     #[test]
     fn the_budget_is_met_from_below_and_used() {
@@ -199,19 +255,35 @@ mod tests {
         let plan = Plan::relative(&weights, 1.0);
         let mut make = |x: f64| Ok(plan.scaled(x.exp() as f32).artifact(&weights, &metadata)?);
         for (budget, start) in [(4_000, 0.0), (11_111, 3.0), (25_000, -6.0), (60_000, 0.0)] {
-            let mut trials = 0;
-            let fitted = fit_to_bytes(&mut make, start, budget, &mut |_| trials += 1).unwrap();
+            let mut last = Trial { file: 0, trial: 0, bytes: 0 };
+            let start = Start { log_kappa: start, ratio: None };
+            let target = Target { budget, effort: Effort::Smallest };
+            let fitted = fit_to_bytes(&mut make, start, target, &mut |trial| last = trial).unwrap();
             let bytes = fitted.bytes.len() as u64;
             assert!(bytes <= budget && bytes * 1000 > budget * 995, "{budget}: {bytes}");
-            assert!(trials < 40, "{trials} trials");
+            assert!(last.trial < 40 && last.file > 1, "{last:?}");
+            // Told the ratio, it makes one file.
+            let again = Start { log_kappa: fitted.log_kappa, ratio: Some(fitted.ratio) };
+            let fitted = fit_to_bytes(&mut make, again, target, &mut |trial| last = trial).unwrap();
+            let bytes = fitted.bytes.len() as u64;
+            assert!(bytes <= budget && bytes * 1000 > budget * 995, "{budget}: {bytes}");
+            assert_eq!(last.file, 1);
+            // The fast coder's file is no larger either.
+            let target = Target { budget, effort: Effort::Fast };
+            let fitted = fit_to_bytes(&mut make, start, target, &mut |trial| last = trial).unwrap();
+            let bytes = fitted.bytes.len() as u64;
+            assert!(bytes <= budget && bytes * 1000 > budget * 995, "{budget}: {bytes}");
+            assert_eq!(fitted.bytes, encode_with(&fitted.artifact, Effort::Fast).unwrap());
         }
-        let error = fit_to_bytes(&mut make, 0.0, 10, &mut |_| ()).unwrap_err();
+        let target = |budget| Target { budget, effort: Effort::Smallest };
+        let start = Start { log_kappa: 0.0, ratio: None };
+        let error = fit_to_bytes(&mut make, start, target(10), &mut |_| ()).unwrap_err();
         assert!(
             matches!(error, CompressError::Quant(QuantError::Unreachable { budget: 10, smallest }) if smallest > 10),
             "{error}"
         );
         // More than the weights can use: the finest file there is.
-        let fitted = fit_to_bytes(&mut make, 0.0, 10_000_000, &mut |_| ()).unwrap();
+        let fitted = fit_to_bytes(&mut make, start, target(10_000_000), &mut |_| ()).unwrap();
         assert!(fitted.bytes.len() > 150_000, "{}", fitted.bytes.len());
     }
 }

@@ -1,13 +1,9 @@
-//! Float matrices to integer codes and steps, the choice of steps for a number of bytes, and the exporters
-//! of others that ours is compared with.
+//! Float matrices to integer codes and steps, and the exporters of others that ours is compared with.
 //!
 //! [`quantize`] turns one matrix into codes at one step, [`quantize_pieces`] one that is too large for memory;
 //! [`quantize_matrix`] does so by any [`Rung`] of the encoder ladder, which lose less the more they know of the layer's
-//! inputs ([`Covariance`]). A [`Plan`] says which step each tensor gets and
-//! makes a whole file's content of it; [`fit_to_bytes`] finds the finest plan of a family that fits a
-//! number of bytes, against the codec's exact size.
+//! inputs ([`Covariance`]). A [`Plan`] says which step each tensor gets and makes a whole file's content of it.
 
-mod budget;
 mod error;
 mod exceptions;
 pub mod golf;
@@ -17,7 +13,6 @@ mod plan;
 mod published;
 mod uniform;
 
-pub use budget::fit_to_bytes;
 pub use error::QuantError;
 pub use exceptions::{LowRank, column_errors, low_rank_correction, quantize_protected};
 pub use ladder::{

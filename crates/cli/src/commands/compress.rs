@@ -8,15 +8,16 @@ use backslash_codec::{
     Effort, FileWriter, FloatType, Overwrite, RawTensor, SizeSplit, Tensor, encode_with, inspect,
     write_bytes,
 };
+use backslash_compress::{Target, fit_plan_to_bytes};
 use backslash_eval::{ModelFile, table, views};
 use backslash_model::{CheckpointReader, CheckpointTensor, NamedTensor, NamedWeights};
-use backslash_quant::{Plan, fit_to_bytes, is_coded, quantize_pieces, store_uncoded};
+use backslash_quant::{Plan, is_coded, quantize_pieces, store_uncoded};
 use serde_json::json;
 
 use super::fit;
 use super::train::DEFAULT_RELATIVE_STEP;
 use crate::arguments::{self, Compress};
-use crate::console::{Progress, say};
+use crate::console::Progress;
 use crate::failure::Usage;
 use crate::{output, session};
 
@@ -24,23 +25,39 @@ use crate::{output, session};
 const PIECE: usize = 1 << 18;
 
 pub fn run(arguments: Compress) -> Result<()> {
-    if arguments.dry_run {
-        return fit::print_plan(&arguments);
-    }
-    let missing = || Usage("-o FILE is required (or --dry-run)".to_owned());
-    let output = arguments.output.as_deref().ok_or_else(missing)?;
-    let overwrite = session::overwrite(output, arguments.force)?;
     let effort = match arguments.effort {
         arguments::Effort::Smallest => Effort::Smallest,
         arguments::Effort::Fast => Effort::Fast,
     };
-    let (split, parameters) = if fit::asked(&arguments) {
-        fit::run(&arguments, output, effort, overwrite)?
-    } else if arguments.budget.is_none() && !is_model(&arguments.input) {
-        let factor = arguments.step.unwrap_or(DEFAULT_RELATIVE_STEP);
-        compress_tensor_by_tensor(&arguments.input, output, factor, effort, overwrite)?
-    } else {
-        compress_in_memory(&arguments, output, effort, overwrite)?
+    // Learned steps are the best there are, as long as nothing but a size is asked for.
+    let learned = match arguments.input.is_dir() && !fit::asked_beyond_size(&arguments) {
+        true => session::learned_steps(&arguments.input)?.map(Plan::learned),
+        false => None,
+    };
+    if arguments.dry_run {
+        return match learned {
+            Some(plan) => {
+                fit::print_planned(&by_plan(&arguments, &plan, effort)?.0, None, arguments.json)
+            }
+            None => fit::print_plan(&arguments, effort),
+        };
+    }
+    let missing = || Usage("-o FILE is required (or --dry-run)".to_owned());
+    let output = arguments.output.as_deref().ok_or_else(missing)?;
+    let overwrite = session::overwrite(output, arguments.force)?;
+    let (split, parameters) = match learned {
+        Some(plan) => {
+            let (bytes, parameters) = by_plan(&arguments, &plan, effort)?;
+            write_bytes(output, &bytes, overwrite)?;
+            (inspect(&bytes)?.split, parameters)
+        }
+        None if fit::asked(&arguments) || is_model(&arguments.input) => {
+            fit::run(&arguments, output, effort, overwrite)?
+        }
+        None => {
+            let factor = arguments.step.unwrap_or(DEFAULT_RELATIVE_STEP);
+            compress_tensor_by_tensor(&arguments.input, output, factor, effort, overwrite)?
+        }
     };
     let bytes = split.total();
     let bits_per_weight = 8.0 * bytes as f64 / parameters.max(1) as f64;
@@ -97,7 +114,7 @@ fn read_tensor(
     tensor: &CheckpointTensor,
     factor: f32,
 ) -> Result<Tensor> {
-    let CheckpointTensor { name, shape, dtype } = tensor;
+    let CheckpointTensor { name, shape, .. } = tensor;
     if tensor.is_float() && is_coded(shape) {
         let pieces = |sink: &mut dyn FnMut(&[f32]) -> Result<()>| reader.pieces(name, PIECE, sink);
         return Ok(Tensor::Quantized(quantize_pieces(name, shape, factor, pieces)?));
@@ -105,11 +122,17 @@ fn read_tensor(
     if tensor.is_float() {
         return Ok(Tensor::Raw(store_uncoded(name, shape, &floats(reader, tensor)?)?));
     }
+    Ok(Tensor::Raw(verbatim(reader, tensor)?))
+}
+
+/// The bytes of a tensor as they are.
+fn verbatim(reader: &mut CheckpointReader, tensor: &CheckpointTensor) -> Result<RawTensor> {
+    let CheckpointTensor { name, shape, dtype } = tensor;
     let dtype = FloatType::from_name(dtype)
         .with_context(|| format!("tensor `{name}` is of type {dtype}, which cannot be stored"))?;
     let mut bytes = vec![0; usize::try_from(reader.tensor_bytes(name)?)?];
     reader.read_bytes(name, 0, &mut bytes)?;
-    Ok(Tensor::Raw(RawTensor { shape: shape.clone(), dtype, bytes }))
+    Ok(RawTensor { shape: shape.clone(), dtype, bytes })
 }
 
 /// All values of a tensor.
@@ -119,61 +142,56 @@ fn floats(reader: &mut CheckpointReader, tensor: &CheckpointTensor) -> Result<Ve
     Ok(values)
 }
 
-/// Compresses a model, or whatever has to fit a budget: a search goes over all weights many times.
-fn compress_in_memory(
-    arguments: &Compress,
-    output: &Path,
-    effort: Effort,
-    overwrite: Overwrite,
-) -> Result<(SizeSplit, u64)> {
-    let Tensors { weights, metadata } = open_tensors(&arguments.input)?;
+/// The file of a model by a plan of steps, and the number of weights.
+fn by_plan(arguments: &Compress, plan: &Plan, effort: Effort) -> Result<(Vec<u8>, u64)> {
+    let Tensors { weights, metadata, .. } = open_tensors(&arguments.input)?;
     let views = views(&weights);
-    let learned = match arguments.input.is_dir() {
-        true => session::learned_steps(&arguments.input)?,
-        false => None,
-    };
-    let (plan, default) = match learned {
-        Some(steps) => (Plan::learned(steps), 1.0),
-        None => (Plan::relative(&views, 1.0), DEFAULT_RELATIVE_STEP),
-    };
-    let plan = match arguments.budget {
+    let bytes = match arguments.budget {
         Some(budget) => {
-            let note = |file| {
-                let budget = table::grouped(budget);
-                say(&format!("making file {file} of at most 8 in search of {budget} bytes"));
-            };
-            fit_to_bytes(&plan, &views, &metadata, budget, note)?
+            let target = Target { budget, effort };
+            fit_plan_to_bytes(plan, &views, &metadata, target, &mut fit::note)?.bytes
         }
-        None => plan.scaled(arguments.step.unwrap_or(default)),
+        None => {
+            let plan = plan.scaled(arguments.step.unwrap_or(1.0));
+            encode_with(&plan.artifact(&views, &metadata)?, effort)?
+        }
     };
-    let file = encode_with(&plan.artifact(&views, &metadata)?, effort)?;
-    write_bytes(output, &file, overwrite)?;
-    Ok((inspect(&file)?.split, weights.parameters() as u64))
+    Ok((bytes, weights.parameters() as u64))
 }
 
 /// What is to be compressed, in memory.
 pub struct Tensors {
     pub weights: NamedWeights,
     pub metadata: BTreeMap<String, Vec<u8>>,
+    /// What is not made of floats.
+    pub verbatim: BTreeMap<String, Tensor>,
 }
 
-/// Weights and metadata of a run's folder, or the weights of a checkpoint; all of them finite.
+/// Weights and metadata of a run's folder, or the tensors of a checkpoint; all floats of them finite.
 pub fn open_tensors(path: &Path) -> Result<Tensors> {
-    let tensors = if is_model(path) {
+    let mut tensors = Tensors {
+        weights: NamedWeights::new(Vec::new()),
+        metadata: BTreeMap::new(),
+        verbatim: BTreeMap::new(),
+    };
+    if is_model(path) {
         let model = ModelFile::open(path)?;
-        let metadata = ModelFile::metadata(&model.config, &model.tokenizer);
-        Tensors { weights: model.weights, metadata }
+        tensors.metadata = ModelFile::metadata(&model.config, &model.tokenizer);
+        tensors.weights = model.weights;
     } else {
         let mut reader = CheckpointReader::open(path)?;
-        let tensors = reader.tensors().into_iter().map(|tensor| {
-            let data = floats(&mut reader, &tensor)?;
-            Ok(NamedTensor { name: tensor.name, shape: tensor.shape, data })
-        });
-        Tensors {
-            weights: NamedWeights::new(tensors.collect::<Result<_>>()?),
-            metadata: BTreeMap::new(),
+        let mut weights = Vec::new();
+        for tensor in reader.tensors() {
+            if tensor.is_float() {
+                let data = floats(&mut reader, &tensor)?;
+                weights.push(NamedTensor { name: tensor.name, shape: tensor.shape, data });
+            } else {
+                let raw = verbatim(&mut reader, &tensor)?;
+                tensors.verbatim.insert(tensor.name, Tensor::Raw(raw));
+            }
         }
-    };
+        tensors.weights = NamedWeights::new(weights);
+    }
     tensors.weights.check_finite()?;
     Ok(tensors)
 }

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use backslash_codec::{
-    Artifact, Effort, Limits, Overwrite, SizeSplit, encode_with, inspect, inspect_codes,
-    write_bytes,
+    Artifact, Effort, Limits, Overwrite, SizeSplit, inspect, inspect_codes, write_bytes,
 };
 use backslash_compress::{
-    Allocation, Calibration, CalibrationText, CompressError, Fitted, Goal, Recipe, Sensitivity,
-    Trial, relative_rules,
+    Allocation, Calibration, CalibrationText, CompressError, Goal, LossIncrease, Recipe,
+    Sensitivity, Trial, relative_rules,
 };
 use backslash_data::Source;
 use backslash_eval::table::grouped;
@@ -19,6 +18,7 @@ use backslash_quant::{Gain, LadderOptions, Rung};
 
 use super::compress::open_tensors;
 use super::measured;
+use super::train::DEFAULT_RELATIVE_STEP;
 use crate::arguments::{self, Compress};
 use crate::console::{Progress, say};
 use crate::failure::Usage;
@@ -30,6 +30,8 @@ const SEED: u64 = 1;
 pub const DEFAULT_BITS_PER_WEIGHT: f64 = 3.0;
 /// Tokens that slopes are measured on.
 const SLOPE_TOKENS: usize = 32_768;
+/// Weights from which on the size in a dry run is an estimate: the slow coder takes two seconds for so many.
+const ESTIMATED: usize = 4 << 20;
 
 /// Compresses by the ladder; the size of the file by purpose, and the number of weights.
 pub fn run(
@@ -38,49 +40,85 @@ pub fn run(
     effort: Effort,
     overwrite: Overwrite,
 ) -> Result<(SizeSplit, u64)> {
-    let Made { fitted, parameters } = make(arguments)?;
-    let bytes = match effort {
-        Effort::Smallest => fitted.bytes,
-        Effort::Fast => encode_with(&fitted.artifact, Effort::Fast)?,
-    };
+    let (bytes, parameters) = with_recipe(arguments, |recipe, goal, loss_increase| {
+        let fitted = recipe.fit(goal, effort, loss_increase, &mut note)?;
+        Ok((fitted.bytes, recipe.parameters()))
+    })?;
     write_bytes(output, &bytes, overwrite)?;
     Ok((inspect(&bytes)?.split, parameters as u64))
 }
 
 /// Prints what each tensor would take, and writes nothing.
-pub fn print_plan(arguments: &Compress) -> Result<()> {
-    let inspection = inspect_codes(&make(arguments)?.fitted.bytes, &Limits::default())?;
-    if arguments.json {
-        return output::print_json(&output::inspection_json(&inspection));
+pub fn print_plan(arguments: &Compress, effort: Effort) -> Result<()> {
+    let Planned { bytes, smallest } = with_recipe(arguments, |recipe, goal, loss_increase| {
+        if effort == Effort::Smallest && recipe.parameters() > ESTIMATED {
+            let estimate = recipe.estimate(goal, loss_increase, &mut note)?;
+            return Ok(Planned { bytes: estimate.fast.bytes, smallest: Some(estimate.bytes) });
+        }
+        let bytes = recipe.fit(goal, effort, loss_increase, &mut note)?.bytes;
+        Ok(Planned { bytes, smallest: None })
+    })?;
+    print_planned(&bytes, smallest, arguments.json)
+}
+
+/// A file that is not written; where it is the fast coder's, about how large the smallest would be.
+struct Planned {
+    bytes: Vec<u8>,
+    smallest: Option<u64>,
+}
+
+/// Prints what the tensors of a file take.
+pub fn print_planned(bytes: &[u8], smallest: Option<u64>, json: bool) -> Result<()> {
+    let inspection = inspect_codes(bytes, &Limits::default())?;
+    if json {
+        let mut value = output::inspection_json(&inspection);
+        if let Some(smallest) = smallest {
+            value["estimated_file_bytes"] = smallest.into();
+        }
+        return output::print_json(&value);
     }
     let table = output::inspection_table(&inspection);
-    output::print(&format!("{table}\n{} bytes in all", grouped(inspection.split.total())))
+    let total = grouped(inspection.split.total());
+    output::print(&match smallest {
+        None => format!("{table}\n{total} bytes in all"),
+        Some(smallest) => format!(
+            "{table}\n{total} bytes in all by the fast coder; about {} in the file, by rows that were tried",
+            grouped(smallest)
+        ),
+    })
 }
 
-/// A file that meets the goal, and the number of weights in it.
-struct Made {
-    fitted: Fitted,
-    parameters: usize,
-}
-
-fn make(arguments: &Compress) -> Result<Made> {
+/// Makes the recipe and the goal that the options ask for, and does something with them and a measure of the loss.
+fn with_recipe<T>(
+    arguments: &Compress,
+    act: impl FnOnce(&Recipe<'_>, Goal, &mut LossIncrease<'_>) -> Result<T>,
+) -> Result<T> {
     let code_bytes = counted_code(&arguments.count_code)?;
     if arguments.text.is_empty() {
         let tensors = open_tensors(&arguments.input)?;
-        let rung = arguments.rung.unwrap_or(Rung::Trellis);
-        refuse_without_text(arguments, rung)?;
         let views = views(&tensors.weights);
+        let (rung, options) = if asked(arguments) {
+            let rung = arguments.rung.unwrap_or(Rung::Trellis);
+            refuse_without_text(arguments, rung)?;
+            (rung, LadderOptions { gain: Gain::Unbiased, ..LadderOptions::default() })
+        } else {
+            (Rung::Rtn, LadderOptions::default())
+        };
         let recipe = Recipe {
             rules: relative_rules(&views),
             metadata: tensors.metadata,
+            verbatim: tensors.verbatim,
             weights: views,
             rung,
-            options: LadderOptions { gain: Gain::Unbiased, ..LadderOptions::default() },
+            options,
             metrics: BTreeMap::new(),
         };
-        return fit(arguments, &recipe, code_bytes, &mut |_| {
-            unreachable!("a loss is only asked for with text")
-        });
+        let goal = match asked(arguments) {
+            true => goal(arguments, recipe.parameters(), code_bytes)?,
+            // Steps are relative to the tensors here: κ is the factor on them.
+            false => Goal::Kappa(f64::from(arguments.step.unwrap_or(DEFAULT_RELATIVE_STEP))),
+        };
+        return act(&recipe, goal, &mut |_| unreachable!("a loss is only asked for with text"));
     }
 
     let model = ModelFile::open(&arguments.input).with_context(|| {
@@ -106,16 +144,19 @@ fn make(arguments: &Compress) -> Result<Made> {
             .map_err(|error| CompressError::Decoding { reason: error.to_string() })?;
         Ok(text.loss_of(&model.config, &weights)? - before)
     };
+    let goal = goal(arguments, recipe.parameters(), code_bytes)?;
     if arguments.allocation == arguments::Allocation::Measured {
         let held_out = measured::held_out(&model, &tokens, &text, SLOPE_TOKENS)?;
-        let goal = goal(arguments, recipe.parameters(), code_bytes)?;
         let budget = match goal {
             Goal::Bytes(budget) => budget,
-            _ => recipe.fit(goal, &mut loss_increase, &mut note)?.bytes.len() as u64,
+            _ => {
+                let effort = Effort::Smallest;
+                recipe.fit(goal, effort, &mut loss_increase, &mut note)?.bytes.len() as u64
+            }
         };
         recipe.rules = measured::rules(&model, &recipe, &sensitivities, &held_out, budget)?;
     }
-    fit(arguments, &recipe, code_bytes, &mut loss_increase)
+    act(&recipe, goal, &mut loss_increase)
 }
 
 /// The recipe of a model that was run on text, and the sensitivities it was made of.
@@ -201,17 +242,6 @@ fn goal(arguments: &Compress, parameters: usize, code_bytes: u64) -> Result<Goal
     }
 }
 
-fn fit(
-    arguments: &Compress,
-    recipe: &Recipe<'_>,
-    code_bytes: u64,
-    loss_increase: &mut dyn FnMut(&Artifact) -> Result<f64, CompressError>,
-) -> Result<Made> {
-    let parameters = recipe.parameters();
-    let goal = goal(arguments, parameters, code_bytes)?;
-    Ok(Made { fitted: recipe.fit(goal, loss_increase, &mut note)?, parameters })
-}
-
 /// Says what size was tried.
 pub fn note(trial: Trial) {
     let size = match trial.bytes {
@@ -224,6 +254,11 @@ pub fn note(trial: Trial) {
 
 /// Whether the options ask for more than a step.
 pub fn asked(arguments: &Compress) -> bool {
+    arguments.budget.is_some() || asked_beyond_size(arguments)
+}
+
+/// Whether the options ask for more than a step and a number of bytes.
+pub fn asked_beyond_size(arguments: &Compress) -> bool {
     let Compress { text, rung, bits_per_weight, max_loss_increase, kappa, .. } = arguments;
     !text.is_empty()
         || rung.is_some()

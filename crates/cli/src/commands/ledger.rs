@@ -1,6 +1,7 @@
 //! `backslash ledger`.
 
 use anyhow::{Context, Result};
+use backslash_codec::Effort;
 use backslash_compress::ledger::{Entry, ExceptionPath, Journal, OperatingPoint, rank_correlation};
 use backslash_compress::{Allocation, CalibrationText, CompressError, Goal};
 use backslash_data::Source;
@@ -27,7 +28,7 @@ pub fn run(arguments: Ledger) -> Result<()> {
     };
     let log_kappa = match goal(&arguments, recipe.parameters()) {
         Goal::Kappa(kappa) => kappa.ln(),
-        goal => recipe.fit(goal, &mut no_loss, &mut fit::note)?.log_kappa,
+        goal => recipe.fit(goal, Effort::Smallest, &mut no_loss, &mut fit::note)?.log_kappa,
     };
     let point = OperatingPoint::new(
         &model.config,

@@ -1,12 +1,13 @@
 //! A tiny random model from end to end.
 
+use backslash_codec::Effort;
 use backslash_model::{ModelConfig, NamedWeights, initial_weights};
 use backslash_quant::{LadderOptions, Rung, Weights};
 use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::{
-    Allocation, Calibration, CalibrationText, Judge, MeasuredStep, Recipe, measured_rules,
+    Allocation, Calibration, CalibrationText, Judge, MeasuredStep, Recipe, Target, measured_rules,
     step_rules,
 };
 
@@ -38,12 +39,7 @@ impl Model {
         }
         let tokens: Vec<u16> = (0..96 * 32 + 1).map(|_| random.random_range(0..80)).collect();
         let text = CalibrationText::new(&config, &tokens, 64 * 32).unwrap();
-        let mut calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
-        for (name, covariance) in &mut calibration.covariances {
-            if config.ties(name) {
-                *covariance = covariance.identity_plus(1.0).unwrap();
-            }
-        }
+        let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
         let text = CalibrationText::new(&config, &tokens[text.tokens()..], 32 * 32).unwrap();
         let held_out = HeldOut::new(&config, &weights, text.clone()).unwrap();
         Self { config, weights, calibration, held_out, text }
@@ -58,7 +54,15 @@ impl Model {
         let rules =
             step_rules(&weights, &self.calibration, rung, Allocation::Rows, options.ridge).unwrap();
         let metrics = self.calibration.covariances.clone();
-        Recipe { weights, metadata: Default::default(), rung, options, rules, metrics }
+        Recipe {
+            weights,
+            metadata: Default::default(),
+            verbatim: Default::default(),
+            rung,
+            options,
+            rules,
+            metrics,
+        }
     }
 
     fn point<'a>(&'a self, recipe: &'a Recipe<'a>, log_kappa: f64) -> OperatingPoint<'a> {
@@ -208,8 +212,8 @@ fn corrected_steps_lose_no_more_on_the_text_they_are_measured_on() {
     }
     // The rules that are returned are those of the round that lost least.
     let chosen = Recipe { rules, ..recipe.clone() };
-    let mut make = |log_kappa| chosen.artifact(log_kappa);
-    let fitted = crate::fit_to_bytes(&mut make, recipe.guess(2.0), budget, &mut |_| ()).unwrap();
+    let target = Target { budget, effort: Effort::Smallest };
+    let fitted = chosen.fit_to_bytes(target, None, &mut |_| ()).unwrap();
     let divergence = model.point(&chosen, fitted.log_kappa).losses().mean_divergence();
     assert!((divergence / least - 1.0).abs() < 0.03, "{divergence} of {rounds:?}");
 }

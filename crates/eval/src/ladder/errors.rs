@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use backslash_codec::{Limits, Tensor, decode};
-use backslash_compress::{Allocation, Goal, Recipe, equal_rules, relative_rules};
+use backslash_codec::{Effort, Limits, Tensor, decode};
+use backslash_compress::{Allocation, Recipe, Target, equal_rules, relative_rules};
 use backslash_quant::{LadderOptions, Rung, Weights, squared_error};
 
 use crate::EvalError;
@@ -44,13 +44,14 @@ pub fn measure_errors(
     let recipe = Recipe {
         weights: weights.to_vec(),
         metadata: BTreeMap::new(),
+        verbatim: BTreeMap::new(),
         rung,
         options: LadderOptions::default(),
         rules,
         metrics: BTreeMap::new(),
     };
-    let mut no_loss = |_: &_| unreachable!("a size was asked for");
-    let fitted = recipe.fit(Goal::Bytes(budget), &mut no_loss, &mut |_| ())?;
+    let target = Target { budget, effort: Effort::Smallest };
+    let fitted = recipe.fit_to_bytes(target, None, &mut |_| ())?;
     let decoded = decode(&fitted.bytes, &Limits::default())?;
     let mut point = ErrorPoint { bytes: fitted.bytes.len() as u64, squared_error: 0.0, power: 0.0 };
     for tensor in weights {

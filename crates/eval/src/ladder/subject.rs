@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use backslash_codec::{Effort, Limits, SizeSplit, decode, encode_with, inspect};
+use backslash_codec::{Artifact, Effort, Limits, SizeSplit, decode, inspect};
 use backslash_compress::{
-    Allocation, Calibration, CalibrationText, CompressError, Goal, Recipe, Trial,
+    Allocation, Calibration, CalibrationText, CompressError, Goal, Recipe, Target, Trial,
 };
 use backslash_data::ByteTable;
 use backslash_model::{NamedWeights, Transformer, device};
@@ -18,10 +18,6 @@ use crate::{EvalError, ModelFile, Quality, decoded_weights, evaluate, views};
 
 /// Seed of the targets that sensitivities are measured with.
 const SEED: u64 = 1;
-/// Contents that are measured in search of the smallest file that is no worse, and the bits per weight between which
-/// it lies, about.
-const NO_WORSE_FILES: u32 = 10;
-const NO_WORSE_BITS: (f64, f64) = (2.0, 8.0);
 
 /// A model with the text that it is calibrated and measured on.
 pub struct Subject<'a> {
@@ -34,6 +30,8 @@ pub struct Subject<'a> {
     /// The float model's, once a point has asked for it.
     float: Option<Quality>,
     calibration: Option<Calibration>,
+    /// Size of the last file over that of its fast coding, by rung.
+    ratios: BTreeMap<Rung, f64>,
 }
 
 /// A file and what it decodes to.
@@ -88,6 +86,7 @@ impl<'a> Subject<'a> {
             table: model.tokenizer.byte_table(),
             float: None,
             calibration: None,
+            ratios: BTreeMap::new(),
         }
     }
 
@@ -171,35 +170,26 @@ impl<'a> Subject<'a> {
     /// The whole file of a size.
     fn ours(&mut self, rung: Rung, allocation: Allocation, budget: u64) -> Result<Made, EvalError> {
         let recipe = self.recipe(rung, allocation)?;
-        let mut no_loss = |_: &_| unreachable!("a size was asked for");
-        let fitted = recipe.fit(Goal::Bytes(budget), &mut no_loss, &mut |_: Trial| ())?;
+        let ratio = self.ratios.get(&rung).copied();
+        let target = Target { budget, effort: Effort::Smallest };
+        let fitted = recipe.fit_to_bytes(target, ratio, &mut |_: Trial| ())?;
+        self.ratios.insert(rung, fitted.ratio);
         Made::decoded(&fitted.bytes, fitted.log_kappa)
     }
 
-    /// Halving of ln κ: the loss grows with it.
+    /// The smallest file that loses no more than the int8 exporter's.
     fn no_worse(&mut self, rung: Rung, float: Quality) -> Result<Made, EvalError> {
+        let float = float.nats_per_token();
         let exported = exporters::int8_all_matrices(&self.model.weights)?;
-        let limit = self.quality(&exported.weights)?.nats_per_token();
+        let limit = self.quality(&exported.weights)?.nats_per_token() - float;
         let recipe = self.recipe(rung, Allocation::Rows)?;
-        let (mut fine, mut coarse) = (recipe.guess(NO_WORSE_BITS.1), recipe.guess(NO_WORSE_BITS.0));
-        let (mut found, mut least) = (None, f64::INFINITY);
-        for _ in 0..NO_WORSE_FILES {
-            let middle = 0.5 * (fine + coarse);
-            let artifact = recipe.artifact(middle)?;
-            let nats = self.quality(&decoded_weights(&artifact)?)?.nats_per_token();
-            least = least.min(nats);
-            if nats <= limit {
-                fine = middle;
-                found = Some(artifact);
-            } else {
-                coarse = middle;
-            }
-        }
-        let Some(artifact) = found else {
-            let increase = |nats: f64| nats - float.nats_per_token();
-            let (limit, least) = (increase(limit), increase(least));
-            return Err(CompressError::LossUnreachable { limit, least }.into());
+        let mut increase = |artifact: &Artifact| {
+            let failed = |error: EvalError| CompressError::Decoding { reason: error.to_string() };
+            let weights = decoded_weights(artifact).map_err(failed)?;
+            Ok(self.quality(&weights).map_err(failed)?.nats_per_token() - float)
         };
-        Made::decoded(&encode_with(&artifact, Effort::Smallest)?, fine)
+        let fitted =
+            recipe.fit(Goal::LossIncrease(limit), Effort::Smallest, &mut increase, &mut |_| ())?;
+        Made::decoded(&fitted.bytes, fitted.log_kappa)
     }
 }

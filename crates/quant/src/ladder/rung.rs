@@ -7,6 +7,7 @@ use backslash_codec::{QuantizedTensor, Reconstruction};
 use faer::Mat;
 
 use super::covariance::{Covariance, Metric};
+use super::feedback::product;
 use super::trellis::{self, Trellis};
 use super::unbiased::make_unbiased;
 use super::{entquant, gptq, rdoq, watersic, watersic_rate};
@@ -117,8 +118,8 @@ pub struct LadderOptions {
     /// Share of the mean diagonal that is added to the covariance; raised where there is no Cholesky factor.
     pub ridge: f64,
     /// Weight of the rate in choosing codes, 1 being the slope of the distortion at the step,
-    /// (ln 2/6)·Δ² per bit; 0 for codes of the least error. For `rdoq`, `trellis` and `watersic-rate`; 0.05 without
-    /// one. More of it saves squared error at equal bits, and costs loss: it moves bits from tensors of few bits, which
+    /// (ln 2/6)·Δ² per bit; 0 for codes of the least error. For `rdoq` (0.1 without one), and `trellis` and
+    /// `watersic-rate` (0.05 without one). More of it saves squared error at equal bits, and costs loss: it moves bits from tensors of few bits, which
     /// need them most, to the others.
     pub rate_strength: Option<f64>,
     /// Scales that are fitted in the end.
@@ -138,13 +139,10 @@ impl Default for LadderOptions {
     }
 }
 
-/// Weight of the rate that has lost least in a small language model at equal bytes.
-const DEFAULT_STRENGTH: f64 = 0.05;
-
 impl LadderOptions {
-    /// Weight of the rate.
-    fn strength(&self) -> f64 {
-        self.rate_strength.unwrap_or(DEFAULT_STRENGTH)
+    /// Weight of the rate; without one, that which has lost least in a small language model at equal bytes.
+    fn strength(&self, rung: Rung) -> f64 {
+        self.rate_strength.unwrap_or(if rung == Rung::Rdoq { 0.1 } else { 0.05 })
     }
 }
 
@@ -156,8 +154,8 @@ pub(super) const THEORETICAL_SLOPE: f64 = std::f64::consts::LN_2 / 6.0;
 ///
 /// `step` sets the rate: it is the step of all columns, or, for the quantisers with a step per column or row,
 /// about the geometric mean of their steps. `metric` is the covariance Σ of the layer's inputs: the error that
-/// is kept small is tr((W−Ŵ)·Σ·(W−Ŵ)ᵀ). `rtn`, `rdoq`, `entquant` and `trellis` never look at it: theirs is the
-/// plain squared error. Tensors of more than two dimensions are seen as matrices with
+/// is kept small is tr((W−Ŵ)·Σ·(W−Ŵ)ᵀ), for `rdoq` with the diagonal of Σ alone. `rtn`, `entquant` and `trellis`
+/// never look at it: theirs is the plain squared error, as is that of `rdoq` without a covariance. Tensors of more than two dimensions are seen as matrices with
 /// the first dimension as rows.
 ///
 /// ```
@@ -182,7 +180,7 @@ pub fn quantize_matrix(
 ) -> Result<QuantizedTensor, QuantError> {
     let (rows, columns) = matrix_shape(weights)?;
     check(weights.name, weights.data, step)?;
-    let strength = options.strength();
+    let strength = options.strength(rung);
     if !(strength.is_finite() && strength >= 0.0) {
         return Err(QuantError::Setting { what: "strength of the rate", value: strength });
     }
@@ -198,7 +196,18 @@ pub fn quantize_matrix(
     let mut tensor = run(rung, weights, (rows, columns), metric, step, options)?;
     if options.gain == Gain::Unbiased {
         let matrix = matrix_of(weights, rows, columns);
-        make_unbiased(&mut tensor, matrix.as_ref(), metric.filter(|_| rung.needs_covariance()));
+        // W·Σ, by what the rung has looked at.
+        let seen = match (rung, metric) {
+            (Rung::Rdoq, Some(metric)) => {
+                let powers = metric.diagonal();
+                Mat::from_fn(rows, columns, |row, column| matrix[(row, column)] * powers[column])
+            }
+            (_, Some(metric)) if rung.needs_covariance() => {
+                product(matrix.as_ref(), metric.matrix().as_ref())
+            }
+            _ => matrix.clone(),
+        };
+        make_unbiased(&mut tensor, matrix.as_ref(), seen.as_ref());
     }
     Ok(tensor)
 }
@@ -212,7 +221,7 @@ fn run(
     step: f32,
     options: &LadderOptions,
 ) -> Result<QuantizedTensor, QuantError> {
-    let (strength, gain) = (options.strength(), options.gain);
+    let (strength, gain) = (options.strength(rung), options.gain);
     let damped = || -> Result<(Mat<f64>, Metric), QuantError> {
         let name = || weights.name.to_owned();
         let metric = metric.ok_or_else(|| QuantError::NoCovariance { name: name(), rung })?;
@@ -226,9 +235,8 @@ fn run(
             }
             Gain::Unbiased => quantize(weights.name, weights.shape, weights.data, step),
         },
-        (Rung::Rdoq, _) | (Rung::Trellis, None) => {
-            Ok(rdoq::quantize(weights, columns, step, strength, gain))
-        }
+        (Rung::Rdoq, _) => Ok(rdoq::quantize(weights, columns, metric, step, strength, gain)),
+        (Rung::Trellis, None) => Ok(rdoq::quantize(weights, columns, None, step, strength, gain)),
         (Rung::EntQuant, _) => Ok(entquant::quantize(weights, columns, step, gain)),
         (Rung::Trellis, Some(trellis)) => {
             let matrix = matrix_of(weights, rows, columns);

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::gptq::recurse;
 use super::testing::{correlated, gaussian};
-use super::{Covariance, LadderOptions, Rung, ScaleFit, quantize_matrix};
+use super::{Covariance, Gain, LadderOptions, Rung, ScaleFit, quantize_matrix};
 use super::{squared_error, weighted_error};
 use crate::{QuantError, Weights};
 
@@ -123,6 +123,29 @@ fn without_strength_the_rate_changes_nothing() {
 
 /// Gap to the Shannon lower bound of eight states with a rate-aware choice, in bits, as a simulation with ideal coding
 /// has it (published to ±0.02); for nearest codes it is 0.25 or more without the rate.
+/// Inputs of very different power: bits are saved where nobody listens.
+#[test]
+fn rate_aware_codes_follow_the_power_of_the_inputs() {
+    let (rows, columns) = (400, 64);
+    let data = gaussian(rows * columns, 5);
+    let moments: Vec<f64> = (0..columns * columns)
+        .map(|i| if i % (columns + 1) == 0 { 2_f64.powi((i / columns % 5) as i32) } else { 0.0 })
+        .collect();
+    let metric = Covariance::from_moments(columns, 1, &moments).unwrap();
+    let weights = Weights { name: "w", shape: &[rows, columns], data: &data };
+    let options = LadderOptions { gain: Gain::Unbiased, ..LadderOptions::default() };
+    // Loss at equal bits: it falls to a quarter with each bit.
+    let loss = |rung: Rung, step: f32| {
+        let tensor = quantize_matrix(rung, &weights, Some(&metric), step, &options).unwrap();
+        let error = weighted_error(&data, &tensor.dequantize(), &metric).unwrap();
+        error * (2.0 * tensor.entropy_bits()).exp2()
+    };
+    for step in [0.7, 1.2, 1.7] {
+        let (nearest, aware) = (loss(Rung::Rtn, step), loss(Rung::Rdoq, step));
+        assert!(aware < 0.99 * nearest, "step {step}: {aware} against {nearest}");
+    }
+}
+
 #[test]
 fn trellis_codes_are_as_near_to_the_bound_as_is_known() {
     let cases = [

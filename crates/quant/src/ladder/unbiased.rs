@@ -3,13 +3,13 @@
 use backslash_codec::QuantizedTensor;
 use faer::{Mat, MatRef};
 
-use super::Covariance;
-use super::feedback::{inner, product};
+use super::feedback::inner;
 
 /// Largest factor on a step: what is left of a tensor that is nearly all zeros would be blown up beyond use.
 const MOST: f64 = 1.5;
 
-/// Multiplies the step so that ⟨Ŵ, W⟩ = ⟨W, W⟩ in the metric: the error is then uncorrelated with the weights.
+/// Multiplies the step so that ⟨Ŵ, W⟩ = ⟨W, W⟩ in the metric Σ, given `seen` = W·Σ: the error is then uncorrelated
+/// with the weights.
 ///
 /// Codes that are read back where the squared error is least make weights smaller by their distortion over their power. In
 /// one layer that is right; but the layers of a network then all scale their outputs down together, which costs more than
@@ -17,20 +17,12 @@ const MOST: f64 = 1.5;
 pub(super) fn make_unbiased(
     tensor: &mut QuantizedTensor,
     weights: MatRef<'_, f64>,
-    metric: Option<&Covariance>,
+    seen: MatRef<'_, f64>,
 ) {
     let decoded = tensor.dequantize();
     let decoded = Mat::from_fn(weights.nrows(), weights.ncols(), |row, column| {
         f64::from(decoded[row * weights.ncols() + column])
     });
-    let weighted;
-    let seen = match metric {
-        Some(metric) => {
-            weighted = product(weights, metric.matrix().as_ref());
-            weighted.as_ref()
-        }
-        None => weights,
-    };
     let factor = inner(seen, weights) / inner(seen, decoded.as_ref());
     if factor.is_finite() {
         tensor.step *= factor.clamp(1.0 / MOST, MOST) as f32;
@@ -40,6 +32,7 @@ pub(super) fn make_unbiased(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ladder::feedback::product;
     use crate::ladder::testing::{correlated, gaussian};
     use crate::{Gain, LadderOptions, Rung, Weights, quantize_matrix};
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use backslash_codec::Effort;
+use backslash_compress::{Target, fit_plan_to_bytes};
 use backslash_data::ByteTable;
 use backslash_eval::plot::{Curve, Point};
 use backslash_eval::report::MethodRow;
 use backslash_eval::{ModelFile, Quality, views};
 use backslash_model::{ModelConfig, NamedTensor, NamedWeights};
 use backslash_quant::golf::{FloatTensor, export_int8_zlib_all_matrices, import_int8_zlib};
-use backslash_quant::{Plan, Weights, fit_to_bytes};
+use backslash_quant::{Plan, Weights};
 use backslash_train::RunConfig;
 
 use super::Finished;
@@ -218,9 +219,11 @@ impl Bench<'_> {
         advance: &mut impl FnMut(&str),
     ) -> Result<Measured> {
         let mut best: Option<Measured> = None;
+        let target = Target { budget, effort: Effort::Smallest };
         for plan in step_rules(weights) {
-            let fitted = fit_to_bytes(&plan, weights, &self.metadata, budget, |_| ())?;
-            let measured = self.file(&fitted, weights)?;
+            let fitted = fit_plan_to_bytes(&plan, weights, &self.metadata, target, &mut |_| ())?;
+            let measured =
+                session::roundtrip(&fitted.artifact, Effort::Smallest, self.tokens, &self.table)?;
             advance("the plain model at the bytes of the rate-trained one");
             if best.as_ref().is_none_or(|best| measured.bits_per_byte() < best.bits_per_byte()) {
                 best = Some(measured);
