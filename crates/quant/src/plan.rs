@@ -10,6 +10,10 @@ use crate::{QuantError, quantize, quantize_to_centroids};
 
 /// Fewest elements of a matrix that is worth a probability table of its own.
 const LEAST_CODED_ELEMENTS: usize = 4096;
+/// As many, of a matrix that is not narrow.
+const LEAST_IN_MATRIX: usize = 1024;
+/// Rows and columns of a matrix that is not narrow.
+const LEAST_EXTENT: usize = 16;
 
 /// A tensor to be compressed.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +26,16 @@ pub struct Weights<'a> {
     pub data: &'a [f32],
 }
 
-/// Whether a tensor of this shape is quantised; small and one-dimensional tensors are stored as BF16.
+/// Whether a tensor of this shape is quantised; one-dimensional tensors and small ones are stored as BF16: those of fewer
+/// than 1,024 weights, and of fewer than 4,096 if they have less than 16 rows or columns, which are rather sets of
+/// vectors.
 pub fn is_coded(shape: &[usize]) -> bool {
-    shape.len() >= 2 && shape.iter().product::<usize>() >= LEAST_CODED_ELEMENTS
+    let (Some(&rows), count) = (shape.first(), shape.iter().product::<usize>()) else {
+        return false;
+    };
+    let matrix = rows >= LEAST_EXTENT && count / LEAST_EXTENT >= rows;
+    let least = if matrix { LEAST_IN_MATRIX } else { LEAST_CODED_ELEMENTS };
+    shape.len() >= 2 && count >= least
 }
 
 /// What a code is read back as.

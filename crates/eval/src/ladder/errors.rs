@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use backslash_codec::{Effort, Limits, Tensor, decode};
+use backslash_codec::{Effort, Limits, decode};
 use backslash_compress::{Allocation, Recipe, Target, equal_rules, relative_rules};
 use backslash_quant::{LadderOptions, Rung, Weights, squared_error};
 
-use crate::EvalError;
+use crate::{EvalError, decoded_weights};
 
 /// A file and how far its tensors are from the originals.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ErrorPoint {
     /// Length of the file.
     pub bytes: u64,
-    /// Σ(w − ŵ)² over the tensors that are coded.
+    /// Σ(w − ŵ)² over the tensors of two and more dimensions: those of one, such as running statistics, may be of any
+    /// size, and are stored nearly as they are by all.
     pub squared_error: f64,
     /// Σw² over the same.
     pub power: f64,
@@ -54,10 +55,11 @@ pub fn measure_errors(
     let fitted = recipe.fit_to_bytes(target, None, &mut |_| ())?;
     let decoded = decode(&fitted.bytes, &Limits::default())?;
     let mut point = ErrorPoint { bytes: fitted.bytes.len() as u64, squared_error: 0.0, power: 0.0 };
-    for tensor in weights {
-        if let Some(Tensor::Quantized(quantized)) = decoded.tensors.get(tensor.name) {
-            point.squared_error += squared_error(tensor.data, &quantized.dequantize());
-            point.power += squared_error(tensor.data, &vec![0.0; tensor.data.len()]);
+    for tensor in decoded_weights(&decoded)?.tensors() {
+        let original = weights.iter().find(|weights| weights.name == tensor.name);
+        if let Some(original) = original.filter(|weights| weights.shape.len() >= 2) {
+            point.squared_error += squared_error(original.data, &tensor.data);
+            point.power += squared_error(original.data, &vec![0.0; original.data.len()]);
         }
     }
     Ok(point)

@@ -247,7 +247,9 @@ impl ErrorRow {
 
 /// The table of tensors that cannot be run.
 pub fn by_error(rows: &[ErrorRow]) -> Tables {
-    let mut text = "Whole files, decoded again: Σw² over Σ(w − ŵ)² of the tensors that are coded, in decibels.\n\n".to_owned();
+    let mut text =
+        "Whole files, decoded again: Σw² over Σ(w − ŵ)² over all matrices, in decibels.\n\n"
+            .to_owned();
     let titles = ["method", "bytes", "bits per weight", "decibels"].map(str::to_owned);
     let mut grid = Grid::new("file", titles);
     for row in rows {
