@@ -55,6 +55,9 @@ pub struct Data {
 pub struct Train {
     #[command(flatten)]
     pub data: Data,
+    /// Largest file, such as 900kB: the price of bits is then found on the way (rate.budget).
+    #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size, conflicts_with = "resume")]
+    pub budget: Option<u64>,
     /// `bytes`, `bpe:N`, or a SentencePiece .model or tokenizer.json file.
     #[arg(long, value_name = "TOKENIZER")]
     pub tokenizer: Option<String>,

@@ -40,6 +40,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 | TrainError::UnknownKey { .. }
                 | TrainError::RunExists { .. }
                 | TrainError::NoCheckpoint { .. }
+                | TrainError::BudgetUnreachable { .. }
                 | TrainError::Model(backslash_model::ModelError::Config { .. })
         )
     };

@@ -7,8 +7,9 @@ use backslash_quant::{Plan, QuantError, Weights};
 
 use crate::CompressError;
 
-/// Share of the budget that is used before the search ends.
+/// Share of the budget that is used before the search ends, and that is aimed at.
 const ENOUGH: f64 = 0.997;
+const AIM: f64 = 0.9985;
 /// Most fast sizes between two files, and most files.
 const TRIALS: usize = 24;
 const FILES: usize = 8;
@@ -88,14 +89,28 @@ pub fn fit_to_bytes(
     let mut best: Option<Fitted> = None;
     let (mut ratio, mut log_kappa) = (known.unwrap_or(1.0), start.log_kappa);
     let mut smallest = u64::MAX;
+    // Files on both sides of the budget, as ln κ and ln bytes.
+    let (mut above, mut below): (Option<(f64, f64)>, Option<(f64, f64)>) = (None, None);
     for file in 1..=FILES {
         search.file = file;
-        let (at, artifact, fast) = search.approach(log_kappa, budget as f64 / ratio)?;
+        let (at, artifact, fast) = match (above, below) {
+            // Between two files their own sizes are a better guide than the ratio, which depends on κ where files are small.
+            (Some(above), Some(below)) => {
+                let aim = (AIM * budget as f64).ln();
+                let share = ((above.1 - aim) / (above.1 - below.1)).clamp(0.05, 0.95);
+                search.at(above.0 + share * (below.0 - above.0))?
+            }
+            _ => search.approach(log_kappa, budget as f64 / ratio)?,
+        };
         let bytes = encode_with(&artifact, effort)?;
         let size = bytes.len() as u64;
         smallest = smallest.min(size);
         log_kappa = at;
         let used = size as f64 / budget as f64;
+        match used > 1.0 {
+            true => above = Some((at, (size as f64).ln())),
+            false => below = Some((at, (size as f64).ln())),
+        }
         let better = best.as_ref().is_none_or(|best| bytes.len() > best.bytes.len());
         if size <= budget && better {
             best =
@@ -147,6 +162,15 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// The content at ln κ and the size of its fast file.
+    fn at(&mut self, log_kappa: f64) -> Result<(f64, Artifact, u64), CompressError> {
+        let artifact = (self.make)(log_kappa)?;
+        let size = encoded_size_with(&artifact, Effort::Fast)?.total();
+        self.trial += 1;
+        (self.progress)(Trial { file: self.file, trial: self.trial, bytes: size });
+        Ok((log_kappa, artifact, size))
+    }
+
     /// The content whose fast file is near below `target` bytes, or the nearest below that is found.
     fn approach(&mut self, start: f64, target: f64) -> Result<(f64, Artifact, u64), CompressError> {
         let goal = target.ln();
@@ -199,12 +223,7 @@ impl Search<'_> {
         match below {
             Some(found) => Ok(found),
             // All trials were above: the coarsest of the bracket is known to fit.
-            None => {
-                let at = self.coarse.map_or(FURTHEST, |point| point.0);
-                let artifact = (self.make)(at)?;
-                let size = encoded_size_with(&artifact, Effort::Fast)?.total();
-                Ok((at, artifact, size))
-            }
+            None => self.at(self.coarse.map_or(FURTHEST, |point| point.0)),
         }
     }
 

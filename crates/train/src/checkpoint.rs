@@ -1,6 +1,6 @@
 //! The state of a run between two steps, in one file.
 //!
-//! A safetensors file: `weights/…`, `first/…` and `second/…` in F32, the rate's numbers as F64 in `rate`,
+//! A safetensors file: `weights/…`, `first/…` and `second/…` in F32, the rate's numbers as F64 in `rate` and `budget`,
 //! and step, sampler position, configuration and the hash of the data as metadata. Everything a step
 //! depends on is in it, so a resumed run takes the same steps as one left alone.
 
@@ -104,15 +104,19 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
             target.iter_mut().zip(values).for_each(|(t, b)| *t = f32::from_le_bytes(*b));
         }
     }
+    let numbers = |name: &str| -> Vec<f64> {
+        let view = file.tensor(name).ok().filter(|view| view.dtype() == Dtype::F64);
+        let bytes = view.map_or(Vec::new(), |view| view.data().as_chunks::<8>().0.to_vec());
+        bytes.into_iter().map(f64::from_le_bytes).collect()
+    };
     if let Pressure::Bits(bits) = &mut trainer.pressure {
-        let numbers: Vec<f64> = file
-            .tensor("rate")
-            .map(|view| {
-                view.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
-            })
-            .unwrap_or_default();
-        if !bits.restore(&numbers) {
+        if !bits.restore(&numbers("rate")) {
             return Err(wrong("the steps and models of the rate are missing"));
+        }
+        if let Some(budget) = &mut trainer.budget {
+            let state = numbers("budget").try_into();
+            budget.restore(&state.map_err(|_| wrong("the λ of the budget is missing"))?);
+            bits.set_lambda(budget.lambda());
         }
     }
     trainer.sampler.restore(sampler)?;
@@ -125,7 +129,10 @@ fn serialize(trainer: &Trainer, data_hash: &str) -> Vec<u8> {
         Pressure::Bits(bits) => bits.state(),
         _ => Vec::new(),
     };
-    let rate_bytes: Vec<u8> = rate.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let budget = trainer.budget.as_ref().map_or(Vec::new(), |budget| budget.state().to_vec());
+    let bytes_of =
+        |numbers: &[f64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let (rate_bytes, budget_bytes): (Vec<u8>, Vec<u8>) = (bytes_of(&rate), bytes_of(&budget));
     let mut named: Vec<(String, Vec<u8>)> = Vec::new();
     for (tensor, moments) in trainer.weights.tensors().iter().zip(&trainer.moments) {
         let parts =
@@ -142,6 +149,7 @@ fn serialize(trainer: &Trainer, data_hash: &str) -> Vec<u8> {
     let mut views: Vec<(&str, TensorView<'_>)> =
         named.iter().map(|(name, bytes)| (name.as_str(), view(Dtype::F32, 4, bytes))).collect();
     views.push(("rate", view(Dtype::F64, 8, &rate_bytes)));
+    views.push(("budget", view(Dtype::F64, 8, &budget_bytes)));
     let sampler =
         serde_json::to_string(&trainer.sampler.state()).expect("a position is plain data");
     let metadata = HashMap::from([

@@ -45,6 +45,18 @@ pub enum TrainError {
         /// Its value.
         value: f64,
     },
+    /// A budget that no file of the model meets.
+    #[error(
+        "rate.budget = {budget}: the file of this model has {smallest} bytes without any code, so it can be asked for {smallest} to about {largest} bytes (a smaller vocabulary or model takes fewer)"
+    )]
+    BudgetUnreachable {
+        /// Bytes asked for.
+        budget: u64,
+        /// Bytes of a file whose codes are all zero.
+        smallest: u64,
+        /// Bytes that no run needs more of.
+        largest: u64,
+    },
     /// An evaluation on the way that could not be made.
     #[error("step {step}: the evaluation failed: {reason}")]
     Evaluation {

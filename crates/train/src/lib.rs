@@ -7,6 +7,7 @@
 //! files a finished run leaves behind.
 
 mod adamw;
+mod budget;
 mod checkpoint;
 pub mod config;
 mod error;
@@ -14,8 +15,10 @@ mod metrics;
 mod pressure;
 mod run;
 mod schedule;
+mod sizing;
 mod trainer;
 
+pub use budget::Forecast;
 pub use config::{DataConfig, RateConfig, RateMethod, RunConfig, StepRule, TrainConfig};
 pub use error::TrainError;
 pub use metrics::{EvaluationRecord, Record, StepRecord};

@@ -31,6 +31,12 @@ pub struct StepRecord {
     pub gradient_norm: f64,
     /// Estimated bits per coded weight.
     pub bits_per_weight: Option<f64>,
+    /// Price of a bit, in nats of loss per bit per weight.
+    #[serde(default)]
+    pub lambda: Option<f64>,
+    /// Bytes that the finished file is expected to have, where it has a budget.
+    #[serde(default)]
+    pub forecast_bytes: Option<u64>,
     /// Tokens per second since the run was started or resumed.
     pub tokens_per_second: f64,
 }
@@ -44,6 +50,9 @@ pub struct EvaluationRecord {
     pub nats_per_token: f64,
     /// Bits per byte of text of the float weights.
     pub bits_per_byte: f64,
+    /// Bits per coded weight that the codec spends at the learned steps.
+    #[serde(default)]
+    pub coded_bits_per_weight: Option<f64>,
 }
 
 impl Record {
@@ -90,7 +99,12 @@ mod tests {
     use super::*;
 
     fn evaluation(step: u64) -> Record {
-        Record::Evaluation(EvaluationRecord { step, nats_per_token: 3.5, bits_per_byte: 2.0 })
+        Record::Evaluation(EvaluationRecord {
+            step,
+            nats_per_token: 3.5,
+            bits_per_byte: 2.0,
+            coded_bits_per_weight: None,
+        })
     }
 
     #[test]

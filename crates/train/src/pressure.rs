@@ -17,21 +17,42 @@ pub(crate) use bits::BitsPressure;
 pub(crate) enum Pressure {
     None,
     Bits(BitsPressure),
-    Backslash { lambda_per_parameter: f64, epsilon: f64, in_loss: bool },
+    Backslash {
+        lambda_per_parameter: f64,
+        epsilon: f64,
+        shape: Shape,
+        in_loss: bool,
+    },
+    /// Moves every weight by that much towards zero, and no further.
+    SoftThreshold(f64),
+}
+
+/// The exponent of the BackSlash rate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    /// That of a generalised Gaussian of all weights, before every step.
+    Fitted,
+    /// The same at all times.
+    Fixed(f64),
 }
 
 impl Pressure {
     pub(crate) fn new(rate: &RateConfig, train: &TrainConfig, weights: &NamedWeights) -> Self {
-        let backslash = |in_loss| Self::Backslash {
+        let backslash = |shape, in_loss| Self::Backslash {
             lambda_per_parameter: rate.lambda,
             epsilon: rate.epsilon,
+            shape,
             in_loss,
         };
         match rate.method {
             RateMethod::None => Self::None,
             RateMethod::Bits => Self::Bits(BitsPressure::new(rate, train, weights)),
-            RateMethod::Backslash => backslash(false),
-            RateMethod::BackslashInLoss => backslash(true),
+            RateMethod::Backslash => backslash(Shape::Fitted, false),
+            RateMethod::BackslashInLoss => backslash(Shape::Fitted, true),
+            RateMethod::L2 => backslash(Shape::Fixed(2.0), false),
+            RateMethod::L1 => backslash(Shape::Fixed(1.0), false),
+            RateMethod::LHalf => backslash(Shape::Fixed(0.5), false),
+            RateMethod::ProximalL1 => Self::SoftThreshold(rate.lambda),
         }
     }
 
@@ -54,8 +75,8 @@ impl Pressure {
     ) -> Option<f64> {
         match self {
             Self::Bits(bits) => Some(bits.add_gradient(weights, seen, gradients)),
-            Self::Backslash { lambda_per_parameter, epsilon, in_loss: true } => {
-                let pull = pull(*lambda_per_parameter, *epsilon, weights);
+            Self::Backslash { lambda_per_parameter, epsilon, shape, in_loss: true } => {
+                let pull = pull(*lambda_per_parameter, *epsilon, *shape, weights);
                 for (tensor, gradient) in weights.tensors().iter().zip(&mut gradients.values) {
                     gradient
                         .par_chunks_mut(CHUNK)
@@ -72,10 +93,18 @@ impl Pressure {
     pub(crate) fn after_step(&mut self, weights: &mut NamedWeights, step: u64, multiplier: f64) {
         match self {
             Self::Bits(bits) => bits.update(step + 1, multiplier),
-            Self::Backslash { lambda_per_parameter, epsilon, in_loss: false } => {
-                let pull = pull(*lambda_per_parameter, *epsilon, weights);
+            Self::Backslash { lambda_per_parameter, epsilon, shape, in_loss: false } => {
+                let pull = pull(*lambda_per_parameter, *epsilon, *shape, weights);
                 for tensor in weights.tensors_mut() {
                     tensor.data.par_chunks_mut(CHUNK).for_each(|weights| pull.step(weights));
+                }
+            }
+            Self::SoftThreshold(threshold) => {
+                for tensor in weights.tensors_mut() {
+                    tensor
+                        .data
+                        .par_chunks_mut(CHUNK)
+                        .for_each(|weights| soft_threshold(weights, *threshold as f32));
                 }
             }
             _ => {}
@@ -83,18 +112,60 @@ impl Pressure {
     }
 }
 
-/// One step of BackSlash: the shape is fitted to all weights as they are now.
-fn pull(lambda_per_parameter: f64, epsilon: f64, weights: &NamedWeights) -> Pull {
-    let mut moments = Moments::default();
-    for tensor in weights.tensors() {
-        let parts: Vec<Moments> = tensor.data.par_chunks(CHUNK).map(Moments::of).collect();
-        parts.into_iter().for_each(|part| moments += part);
+/// One step of BackSlash, at the shape of all weights as they are now.
+fn pull(lambda_per_parameter: f64, epsilon: f64, shape: Shape, weights: &NamedWeights) -> Pull {
+    let parameters = weights.parameters() as u64;
+    let shape = match shape {
+        Shape::Fixed(shape) => shape,
+        Shape::Fitted => {
+            let mut moments = Moments::default();
+            for tensor in weights.tensors() {
+                let parts: Vec<Moments> = tensor.data.par_chunks(CHUNK).map(Moments::of).collect();
+                parts.into_iter().for_each(|part| moments += part);
+            }
+            moments.ratio().map_or(2.0, published_shape)
+        }
+    };
+    Pull { lambda: lambda_per_parameter * parameters as f64, shape, epsilon, parameters }
+}
+
+/// θ ← sign(θ)·max(|θ| − t, 0), the proximal operator of t·|θ|.
+fn soft_threshold(weights: &mut [f32], threshold: f32) {
+    for weight in weights {
+        *weight = weight.signum() * (weight.abs() - threshold).max(0.0);
     }
-    let parameters = moments.count;
-    Pull {
-        lambda: lambda_per_parameter * parameters as f64,
-        shape: moments.ratio().map_or(2.0, published_shape),
-        epsilon,
-        parameters,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backslash_model::NamedTensor;
+
+    fn after_a_step(method: RateMethod, data: &[f32]) -> Vec<f32> {
+        let tensor =
+            NamedTensor { name: "w".to_owned(), shape: vec![data.len()], data: data.to_vec() };
+        let mut weights = NamedWeights::new(vec![tensor]);
+        let rate = RateConfig { method, lambda: 0.01, ..RateConfig::default() };
+        let mut pressure = Pressure::new(&rate, &TrainConfig::default(), &weights);
+        pressure.after_step(&mut weights, 0, 1.0);
+        weights.tensors()[0].data.clone()
+    }
+
+    /// λ/N·∂|θ|^p/∂θ for the controls, p(|θ|+ε)^(p−1) with the released ε of 1.
+    #[test]
+    fn controls_pull_by_their_own_gradient() {
+        let data = [0.5_f32, -0.25, 0.004, 0.0];
+        for (method, power) in
+            [(RateMethod::L2, 2.0), (RateMethod::L1, 1.0), (RateMethod::LHalf, 0.5)]
+        {
+            for (before, after) in data.iter().zip(after_a_step(method, &data)) {
+                let force = 0.01 * power * (before.abs() + 1.0).powf(power - 1.0);
+                let expected = if *before == 0.0 { 0.0 } else { before - before.signum() * force };
+                assert!((after - expected).abs() < 1e-6, "{method:?} {before}: {after}");
+            }
+        }
+        let thresholded = after_a_step(RateMethod::ProximalL1, &data);
+        let expected = [0.49, -0.24, 0.0, 0.0];
+        assert!(thresholded.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-7));
     }
 }

@@ -1,5 +1,6 @@
 //! A run: a trainer with a folder.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,11 +16,17 @@ pub trait Observer {
     /// Called after every step, with the steps per second since the run was started or resumed.
     fn step(&mut self, report: &StepReport, tokens_per_second: f64);
 
-    /// Evaluates float weights on the validation tokens: nats per token and bits per byte.
+    /// Evaluates float weights on the validation tokens: nats per token and bits per byte. `bits` are those per weight
+    /// of the rate term, and those that the codec spends on the same weights, where there are any.
     ///
     /// # Errors
     /// Whatever keeps the evaluation from being made ends the run.
-    fn evaluate(&mut self, step: u64, weights: &NamedWeights) -> Result<(f64, f64), TrainError>;
+    fn evaluate(
+        &mut self,
+        step: u64,
+        weights: &NamedWeights,
+        bits: Option<(f64, f64)>,
+    ) -> Result<(f64, f64), TrainError>;
 }
 
 /// How a run begins.
@@ -46,7 +53,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens a run in a folder, for the given training tokens.
+    /// Opens a run in a folder, for the given training tokens; its file will hold `metadata` beside the tensors.
     ///
     /// # Errors
     /// If the folder holds a run and `start` is [`Start::Fresh`]; if it holds none, or its checkpoint was made
@@ -55,9 +62,10 @@ impl Run {
         folder: &Path,
         config: &RunConfig,
         tokens: &[u16],
+        metadata: BTreeMap<String, Vec<u8>>,
         start: Start,
     ) -> Result<Self, TrainError> {
-        let mut trainer = Trainer::new(config, tokens.len())?;
+        let mut trainer = Trainer::new(config, tokens.len(), metadata)?;
         let checkpoints = folder.join("checkpoints");
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let data_hash = format!("{:032x}", xxh3_128(&bytes));
@@ -116,6 +124,8 @@ impl Run {
                 learning_rate: report.learning_rate,
                 gradient_norm: report.gradient_norm,
                 bits_per_weight: report.bits_per_weight,
+                lambda: report.lambda,
+                forecast_bytes: report.forecast.map(|forecast| forecast.bytes.round() as u64),
                 tokens_per_second,
             }))?;
             observer.step(&report, tokens_per_second);
@@ -124,12 +134,15 @@ impl Run {
                 checkpoint::save(&self.trainer, &self.data_hash, &self.folder.join("checkpoints"))?;
             }
             if due(config.train.evaluate_every, report.step) || self.trainer.finished() {
+                let coded_bits_per_weight = self.trainer.coded_bits_per_weight()?;
+                let proxy = report.bits_per_weight.zip(coded_bits_per_weight);
                 let (nats_per_token, bits_per_byte) =
-                    observer.evaluate(report.step, self.trainer.weights())?;
+                    observer.evaluate(report.step, self.trainer.weights(), proxy)?;
                 self.metrics.write(&Record::Evaluation(EvaluationRecord {
                     step: report.step,
                     nats_per_token,
                     bits_per_byte,
+                    coded_bits_per_weight,
                 }))?;
             }
         }

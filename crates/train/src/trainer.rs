@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use backslash_codec::Effort;
 use backslash_data::Sampler;
 use backslash_model::{Gradients, NamedWeights, Transformer, device, initial_weights};
 use rayon::prelude::*;
 
 use crate::adamw::{AdamW, CHUNK, TensorMoments};
+use crate::budget::{Budget, Forecast};
 use crate::pressure::Pressure;
-use crate::{RunConfig, TrainError, schedule};
+use crate::{RunConfig, TrainError, schedule, sizing};
 
 /// Everything that changes while a model is trained.
 pub struct Trainer {
@@ -18,6 +20,9 @@ pub struct Trainer {
     pub(crate) pressure: Pressure,
     pub(crate) sampler: Sampler,
     pub(crate) step: u64,
+    pub(crate) budget: Option<Budget>,
+    /// What the file will hold beside the tensors.
+    metadata: BTreeMap<String, Vec<u8>>,
     optimizer: AdamW,
 }
 
@@ -34,20 +39,41 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// Code length of the coded weights under the model, in bits per weight: a proxy of the file's size.
     pub bits_per_weight: Option<f64>,
+    /// The price of a bit, in nats of loss per bit per weight.
+    pub lambda: Option<f64>,
+    /// What the file is expected to be at the end, where it has a budget.
+    pub forecast: Option<Forecast>,
 }
 
 impl Trainer {
-    /// A trainer at step 0 for `tokens` training tokens.
+    /// A trainer at step 0 for `tokens` training tokens, of a model whose file will hold `metadata` beside the tensors.
     ///
     /// # Errors
-    /// If the configuration is not valid or there are not enough tokens for one sequence.
-    pub fn new(config: &RunConfig, tokens: usize) -> Result<Self, TrainError> {
+    /// If the configuration is not valid, there are not enough tokens for one sequence, or no file of the model is as
+    /// small as its budget.
+    pub fn new(
+        config: &RunConfig,
+        tokens: usize,
+        metadata: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Self, TrainError> {
         config.validate()?;
         let weights = initial_weights(&config.model, config.train.seed)?;
         let train = &config.train;
+        let mut pressure = Pressure::new(&config.rate, train, &weights);
+        let budget = match (&mut pressure, config.rate.budget) {
+            (Pressure::Bits(bits), bytes) if bytes > 0 => {
+                let fixed = bytes_without_codes(&weights, bits.steps(), &metadata, bytes)?;
+                let budget = Budget::new(bytes, fixed, bits.coded(), train);
+                bits.set_lambda(budget.lambda());
+                Some(budget)
+            }
+            _ => None,
+        };
         Ok(Self {
             moments: weights.tensors().iter().map(|t| TensorMoments::zeros(t.data.len())).collect(),
-            pressure: Pressure::new(&config.rate, train, &weights),
+            pressure,
+            budget,
+            metadata,
             sampler: Sampler::new(tokens, config.model.context, train.batch_size, train.seed)?,
             step: 0,
             optimizer: AdamW { beta1: train.beta1, beta2: train.beta2, epsilon: train.epsilon },
@@ -108,7 +134,60 @@ impl Trainer {
         self.descend(&gradients, learning_rate);
         self.pressure.after_step(&mut self.weights, self.step, multiplier);
         self.step += 1;
-        Ok(StepReport { step: self.step, loss, learning_rate, gradient_norm, bits_per_weight })
+        if let Some(bits_per_weight) = bits_per_weight {
+            self.steer(bits_per_weight, multiplier)?;
+        }
+        Ok(StepReport {
+            step: self.step,
+            loss,
+            learning_rate,
+            gradient_norm,
+            bits_per_weight,
+            lambda: bits_per_weight.map(|_| self.lambda()),
+            forecast: self.budget.as_ref().and_then(Budget::forecast),
+        })
+    }
+
+    /// Bits per coded weight that the codec spends on the weights at their learned steps, payload and tables; `None`
+    /// where the rate is not in bits.
+    ///
+    /// # Errors
+    /// If a weight is not finite.
+    pub fn coded_bits_per_weight(&self) -> Result<Option<f64>, TrainError> {
+        let Pressure::Bits(bits) = &self.pressure else { return Ok(None) };
+        let artifact = sizing::artifact(&self.weights, bits.steps(), &self.metadata)?;
+        let split = sizing::size(&artifact, Effort::Smallest)?;
+        Ok(Some(8.0 * (split.payload + split.tables) as f64 / bits.coded()))
+    }
+
+    /// Moves λ towards the budget, if there is one.
+    fn steer(&mut self, bits_per_weight: f64, multiplier: f64) -> Result<(), TrainError> {
+        if !bits_per_weight.is_finite() {
+            let what = "code length of the weights";
+            return Err(TrainError::Diverged { step: self.step, what, value: bits_per_weight });
+        }
+        let (Some(budget), Pressure::Bits(bits)) = (&mut self.budget, &mut self.pressure) else {
+            return Ok(());
+        };
+        if bits.rounding_begins(self.step - 1) {
+            budget.break_trend();
+        }
+        if let Some(effort) = sizing::effort_at(self.step, self.config.train.steps) {
+            let artifact = sizing::artifact(&self.weights, bits.steps(), &self.metadata)?;
+            let fast = sizing::size(&artifact, Effort::Fast)?;
+            budget.measured(&fast, bits_per_weight * bits.coded());
+            if effort == Effort::Smallest {
+                budget.measured_smallest(&sizing::size(&artifact, effort)?, &fast);
+            }
+        }
+        budget.step(bits_per_weight, multiplier);
+        bits.set_lambda(budget.lambda());
+        Ok(())
+    }
+
+    /// The price of a bit, in nats of loss per bit per weight.
+    fn lambda(&self) -> f64 {
+        self.budget.as_ref().map_or(self.config.rate.lambda, Budget::lambda)
     }
 
     /// AdamW on every tensor; matrices decay, vectors do not.
@@ -127,6 +206,32 @@ impl Trainer {
         }
     }
 }
+
+/// Bytes of a file of these weights that are no codes.
+///
+/// # Errors
+/// If a file whose codes are all zero has more bytes than the budget.
+fn bytes_without_codes(
+    weights: &NamedWeights,
+    steps: BTreeMap<String, f32>,
+    metadata: &BTreeMap<String, Vec<u8>>,
+    budget: u64,
+) -> Result<u64, TrainError> {
+    let coded: usize =
+        steps.keys().filter_map(|name| weights.get(name)).map(|t| t.data.len()).sum();
+    let wide = steps.into_iter().map(|(name, step)| (name, COARSE * step)).collect();
+    let empty = sizing::size(&sizing::artifact(weights, wide, metadata)?, Effort::Smallest)?;
+    let smallest = empty.total();
+    if budget <= smallest {
+        // A byte for every weight is more than any run has needed.
+        let largest = smallest + coded as u64;
+        return Err(TrainError::BudgetUnreachable { budget, smallest, largest });
+    }
+    Ok(smallest - empty.payload)
+}
+
+/// Factor on steps that makes every code zero.
+const COARSE: f32 = 1e4;
 
 /// Euclidean norm over all tensors, the same for any number of threads.
 fn norm(gradients: &Gradients) -> f64 {

@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use anyhow::Result;
-use backslash_codec::{Overwrite, write_bytes};
+use backslash_codec::{Effort, Overwrite, write_bytes};
+use backslash_compress::{Target, fit_plan_to_bytes};
 use backslash_data::Tokenizer;
 use backslash_eval::{ModelFile, Quality, table, views};
 use backslash_model::NamedWeights;
 use backslash_quant::Plan;
-use backslash_train::{Observer, Run, RunConfig, Start, StepReport, TrainError, config};
+use backslash_train::{
+    Observer, RateMethod, Run, RunConfig, Start, StepReport, TrainError, config,
+};
 use serde_json::json;
 
 use crate::arguments::Train;
@@ -70,6 +73,12 @@ fn configuration(arguments: &Train) -> Result<RunConfig> {
     if let Some(tokenizer) = &arguments.tokenizer {
         config.data.tokenizer.clone_from(tokenizer);
     }
+    if let Some(budget) = arguments.budget {
+        config.rate.budget = budget;
+        if config.rate.method == RateMethod::None {
+            config.rate.method = RateMethod::Bits;
+        }
+    }
     Ok(config)
 }
 
@@ -90,7 +99,8 @@ pub fn train(
     start: Start,
 ) -> Result<Finished> {
     let Prepared { tokenizer, tokens } = prepared;
-    let mut run = Run::open(folder, config, &tokens.train, start)?;
+    let metadata = ModelFile::metadata(&config.model, tokenizer);
+    let mut run = Run::open(folder, config, &tokens.train, metadata.clone(), start)?;
     say(&format!(
         "{}: {} parameters, {} steps of {} tokens",
         folder.display(),
@@ -116,9 +126,18 @@ pub fn train(
         None => Plan::relative(&views(&weights), DEFAULT_RELATIVE_STEP),
     };
     let learned = run.trainer.learned_steps().is_some();
+    let plan = match config.rate.budget {
+        0 => plan,
+        budget => {
+            say(&format!("fitting the steps to {} bytes", table::grouped(budget)));
+            let target = Target { budget, effort: Effort::Smallest };
+            let fitted =
+                fit_plan_to_bytes(&plan, &views(&weights), &metadata, target, &mut |_| ())?;
+            plan.scaled(fitted.log_kappa.exp() as f32)
+        }
+    };
     leave(folder, config, tokenizer, &weights, learned.then_some(&plan))?;
 
-    let metadata = ModelFile::metadata(&config.model, tokenizer);
     let artifact = plan.artifact(&views(&weights), &metadata)?;
     let path = folder.join("model.bsl");
     let file_bytes = backslash_codec::write_file(&path, &artifact, Overwrite::Replace)?;
@@ -179,8 +198,16 @@ impl Observer for Watch<'_> {
         let bits = report
             .bits_per_weight
             .map_or_else(String::new, |bits| format!("  {bits:.2} bits/weight"));
+        let file = report.forecast.map_or_else(String::new, |forecast| {
+            format!(
+                "  file {:.0} kB ± {:.0} (budget {:.0})",
+                forecast.bytes / 1e3,
+                forecast.deviation / 1e3,
+                forecast.budget as f64 / 1e3,
+            )
+        });
         let message = format!(
-            "loss {:.3}  lr {:.1e}  {} tok/s{bits}",
+            "loss {:.3}  lr {:.1e}  {} tok/s{bits}{file}",
             report.loss,
             report.learning_rate,
             table::grouped(tokens_per_second as u64),
@@ -188,13 +215,24 @@ impl Observer for Watch<'_> {
         self.progress.at(report.step, &message);
     }
 
-    fn evaluate(&mut self, step: u64, weights: &NamedWeights) -> Result<(f64, f64), TrainError> {
+    fn evaluate(
+        &mut self,
+        step: u64,
+        weights: &NamedWeights,
+        bits: Option<(f64, f64)>,
+    ) -> Result<(f64, f64), TrainError> {
         let quality =
             self.measure(weights).map_err(|error| match error.downcast::<TrainError>() {
                 Ok(error) => error,
                 Err(error) => TrainError::Evaluation { step, reason: format!("{error:#}") },
             })?;
-        self.progress.note(&format!("step {step}: validation {}", describe(&quality)));
+        let bits = bits.map_or_else(String::new, |(proxy, coded)| {
+            format!(
+                ", {coded:.3} bits per weight coded, {proxy:.3} by the rate term ({:+.1} %)",
+                100.0 * (proxy / coded - 1.0)
+            )
+        });
+        self.progress.note(&format!("step {step}: validation {}{bits}", describe(&quality)));
         self.last = Some(quality);
         Ok((quality.nats_per_token(), quality.bits_per_byte()))
     }

@@ -10,6 +10,8 @@ const RUN: &[&str] = &[
     "train.steps=60",
     "--set",
     "rate.method=bits",
+    "--budget",
+    "5kB",
     "--set",
     "rate.rounding_from=0.4",
     "--set",
@@ -69,6 +71,8 @@ fn a_killed_run_resumes_to_the_same_bytes() {
         assert_eq!(of("killed"), of("whole"), "{name}");
     }
     assert_eq!(steps(&place.path("killed")), steps(&place.path("whole")));
+    let size = bytes(&place.path("whole/model.bsl")).len();
+    assert!((4900..=5000).contains(&size), "{size} bytes");
 }
 
 #[test]

@@ -118,6 +118,15 @@ pub enum RateMethod {
     Backslash,
     /// The BackSlash of the paper's Algorithm 1: the same gradient, through the optimizer.
     BackslashInLoss,
+    /// A control: the step of `backslash` with the shape fixed at 2, a pull in proportion to θ.
+    L2,
+    /// A control: the step of `backslash` with the shape fixed at 1, the same pull for all weights.
+    L1,
+    /// A control: the step of `backslash` with the shape fixed at ½.
+    #[serde(rename = "l0.5")]
+    LHalf,
+    /// A control: θ ← sign(θ)·max(|θ| − λ/N, 0) after the optimizer, which unlike the step of `l1` stops at zero.
+    ProximalL1,
 }
 
 /// Whether the quantiser's steps move with training.
@@ -137,9 +146,11 @@ pub enum StepRule {
 pub struct RateConfig {
     /// Which rate.
     pub method: RateMethod,
-    /// `bits`: nats of loss per bit per weight. `backslash`: λ/N, the λ of the paper over the number of
+    /// `bits`: nats of loss per bit per weight. `backslash` and the controls: λ/N, the λ of the paper over the number of
     /// parameters, which is what the strength of its step depends on.
     pub lambda: f64,
+    /// `bits`: most bytes of the finished file, λ then being found on the way; 0 for a fixed λ.
+    pub budget: u64,
     /// `bits`: whether steps are learned.
     pub step_rule: StepRule,
     /// `bits`: step at the start, in units of the root mean square of the initial weights; 1/√(3·inputs)
@@ -158,6 +169,7 @@ impl Default for RateConfig {
         Self {
             method: RateMethod::None,
             lambda: 0.12,
+            budget: 0,
             step_rule: StepRule::Learned,
             initial_step: 0.5,
             learning_rate: 0.02,
@@ -224,12 +236,17 @@ impl RunConfig {
             ),
             ("rate.epsilon", rate.epsilon, positive(rate.epsilon), "must be positive"),
         ];
-        match rules.into_iter().find(|(_, _, holds, _)| !holds) {
-            Some((key, value, _, expected)) => {
-                Err(TrainError::ConfigValue { key, value: value.to_string(), expected })
-            }
-            None => Ok(()),
+        if let Some((key, value, _, expected)) = rules.into_iter().find(|(_, _, holds, _)| !holds) {
+            return Err(TrainError::ConfigValue { key, value: value.to_string(), expected });
         }
+        if rate.budget > 0 && rate.method != RateMethod::Bits {
+            return Err(TrainError::ConfigValue {
+                key: "rate.budget",
+                value: rate.budget.to_string(),
+                expected: "only rate.method = \"bits\" can be steered to a size",
+            });
+        }
+        Ok(())
     }
 
     /// The complete configuration as TOML.

@@ -76,6 +76,21 @@ impl BitsPressure {
         }
     }
 
+    /// Weights in all coded tensors.
+    pub(crate) fn coded(&self) -> f64 {
+        self.coded
+    }
+
+    /// The price of a bit from now on, in nats of loss per bit per weight.
+    pub(crate) fn set_lambda(&mut self, lambda: f64) {
+        self.lambda = lambda;
+    }
+
+    /// Whether a step is the first that rounds.
+    pub(crate) fn rounding_begins(&self, step: u64) -> bool {
+        step == self.rounding_from && step > 0
+    }
+
     /// The step of every coded tensor, by name.
     pub(crate) fn steps(&self) -> BTreeMap<String, f32> {
         self.tensors.iter().map(|rate| (rate.name.clone(), rate.step())).collect()

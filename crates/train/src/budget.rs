@@ -1,0 +1,267 @@
+//! λ as a dual variable: driven by the gap between a forecast of the finished file and a number of bytes.
+//!
+//! A size is not monotone in training: steps widen, rounding replaces noise, the learning rate falls. So what is held
+//! against the budget is a forecast of the file at the end of the run, made of the code length now, its trend, and the
+//! share of the schedule that is left. The progress of a run is counted in multiples of the peak learning rate, because
+//! that is what weights and steps move by.
+
+use backslash_codec::SizeSplit;
+
+use crate::{TrainConfig, schedule};
+
+/// Share of the budget that is aimed at: the solver of the finished file uses the rest.
+const AIM: f64 = 0.99;
+/// Time over which the trend is measured and over which it dies away, as a share of the run.
+const TREND: f64 = 0.08;
+/// Time in which λ moves by what closes a gap, and in which the gap then closes, as shares of the run.
+const RESPONSE: f64 = 0.06;
+const CLOSING: f64 = 0.15;
+/// −∂ln λ/∂ln R: the code length falls about as λ^(−0.7) where training has settled, and as λ^(−0.5) on the way.
+const ELASTICITY: f64 = 2.0;
+/// Share of the run in which λ stays as it is, while the weights find their scale.
+const HOLD: f64 = 0.1;
+/// Largest change by a trend, in ln(code length).
+const LARGEST_CHANGE: f64 = 0.25;
+/// Largest gap that is acted upon at once, in ln bytes.
+const LARGEST_GAP: f64 = 0.5;
+/// Bounds of ln λ: from what is hardly felt to what leaves nothing but zeros.
+const LOG_LAMBDA: (f64, f64) = (-14.0, 3.0);
+/// λ and bits per weight at which a small model has come to rest, for a first guess.
+const KNOWN: (f64, f64) = (0.12, 1.68);
+/// Smallest over fast payload until it has been measured.
+const USUAL_RATIO: f64 = 0.97;
+
+/// What the finished file is expected to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Forecast {
+    /// Bytes of the whole file at the end of the run.
+    pub bytes: f64,
+    /// How far it may be off, by how much the forecast has moved so far: one standard deviation.
+    pub deviation: f64,
+    /// Bytes that it may have.
+    pub budget: u64,
+}
+
+/// Sizes that tie a code length under the model to bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Scale {
+    /// Bytes that are no payload.
+    fixed: f64,
+    /// Bytes of the fast coder's payload per bit of code length.
+    per_bit: f64,
+    /// Smallest payload over that of the fast coder.
+    ratio: f64,
+}
+
+/// The controller of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Budget {
+    budget: u64,
+    /// Weights in all coded tensors.
+    coded: f64,
+    /// Time that the run takes in all, in multiples of the peak learning rate.
+    total: f64,
+    /// Time so far.
+    time: f64,
+    log_lambda: f64,
+    scale: Scale,
+    /// Mean of ln(code length) over the last stretch, and of its slope by time.
+    level: Option<f64>,
+    slope: f64,
+    /// Mean square of what the forecast has moved by, per unit of time.
+    wander: f64,
+    forecast: Option<f64>,
+}
+
+/// Numbers of the state in a checkpoint.
+pub(crate) const STATE: usize = 9;
+
+impl Budget {
+    /// A controller for a file of at most `budget` bytes, of which `fixed` are no codes, and `coded` coded weights.
+    pub(crate) fn new(budget: u64, fixed: u64, coded: f64, train: &TrainConfig) -> Self {
+        let bits = 8.0 * (AIM * budget as f64 - fixed as f64).max(1.0) / coded;
+        let guess = KNOWN.0.ln() + ELASTICITY * (KNOWN.1 / bits).ln();
+        Self {
+            budget,
+            coded,
+            total: (0..train.steps).map(|step| schedule::multiplier(train, step)).sum(),
+            time: 0.0,
+            log_lambda: guess.clamp(LOG_LAMBDA.0, LOG_LAMBDA.1),
+            scale: Scale { fixed: fixed as f64, per_bit: 0.125 / USUAL_RATIO, ratio: USUAL_RATIO },
+            level: None,
+            slope: 0.0,
+            wander: 0.0,
+            forecast: None,
+        }
+    }
+
+    /// λ, in nats of loss per bit per weight.
+    pub(crate) fn lambda(&self) -> f64 {
+        self.log_lambda.exp()
+    }
+
+    /// Takes note of the size that codes of `bits` bits of code length have in the fast coder's file.
+    pub(crate) fn measured(&mut self, fast: &SizeSplit, bits: f64) {
+        self.scale.fixed = (fast.total() - fast.payload) as f64;
+        self.scale.per_bit = fast.payload as f64 / bits.max(1.0);
+    }
+
+    /// Takes note of what the slow coder makes of the same codes.
+    pub(crate) fn measured_smallest(&mut self, smallest: &SizeSplit, fast: &SizeSplit) {
+        // The slow coder adapts instead of storing tables: all that it saves is counted as payload.
+        let saved = fast.total().saturating_sub(smallest.total()) as f64;
+        self.scale.ratio = 1.0 - saved / (fast.payload as f64).max(1.0);
+    }
+
+    /// The smoothed level starts anew: rounding does not cost what noise has cost.
+    pub(crate) fn break_trend(&mut self) {
+        self.level = None;
+        self.slope = 0.0;
+    }
+
+    /// One step at `multiplier` of the peak learning rate, after which the codes have `bits_per_weight`.
+    pub(crate) fn step(&mut self, bits_per_weight: f64, multiplier: f64) {
+        self.time += multiplier;
+        let value = bits_per_weight.max(1e-6).ln();
+        let window = TREND * self.total;
+        let keep = (-multiplier / (0.25 * window)).exp();
+        let level = match self.level {
+            None => value,
+            Some(before) => {
+                let level = keep * before + (1.0 - keep) * value;
+                let slope = (level - before) / multiplier.max(1e-9);
+                let keep = (-multiplier / window).exp();
+                self.slope = keep * self.slope + (1.0 - keep) * slope;
+                level
+            }
+        };
+        self.level = Some(level);
+
+        let left = (self.total - self.time).max(0.0);
+        let change = self.slope * window * (1.0 - (-left / window).exp());
+        let payload =
+            |log_bits: f64| log_bits.exp() * self.coded * self.scale.per_bit * self.scale.ratio;
+        let change = change.clamp(-LARGEST_CHANGE, LARGEST_CHANGE);
+        let held = (payload(level + change)).max(1.0);
+        let room = (AIM * self.budget as f64 - self.scale.fixed).max(1.0);
+        let gap = (held / room).ln();
+        // What is left of the gap when λ has done its work.
+        let bytes = self.scale.fixed + room * (gap * (-left / (CLOSING * self.total)).exp()).exp();
+        if let Some(before) = self.forecast {
+            let moved = (bytes - before).powi(2) / multiplier.max(1e-9);
+            self.wander = keep * self.wander + (1.0 - keep) * moved;
+        }
+        self.forecast = Some(bytes);
+        if self.time < HOLD * self.total {
+            return;
+        }
+        let gap = gap.clamp(-LARGEST_GAP, LARGEST_GAP);
+        self.log_lambda += ELASTICITY * gap * multiplier / (RESPONSE * self.total);
+        self.log_lambda = self.log_lambda.clamp(LOG_LAMBDA.0, LOG_LAMBDA.1);
+    }
+
+    /// What the file will be, once a step has been taken.
+    pub(crate) fn forecast(&self) -> Option<Forecast> {
+        let bytes = self.forecast?;
+        // A forecast that wanders without memory strays by the root of the time that is left; λ pulls it back within
+        // the time of its response.
+        let left = (self.total - self.time).clamp(0.0, RESPONSE * self.total);
+        Some(Forecast { bytes, deviation: (self.wander * left).sqrt(), budget: self.budget })
+    }
+
+    pub(crate) fn state(&self) -> [f64; STATE] {
+        let Scale { fixed, per_bit, ratio } = self.scale;
+        let absent = f64::NAN;
+        [
+            self.time,
+            self.log_lambda,
+            fixed,
+            per_bit,
+            ratio,
+            self.level.unwrap_or(absent),
+            self.slope,
+            self.wander,
+            self.forecast.unwrap_or(absent),
+        ]
+    }
+
+    pub(crate) fn restore(&mut self, state: &[f64; STATE]) {
+        let [time, log_lambda, fixed, per_bit, ratio, level, slope, wander, forecast] = *state;
+        let present = |value: f64| (!value.is_nan()).then_some(value);
+        self.time = time;
+        self.log_lambda = log_lambda;
+        self.scale = Scale { fixed, per_bit, ratio };
+        self.level = present(level);
+        self.slope = slope;
+        self.wander = wander;
+        self.forecast = present(forecast);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODED: f64 = 2e6;
+
+    fn train() -> TrainConfig {
+        TrainConfig { steps: 600, warmup_steps: 20, warmdown: 0.5, ..TrainConfig::default() }
+    }
+
+    /// A model whose code length goes to a·λ^(−0.7) with a lag, and drops when rounding begins.
+    fn simulate(budget: u64, amplitude: f64) -> (Budget, Vec<Forecast>, f64) {
+        let train = train();
+        let mut controller = Budget::new(budget, 20_000, CODED, &train);
+        let mut bits = 6.0_f64;
+        let mut forecasts = Vec::new();
+        for step in 0..train.steps {
+            let multiplier = schedule::multiplier(&train, step);
+            let amplitude = if step < 300 { amplitude } else { 0.85 * amplitude };
+            if step == 300 {
+                controller.break_trend();
+            }
+            let rest = amplitude * controller.lambda().powf(-0.7);
+            bits += (rest - bits) * multiplier / 30.0;
+            controller.step(bits, multiplier);
+            forecasts.push(controller.forecast().unwrap());
+        }
+        let file = 20_000.0 + bits * CODED * 0.125;
+        (controller, forecasts, file)
+    }
+
+    #[test]
+    fn files_end_near_the_aim_whatever_the_model() {
+        for amplitude in [0.15, 0.38, 0.9] {
+            for budget in [300_000, 500_000, 900_000] {
+                let (controller, forecasts, file) = simulate(budget, amplitude);
+                let share = file / budget as f64;
+                assert!((share - AIM).abs() < 0.03, "{amplitude} {budget}: {share}");
+                let half = forecasts[300].bytes / file;
+                assert!((half - 1.0).abs() < 0.05, "{amplitude} {budget}: {half}");
+                assert!(controller.lambda() > 0.0);
+                let last = forecasts.last().unwrap();
+                assert!(last.deviation < 0.01 * file, "{last:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_restored_controller_goes_on_alike() {
+        let train = train();
+        let mut first = Budget::new(400_000, 1_000, CODED, &train);
+        for step in 0..100 {
+            first.step(3.0 - 0.01 * f64::from(step), 1.0);
+        }
+        let mut second = Budget::new(400_000, 1_000, CODED, &train);
+        second.restore(&first.state());
+        assert_eq!(first, second);
+        first.step(2.0, 0.5);
+        second.step(2.0, 0.5);
+        assert_eq!(first, second);
+        // Nothing is known before the first step.
+        let fresh = Budget::new(400_000, 1_000, CODED, &train);
+        let mut restored = fresh.clone();
+        restored.restore(&fresh.state());
+        assert_eq!(restored.forecast(), None);
+    }
+}
