@@ -81,6 +81,18 @@ fn left(elapsed: Duration, done: u64, to_do: u64) -> String {
     }
 }
 
+/// Does something that tells how many of how many parts are done, and shows that.
+pub fn watched<T>(name: &str, act: impl FnOnce(&mut dyn FnMut(usize, usize)) -> T) -> T {
+    let mut progress: Option<Progress> = None;
+    let result = act(&mut |done, total| {
+        progress.get_or_insert_with(|| Progress::new(name, 0, total as u64)).at(done as u64, "");
+    });
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,7 @@ use super::compress::open_tensors;
 use super::measured;
 use super::train::DEFAULT_RELATIVE_STEP;
 use crate::arguments::{self, Compress};
-use crate::console::{Progress, say};
+use crate::console::{say, watched};
 use crate::failure::Usage;
 use crate::output;
 
@@ -199,17 +199,11 @@ fn refuse_without_text(arguments: &Compress, rung: Rung) -> Result<()> {
     bail!(Usage(format!("{refused}: pass --text PATH with a few hundred kB of it")))
 }
 
-pub fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
+fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
     say(&format!("calibrating on {} tokens", grouped(text.tokens() as u64)));
-    let mut progress: Option<Progress> = None;
-    let calibration = Calibration::of(&model.config, &model.weights, text, SEED, |done, total| {
-        let progress =
-            progress.get_or_insert_with(|| Progress::new("calibration", 0, total as u64));
-        progress.at(done as u64, "");
+    let calibration = watched("calibration", |tell| {
+        Calibration::of(&model.config, &model.weights, text, SEED, tell)
     })?;
-    if let Some(progress) = progress {
-        progress.finish();
-    }
     if let Some((name, width)) = calibration.undersampled() {
         say(&format!(
             "warning: {} tokens are few for the {width} inputs of `{name}`: ten per input, {}, would be enough",

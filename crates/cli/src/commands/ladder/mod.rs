@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::compress::open_tensors;
 use crate::arguments::{self, Ladder};
-use crate::console::{Progress, say};
+use crate::console::{Progress, say, watched};
 use crate::failure::Usage;
 use crate::{output, session};
 
@@ -81,7 +81,7 @@ fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
             }
             let progress = progress.get_or_insert_with(|| Progress::new("file", done - 1, total));
             if method.needs_calibration() {
-                calibrate(&mut subject)?;
+                watched("calibration", |tell| subject.calibrate(tell))?;
             }
             let title = format!("{} {}", subject.name(), method.name());
             match subject.measure(*method, *target) {
@@ -110,20 +110,6 @@ fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
         plain: tables.plain,
         json: json!(points),
     })
-}
-
-/// Runs a model on the calibration text, unless that has been done.
-fn calibrate(subject: &mut Subject<'_>) -> Result<()> {
-    let mut progress: Option<Progress> = None;
-    subject.calibrate(|done, total| {
-        let progress =
-            progress.get_or_insert_with(|| Progress::new("calibration", 0, total as u64));
-        progress.at(done as u64, "");
-    })?;
-    if let Some(progress) = progress {
-        progress.finish();
-    }
-    Ok(())
 }
 
 /// The ways of sharing out steps that are asked for.
