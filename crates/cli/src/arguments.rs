@@ -55,6 +55,9 @@ pub struct Data {
 pub struct Train {
     #[command(flatten)]
     pub data: Data,
+    /// A model to go on from, with its network and tokenizer: a run's folder, a .bsl file or a checkpoint's folder.
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["resume", "tokenizer"])]
+    pub from: Option<PathBuf>,
     /// Largest file, such as 900kB: the price of bits is then found on the way (rate.budget).
     #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size, conflicts_with = "resume")]
     pub budget: Option<u64>,

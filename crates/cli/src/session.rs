@@ -13,16 +13,25 @@ use backslash_train::RunConfig;
 use crate::console::say;
 use crate::failure::Usage;
 
-/// Data of a run, as tokens.
+/// Data of a run, as tokens, and the weights that it goes on from.
 pub struct Prepared {
     pub tokenizer: Tokenizer,
     pub tokens: TokenSet,
+    pub weights: Option<NamedWeights>,
 }
 
-/// Opens data and tokenizer of a configuration, and settles the vocabulary of its model.
+/// Opens data and tokenizer of a configuration, or the model to go on from, and settles the vocabulary of its model.
 pub fn prepare(config: &mut RunConfig) -> Result<Prepared> {
     let source = Source::open(&config.data.train, &config.data.validation)?;
-    let tokenizer = tokenizer(&config.data.tokenizer, &source)?;
+    let (tokenizer, weights) = match config.train.from.as_str() {
+        "" => (tokenizer(&config.data.tokenizer, &source)?, None),
+        path => {
+            let model =
+                ModelFile::open(Path::new(path)).with_context(|| format!("train.from = {path}"))?;
+            config.model = model.config;
+            (model.tokenizer, Some(model.weights))
+        }
+    };
     let pieces = tokenizer.vocabulary_size();
     match config.model.vocabulary_size {
         0 => config.model.vocabulary_size = pieces,
@@ -38,7 +47,7 @@ pub fn prepare(config: &mut RunConfig) -> Result<Prepared> {
         backslash_eval::table::grouped(tokens.train.len() as u64),
         backslash_eval::table::grouped(tokens.validation.len() as u64),
     ));
-    Ok(Prepared { tokenizer, tokens })
+    Ok(Prepared { tokenizer, tokens, weights })
 }
 
 /// Keeps the first `count` tokens; all where `count` is 0.

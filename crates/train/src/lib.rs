@@ -23,4 +23,4 @@ pub use config::{DataConfig, RateConfig, RateMethod, RunConfig, StepRule, TrainC
 pub use error::TrainError;
 pub use metrics::{EvaluationRecord, Record, StepRecord};
 pub use run::{Observer, Run, Start};
-pub use trainer::{StepReport, Trainer};
+pub use trainer::{Beginning, StepReport, Trainer};

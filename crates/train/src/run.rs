@@ -1,6 +1,5 @@
 //! A run: a trainer with a folder.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::checkpoint;
 use crate::metrics::{EvaluationRecord, Metrics, Record, StepRecord};
-use crate::{RunConfig, StepReport, TrainError, Trainer};
+use crate::{Beginning, RunConfig, StepReport, TrainError, Trainer};
 
 /// Who watches a run.
 pub trait Observer {
@@ -53,7 +52,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens a run in a folder, for the given training tokens; its file will hold `metadata` beside the tensors.
+    /// Opens a run in a folder, for the given training tokens.
     ///
     /// # Errors
     /// If the folder holds a run and `start` is [`Start::Fresh`]; if it holds none, or its checkpoint was made
@@ -62,10 +61,10 @@ impl Run {
         folder: &Path,
         config: &RunConfig,
         tokens: &[u16],
-        metadata: BTreeMap<String, Vec<u8>>,
+        beginning: Beginning,
         start: Start,
     ) -> Result<Self, TrainError> {
-        let mut trainer = Trainer::new(config, tokens.len(), metadata)?;
+        let mut trainer = Trainer::new(config, tokens.len(), beginning)?;
         let checkpoints = folder.join("checkpoints");
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let data_hash = format!("{:032x}", xxh3_128(&bytes));

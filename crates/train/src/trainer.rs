@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use backslash_codec::Effort;
 use backslash_data::Sampler;
-use backslash_model::{Gradients, NamedWeights, Transformer, device, initial_weights};
+use backslash_model::{Gradients, NamedWeights, Transformer, device};
 use rayon::prelude::*;
 
 use crate::adamw::{AdamW, CHUNK, TensorMoments};
@@ -24,6 +24,15 @@ pub struct Trainer {
     /// What the file will hold beside the tensors.
     metadata: BTreeMap<String, Vec<u8>>,
     optimizer: AdamW,
+}
+
+/// What a run begins with.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    /// The weights before the first step.
+    pub weights: NamedWeights,
+    /// What the file will hold beside the tensors.
+    pub metadata: BTreeMap<String, Vec<u8>>,
 }
 
 /// What one step was like.
@@ -46,18 +55,19 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// A trainer at step 0 for `tokens` training tokens, of a model whose file will hold `metadata` beside the tensors.
+    /// A trainer at step 0 for `tokens` training tokens.
     ///
     /// # Errors
-    /// If the configuration is not valid, there are not enough tokens for one sequence, or no file of the model is as
-    /// small as its budget.
+    /// If the configuration is not valid, there are not enough tokens for one sequence, the weights are not those of
+    /// the network, or no file of the model is as small as its budget.
     pub fn new(
         config: &RunConfig,
         tokens: usize,
-        metadata: BTreeMap<String, Vec<u8>>,
+        beginning: Beginning,
     ) -> Result<Self, TrainError> {
         config.validate()?;
-        let weights = initial_weights(&config.model, config.train.seed)?;
+        let Beginning { weights, metadata } = beginning;
+        Transformer::from_weights(&config.model, &weights, &device())?;
         let train = &config.train;
         let mut pressure = Pressure::new(&config.rate, train, &weights);
         let budget = match (&mut pressure, config.rate.budget) {

@@ -7,10 +7,10 @@ use backslash_codec::{Effort, Overwrite, write_bytes};
 use backslash_compress::{Target, fit_plan_to_bytes};
 use backslash_data::Tokenizer;
 use backslash_eval::{ModelFile, Quality, table, views};
-use backslash_model::NamedWeights;
+use backslash_model::{NamedWeights, initial_weights};
 use backslash_quant::Plan;
 use backslash_train::{
-    Observer, RateMethod, Run, RunConfig, Start, StepReport, TrainError, config,
+    Beginning, Observer, RateMethod, Run, RunConfig, Start, StepReport, TrainError, config,
 };
 use serde_json::json;
 
@@ -73,6 +73,9 @@ fn configuration(arguments: &Train) -> Result<RunConfig> {
     if let Some(tokenizer) = &arguments.tokenizer {
         config.data.tokenizer.clone_from(tokenizer);
     }
+    if let Some(from) = &arguments.from {
+        config.train.from = from.display().to_string();
+    }
     if let Some(budget) = arguments.budget {
         config.rate.budget = budget;
         if config.rate.method == RateMethod::None {
@@ -98,9 +101,14 @@ pub fn train(
     prepared: &Prepared,
     start: Start,
 ) -> Result<Finished> {
-    let Prepared { tokenizer, tokens } = prepared;
+    let Prepared { tokenizer, tokens, weights } = prepared;
     let metadata = ModelFile::metadata(&config.model, tokenizer);
-    let mut run = Run::open(folder, config, &tokens.train, metadata.clone(), start)?;
+    let weights = match weights {
+        Some(weights) => weights.clone(),
+        None => initial_weights(&config.model, config.train.seed)?,
+    };
+    let beginning = Beginning { weights, metadata: metadata.clone() };
+    let mut run = Run::open(folder, config, &tokens.train, beginning, start)?;
     say(&format!(
         "{}: {} parameters, {} steps of {} tokens",
         folder.display(),
@@ -187,7 +195,7 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     fn measure(&self, weights: &NamedWeights) -> Result<Quality> {
-        let Prepared { tokenizer, tokens } = self.prepared;
+        let Prepared { tokenizer, tokens, .. } = self.prepared;
         let table = tokenizer.byte_table();
         session::measure(&self.config.model, weights, &tokens.validation, &table)
     }

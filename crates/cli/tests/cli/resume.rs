@@ -87,6 +87,44 @@ fn a_run_killed_before_its_first_checkpoint_starts_again() {
 }
 
 #[test]
+fn a_run_can_go_on_from_the_weights_of_another() {
+    let place = Place::new();
+    let first = ["--set", "train.steps=40", "--set", "train.checkpoint_every=0"];
+    place.ok(&borrowed(&place.train("first", &first)));
+    // A network of its own is not asked for: that of the first run is taken.
+    let second = [
+        &["train", "--data", "text.txt", "--out", "second", "--from", "first"][..],
+        &["--set", "train.steps=1", "--set", "train.learning_rate=1e-9"],
+        &["--set", "train.batch_size=4", "--set", "data.validation_tokens=200"],
+    ]
+    .concat();
+    place.ok(&second);
+    let of = |name: &str| bytes(&place.path("second").join(name));
+    assert_eq!(of("config.json"), bytes(&place.path("first/config.json")));
+    let weights = |run: &str| {
+        let file = bytes(&place.path(run).join("model.safetensors"));
+        let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+        let mut values = Vec::new();
+        let mut names = tensors.names();
+        names.sort();
+        for name in names {
+            let data = tensors.tensor(name).unwrap().data().as_chunks::<4>().0;
+            values.extend(data.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        }
+        values
+    };
+    let (before, after) = (weights("first"), weights("second"));
+    assert_eq!(before.len(), after.len());
+    assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-6));
+    place.fails(
+        &["train", "--data", "text.txt", "--out", "third", "--from", "nowhere"],
+        1,
+        "train.from = nowhere",
+    );
+    assert!(!place.path("third").exists());
+}
+
+#[test]
 fn what_cannot_be_resumed_is_refused() {
     let place = Place::new();
     place.fails(&["train", "--resume", "--out", "nothing"], 2, "holds no run to resume");

@@ -77,6 +77,9 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// Largest global norm of the gradient of the loss.
     pub clip_norm: f64,
+    /// A model to go on from, its network and tokenizer included: a run's folder, a `.bsl` file or a checkpoint's folder.
+    /// Empty for weights drawn by the seed.
+    pub from: String,
     /// Seed of initial weights, data order and noise.
     pub seed: u64,
     /// Steps between evaluations; 0 for none but the last.
@@ -98,6 +101,7 @@ impl Default for TrainConfig {
             epsilon: 1e-8,
             weight_decay: 0.1,
             clip_norm: 1.0,
+            from: String::new(),
             seed: 1337,
             evaluate_every: 250,
             checkpoint_every: 250,
