@@ -54,6 +54,17 @@ pub enum MeasuredStep {
     Round(usize, f64),
 }
 
+/// Rules that were measured, and the file that was measured with them.
+#[derive(Clone, Debug)]
+pub struct MeasuredRules {
+    /// Step of every coded tensor at κ = 1.
+    pub rules: BTreeMap<String, StepRule>,
+    /// ln κ of the file.
+    pub log_kappa: f64,
+    /// Its mean divergence from the float model, in nats per token.
+    pub divergence: f64,
+}
+
 /// The rules of a recipe with steps corrected so that every tensor saves the same loss per byte, in a file of `budget`
 /// bytes: of the first rules and those after each of three corrections, the ones of least divergence.
 ///
@@ -64,14 +75,14 @@ pub fn measured_rules(
     judge: Judge<'_>,
     budget: u64,
     progress: &mut dyn FnMut(MeasuredStep),
-) -> Result<BTreeMap<String, StepRule>, CompressError> {
+) -> Result<MeasuredRules, CompressError> {
     let Judge { config, weights, sensitivities, held_out } = judge;
     let bits = 8.0 * budget as f64 / recipe.parameters().max(1) as f64;
     let target = Target { budget, effort: Effort::Smallest };
     let mut start = Start { log_kappa: recipe.guess(bits), ratio: None };
     let mut recipe = recipe.clone();
     let mut octaves: BTreeMap<String, f64> = BTreeMap::new();
-    let mut best: Option<(f64, BTreeMap<String, StepRule>)> = None;
+    let mut best: Option<MeasuredRules> = None;
     for round in 0..=ROUNDS {
         let mut make = |log_kappa| recipe.artifact(log_kappa);
         let mut note = |trial| progress(MeasuredStep::Trial(trial));
@@ -81,8 +92,8 @@ pub fn measured_rules(
             OperatingPoint::new(config, weights, &recipe, sensitivities, held_out, log_kappa)?;
         let divergence = point.losses().mean_divergence();
         progress(MeasuredStep::Round(round, divergence));
-        if best.as_ref().is_none_or(|(least, _)| divergence < *least) {
-            best = Some((divergence, recipe.rules.clone()));
+        if best.as_ref().is_none_or(|best| divergence < best.divergence) {
+            best = Some(MeasuredRules { rules: recipe.rules.clone(), log_kappa, divergence });
         }
         if round == ROUNDS {
             break;
@@ -106,7 +117,7 @@ pub fn measured_rules(
             *octaves = moved;
         }
     }
-    Ok(best.expect("one round at least").1)
+    Ok(best.expect("one round at least"))
 }
 
 /// Octaves to move each step by, so that all slopes become equal.

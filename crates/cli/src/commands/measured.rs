@@ -56,7 +56,7 @@ pub fn rules(
         }
     };
     let judge = Judge { config, weights, sensitivities, held_out };
-    let rules = measured_rules(recipe, judge, budget, &mut progress)?;
+    let rules = measured_rules(recipe, judge, budget, &mut progress)?.rules;
     if let Some(bar) = bar {
         bar.finish();
     }

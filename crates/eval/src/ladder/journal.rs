@@ -1,28 +1,25 @@
 //! Points on the disk, a line of JSON each.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::Serialize;
+use backslash_compress::JsonLines;
+use serde::{Deserialize, Serialize};
 
 use super::{Method, Point};
 use crate::EvalError;
 
 /// What a line has: a point, and a figure for readers that do not divide.
-#[derive(Serialize)]
-struct Line<'a> {
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
     bits_per_weight: f64,
     #[serde(flatten)]
-    point: &'a Point,
+    point: Point,
 }
 
 /// A file of points to which every finished one is added.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: File,
-    points: Vec<Point>,
+    lines: JsonLines<Line>,
 }
 
 impl Journal {
@@ -31,26 +28,7 @@ impl Journal {
     /// # Errors
     /// If the file cannot be read or written, is in use, or has another line that is no point.
     pub fn open(path: &Path) -> Result<Self, EvalError> {
-        let problem = |problem: String| EvalError::ModelFile { path: path.to_owned(), problem };
-        let fail = |error: std::io::Error| problem(error.to_string());
-        let mut options = OpenOptions::new();
-        let mut file = options.create(true).read(true).append(true).open(path).map_err(fail)?;
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => {
-                problem("another process adds points to it: name another file".to_owned())
-            }
-            TryLockError::Error(error) => problem(error.to_string()),
-        })?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(fail)?;
-        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        let points = whole.lines().enumerate().map(|(index, line)| {
-            serde_json::from_str(line)
-                .map_err(|error| problem(format!("line {} is no point: {error}", index + 1)))
-        });
-        let points = points.collect::<Result<Vec<Point>, EvalError>>()?;
-        file.set_len(whole.len() as u64).map_err(fail)?;
-        Ok(Self { path: path.to_owned(), file, points })
+        Ok(Self { lines: JsonLines::open(path, "point")? })
     }
 
     /// The point of a model, a method and a target, if it is there.
@@ -64,10 +42,10 @@ impl Journal {
         method: Method,
         target: Option<f64>,
     ) -> Result<Option<&Point>, EvalError> {
-        let mut own = self.points.iter().filter(|point| point.run == run);
+        let mut own = self.points().filter(|point| point.run == run);
         if let Some(other) = own.clone().find(|point| point.fingerprint != fingerprint) {
             return Err(EvalError::ModelFile {
-                path: self.path.clone(),
+                path: self.lines.path().to_owned(),
                 problem: format!(
                     "has points of a `{run}` with other weights or other text ({} instead of {fingerprint}): name another file",
                     other.fingerprint
@@ -82,19 +60,12 @@ impl Journal {
     /// # Errors
     /// If the file cannot be written.
     pub fn push(&mut self, point: Point) -> Result<(), EvalError> {
-        let line = Line { bits_per_weight: point.bits_per_weight(), point: &point };
-        let line = serde_json::to_string(&line).expect("plain data") + "\n";
-        self.file.write_all(line.as_bytes()).map_err(|error| EvalError::ModelFile {
-            path: self.path.clone(),
-            problem: error.to_string(),
-        })?;
-        self.points.push(point);
-        Ok(())
+        Ok(self.lines.push(Line { bits_per_weight: point.bits_per_weight(), point })?)
     }
 
     /// All points.
-    pub fn points(&self) -> &[Point] {
-        &self.points
+    pub fn points(&self) -> impl Iterator<Item = &Point> + Clone {
+        self.lines.values().iter().map(|line| &line.point)
     }
 }
 
@@ -143,7 +114,7 @@ mod tests {
         assert_eq!(find(&journal, Method::Int8, None), None);
         journal.push(point(Method::Int8, None)).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole);
-        assert_eq!(journal.points().len(), 2);
+        assert_eq!(journal.points().count(), 2);
         assert_eq!(journal.find("b", "other", Method::Int8, None).unwrap(), None);
         let error = journal.find("a", "g", Method::Int8, None).unwrap_err().to_string();
         assert!(error.contains("other weights"), "{error}");

@@ -103,7 +103,7 @@ fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
         progress.finish();
     }
     let points: Vec<Point> =
-        journal.points().iter().filter(|point| names.contains(&point.run)).cloned().collect();
+        journal.points().filter(|point| names.contains(&point.run)).cloned().collect();
     let tables = tables::by_loss(&points, rungs, &methods, &arguments.bits);
     Ok(Output {
         markdown: document::section(&tables.markdown, &fingerprints),
