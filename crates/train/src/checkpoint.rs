@@ -1,8 +1,9 @@
 //! The state of a run between two steps, in one file.
 //!
 //! A safetensors file: `weights/…` and the optimizer's state, such as `first/…` and `second/…` or `momentum/…`,
-//! in F32, the rate's numbers as F64 in `rate`, and step, sampler position, configuration and the hash of the data as metadata. Everything a step
-//! depends on is in it, so a resumed run takes the same steps as one left alone.
+//! in F32, the rate's numbers as F64 in `rate`, and step, sampler position, configuration and the hash of the
+//! data as metadata. Everything a step depends on is in it, so a resumed run takes the same steps as one left
+//! alone.
 
 use std::collections::HashMap;
 use std::io::Write;

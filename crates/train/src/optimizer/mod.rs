@@ -89,7 +89,7 @@ impl Optimizer {
             for (part, values) in state.parts_mut() {
                 let name = format!("{part}/{name}");
                 let fits = |found: &Vec<f32>| match layout {
-                    Some(layout) if part == BASIS => found.len() % layout.outputs == 0,
+                    Some(layout) if part == BASIS => found.len().is_multiple_of(layout.outputs),
                     _ => found.len() == values.len(),
                 };
                 *values = read(&name).filter(fits).ok_or(name)?;
