@@ -8,9 +8,10 @@
 //! still get there.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, Mat, MatRef, Par, unzip, zip};
 
-use super::matrix::{product, square_norm};
+use super::matrix::square_norm;
 use crate::config::Orthogonalization;
 
 type Quintic = [f32; 3];
@@ -46,9 +47,10 @@ pub(super) fn orthogonalize(matrix: MatRef<'_, f32>, method: Orthogonalization) 
     };
     let mut x = matrix * faer::Scale((1.0 / bound) as f32);
     for [a, b, c] in *steps {
-        let square = product(x.as_ref(), x.transpose());
-        let mut polynomial = &square * faer::Scale(b);
-        matmul(polynomial.as_mut(), Accum::Add, &square, &square, c, Par::Seq);
+        let square = symmetric(x.as_ref(), x.transpose());
+        let mut polynomial = symmetric(square.as_ref(), square.as_ref());
+        zip!(&mut polynomial, &square)
+            .for_each(|unzip!(polynomial, square)| *polynomial = b * *square + c * *polynomial);
         let mut next = &x * faer::Scale(a);
         matmul(next.as_mut(), Accum::Add, &polynomial, &x, 1.0, Par::Seq);
         x = next;
@@ -56,8 +58,31 @@ pub(super) fn orthogonalize(matrix: MatRef<'_, f32>, method: Orthogonalization) 
     x
 }
 
+/// A product that is known to be symmetric, at half the cost.
+fn symmetric(left: MatRef<'_, f32>, right: MatRef<'_, f32>) -> Mat<f32> {
+    let mut product = Mat::zeros(left.nrows(), left.nrows());
+    triangular::matmul(
+        product.as_mut(),
+        BlockStructure::TriangularLower,
+        Accum::Replace,
+        left,
+        BlockStructure::Rectangular,
+        right,
+        BlockStructure::Rectangular,
+        1.0,
+        Par::Seq,
+    );
+    for column in 1..product.ncols() {
+        for row in 0..column {
+            product[(row, column)] = product[(column, row)];
+        }
+    }
+    product
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::matrix::product;
     use super::super::matrix::tests::{distance, normal, with_spectrum};
     use super::*;
 
