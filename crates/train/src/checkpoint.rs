@@ -1,8 +1,9 @@
 //! The state of a run between two steps, in one file.
 //!
-//! A safetensors file: `weights/…`, `first/…` and `second/…` in F32, the rate's numbers as F64 in `rate` and `budget`,
-//! and step, sampler position, configuration and the hash of the data as metadata. Everything a step
-//! depends on is in it, so a resumed run takes the same steps as one left alone.
+//! A safetensors file: `weights/…` and the optimizer's state, such as `first/…` and `second/…` or `momentum/…`,
+//! in F32, the rate's numbers as F64 in `rate` and `budget`, and step, sampler position, configuration and the
+//! hash of the data as metadata. Everything a step depends on is in it, so a resumed run takes the same steps as
+//! one left alone.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -86,24 +87,17 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
     let sampler: SamplerState = serde_json::from_str(entry("sampler")?)
         .map_err(|_| wrong("`sampler` is not a sampler's position"))?;
 
-    let tensors = trainer.weights.tensors_mut().iter_mut().zip(&mut trainer.moments);
-    for (tensor, moments) in tensors {
-        let parts = [
-            ("weights", &mut tensor.data),
-            ("first", &mut moments.first),
-            ("second", &mut moments.second),
-        ];
-        for (part, target) in parts {
-            let name = format!("{part}/{}", tensor.name);
-            let bytes = file
-                .tensor(&name)
-                .ok()
-                .filter(|view| view.dtype() == Dtype::F32 && view.data().len() == 4 * target.len())
-                .ok_or_else(|| wrong(&format!("`{name}` is missing or of another shape")))?;
-            let values = bytes.data().as_chunks::<4>().0;
-            target.iter_mut().zip(values).for_each(|(t, b)| *t = f32::from_le_bytes(*b));
-        }
+    let values = |name: &str| -> Option<Vec<f32>> {
+        let view = file.tensor(name).ok().filter(|view| view.dtype() == Dtype::F32)?;
+        Some(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    };
+    let missing = |name: String| wrong(&format!("`{name}` is missing or of another shape"));
+    for tensor in trainer.weights.tensors_mut() {
+        let name = format!("weights/{}", tensor.name);
+        let found = values(&name).filter(|found| found.len() == tensor.data.len());
+        tensor.data = found.ok_or_else(|| missing(name))?;
     }
+    trainer.optimizer.restore(values).map_err(missing)?;
     let numbers = |name: &str| -> Vec<f64> {
         let view = file.tensor(name).ok().filter(|view| view.dtype() == Dtype::F64);
         let bytes = view.map_or(Vec::new(), |view| view.data().as_chunks::<8>().0.to_vec());
@@ -133,15 +127,13 @@ fn serialize(trainer: &Trainer, data_hash: &str) -> Vec<u8> {
     let bytes_of =
         |numbers: &[f64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     let (rate_bytes, budget_bytes): (Vec<u8>, Vec<u8>) = (bytes_of(&rate), bytes_of(&budget));
-    let mut named: Vec<(String, Vec<u8>)> = Vec::new();
-    for (tensor, moments) in trainer.weights.tensors().iter().zip(&trainer.moments) {
-        let parts =
-            [("weights", &tensor.data), ("first", &moments.first), ("second", &moments.second)];
-        for (part, values) in parts {
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            named.push((format!("{part}/{}", tensor.name), bytes));
-        }
-    }
+    let weights = trainer.weights.tensors().iter();
+    let weights = weights.map(|tensor| (format!("weights/{}", tensor.name), &tensor.data[..]));
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let named: Vec<(String, Vec<u8>)> = weights
+        .chain(trainer.optimizer.state())
+        .map(|(name, values)| (name, bytes(values)))
+        .collect();
     let view = |dtype, width: usize, bytes| {
         let count = <[u8]>::len(bytes) / width;
         TensorView::new(dtype, vec![count], bytes).expect("whole numbers of values")

@@ -1,25 +1,29 @@
 //! Training with the size of the file in the loss.
 //!
 //! One step is visible in [`Trainer::step`]: weights are perturbed as the quantiser will perturb them, the
-//! network gives a loss and its gradient, the rate adds its own gradient in closed form, AdamW moves the
-//! weights. Weights, moments and the rate's parameters live on the host in plain slices; only the loss and
+//! network gives a loss and its gradient, the rate adds its own gradient in closed form, the optimizer moves
+//! the weights. Weights, moments and the rate's parameters live on the host in plain slices; only the loss and
 //! its gradient are computed on a device. [`Run`] is a trainer with a folder: metrics, checkpoints, and the
 //! files a finished run leaves behind.
 
-mod adamw;
 mod budget;
 mod checkpoint;
 pub mod config;
 mod error;
 mod metrics;
+mod optimizer;
 mod pressure;
 mod run;
 mod schedule;
 mod sizing;
 mod trainer;
 
+use optimizer::adamw;
+
 pub use budget::Forecast;
-pub use config::{DataConfig, RateConfig, RateMethod, RunConfig, StepRule, TrainConfig};
+pub use config::{
+    DataConfig, OptimizerConfig, RateConfig, RateMethod, RunConfig, StepRule, TrainConfig,
+};
 pub use error::TrainError;
 pub use metrics::{EvaluationRecord, Record, StepRecord};
 pub use run::{Observer, Run, Start};

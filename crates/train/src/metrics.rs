@@ -25,7 +25,7 @@ pub struct StepRecord {
     pub step: u64,
     /// Training loss in nats per token.
     pub loss: f64,
-    /// Learning rate.
+    /// Learning rate of the groups of parameters that have none of their own.
     pub learning_rate: f64,
     /// Norm of the loss's gradient before clipping.
     pub gradient_norm: f64,

@@ -7,8 +7,9 @@ use backslash_data::Sampler;
 use backslash_model::{Gradients, NamedWeights, Transformer, device};
 use rayon::prelude::*;
 
-use crate::adamw::{AdamW, CHUNK, TensorMoments};
+use crate::adamw::CHUNK;
 use crate::budget::{Budget, Forecast};
+use crate::optimizer::Optimizer;
 use crate::pressure::Pressure;
 use crate::{RunConfig, TrainError, schedule, sizing};
 
@@ -16,14 +17,13 @@ use crate::{RunConfig, TrainError, schedule, sizing};
 pub struct Trainer {
     pub(crate) config: RunConfig,
     pub(crate) weights: NamedWeights,
-    pub(crate) moments: Vec<TensorMoments>,
+    pub(crate) optimizer: Optimizer,
     pub(crate) pressure: Pressure,
     pub(crate) sampler: Sampler,
     pub(crate) step: u64,
     pub(crate) budget: Option<Budget>,
     /// What the file will hold beside the tensors.
     metadata: BTreeMap<String, Vec<u8>>,
-    optimizer: AdamW,
 }
 
 /// What a run begins with.
@@ -42,7 +42,7 @@ pub struct StepReport {
     pub step: u64,
     /// Mean loss of the batch in nats per token, of the weights as the quantiser perturbs them.
     pub loss: f64,
-    /// Learning rate.
+    /// Learning rate of the groups of parameters that have none of their own.
     pub learning_rate: f64,
     /// Global norm of the gradient of the loss, before clipping.
     pub gradient_norm: f64,
@@ -80,13 +80,12 @@ impl Trainer {
             _ => None,
         };
         Ok(Self {
-            moments: weights.tensors().iter().map(|t| TensorMoments::zeros(t.data.len())).collect(),
+            optimizer: Optimizer::new(config, &weights),
             pressure,
             budget,
             metadata,
             sampler: Sampler::new(tokens, config.model.context, train.batch_size, train.seed)?,
             step: 0,
-            optimizer: AdamW { beta1: train.beta1, beta2: train.beta2, epsilon: train.epsilon },
             weights,
             config: config.clone(),
         })
@@ -141,7 +140,7 @@ impl Trainer {
 
         let multiplier = schedule::multiplier(&self.config.train, self.step);
         let learning_rate = multiplier * self.config.train.learning_rate;
-        self.descend(&gradients, learning_rate);
+        self.optimizer.update(self.step, multiplier, &mut self.weights, &gradients);
         self.pressure.after_step(&mut self.weights, self.step, multiplier);
         self.step += 1;
         if let Some(bits_per_weight) = bits_per_weight {
@@ -198,22 +197,6 @@ impl Trainer {
     /// The price of a bit, in nats of loss per bit per weight.
     fn lambda(&self) -> f64 {
         self.budget.as_ref().map_or(self.config.rate.lambda, Budget::lambda)
-    }
-
-    /// AdamW on every tensor; matrices decay, vectors do not.
-    fn descend(&mut self, gradients: &Gradients, learning_rate: f64) {
-        let tensors = self.weights.tensors_mut().iter_mut();
-        for ((tensor, gradient), moments) in tensors.zip(&gradients.values).zip(&mut self.moments) {
-            let decay = if tensor.shape.len() >= 2 { self.config.train.weight_decay } else { 0.0 };
-            self.optimizer.update(
-                self.step + 1,
-                learning_rate,
-                decay,
-                &mut tensor.data,
-                gradient,
-                moments,
-            );
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The configuration of a run: what is read from a TOML file, overridden by `key=value`, and written back,
 //! complete, into the run's folder.
 
+mod optimizer;
 mod read;
 
 use std::path::PathBuf;
@@ -10,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
+pub use optimizer::{
+    GroupConfig, GroupValue, Inherited, OptimizerConfig, OptimizerMethod, Orthogonalization,
+    RankSchedule, SpectralDecayOf, UpdateScale,
+};
 pub use read::{parse, parse_file};
 
 /// Everything that fixes a run.
@@ -20,8 +25,10 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// The network.
     pub model: ModelConfig,
-    /// The loop and the optimizer.
+    /// The loop.
     pub train: TrainConfig,
+    /// The optimizer and its groups of parameters.
+    pub optimizer: OptimizerConfig,
     /// The price of bits.
     pub rate: RateConfig,
 }
@@ -53,7 +60,7 @@ impl Default for DataConfig {
     }
 }
 
-/// The loop: AdamW with warm-up and warm-down.
+/// The loop, the schedule of the learning rate and the constants of AdamW.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
@@ -61,7 +68,7 @@ pub struct TrainConfig {
     pub steps: u64,
     /// Sequences of `model.context` tokens in a step.
     pub batch_size: usize,
-    /// Peak learning rate.
+    /// Peak learning rate of the groups of parameters that have none of their own.
     pub learning_rate: f64,
     /// Steps over which the learning rate rises linearly from zero.
     pub warmup_steps: u64,
@@ -73,7 +80,8 @@ pub struct TrainConfig {
     pub beta2: f64,
     /// AdamW: what is added to the root of the second moment.
     pub epsilon: f64,
-    /// Decoupled decay of matrices, times the learning rate.
+    /// Decoupled decay of tensors of two and more dimensions, times the learning rate, where their group has
+    /// none of its own.
     pub weight_decay: f64,
     /// Largest global norm of the gradient of the loss.
     pub clip_norm: f64,
@@ -250,7 +258,7 @@ impl RunConfig {
                 expected: "only rate.method = \"bits\" can be steered to a size",
             });
         }
-        Ok(())
+        self.optimizer.validate(train)
     }
 
     /// The complete configuration as TOML.
@@ -296,5 +304,6 @@ mod tests {
         assert!(found >= 3);
         let golf = parse_file(&folder.join("golf.toml"), &[]).unwrap();
         assert_eq!(golf.model, ModelConfig::golf());
+        assert_eq!(golf.optimizer, OptimizerConfig::golf());
     }
 }

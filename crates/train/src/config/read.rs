@@ -98,16 +98,20 @@ fn check_keys(table: &Table, known: &Table, prefix: &str) -> Result<(), TrainErr
 
 /// The known section, or the known key, most like the given one.
 fn nearest(path: &str, section: bool) -> String {
+    fn collect(table: &Table, prefix: &str, section: bool, found: &mut Vec<String>) {
+        for (key, value) in table {
+            let path = format!("{prefix}{key}");
+            if value.is_table() == section {
+                found.push(path.clone());
+            }
+            if let Value::Table(table) = value {
+                collect(table, &format!("{path}."), section, found);
+            }
+        }
+    }
     let known = Table::try_from(RunConfig::default()).expect("a configuration is plain data");
-    let candidates: Vec<String> = if section {
-        known.keys().cloned().collect()
-    } else {
-        let keys = known.iter().flat_map(|(section, value)| {
-            let table = value.as_table().expect("sections are tables");
-            table.keys().map(move |key| format!("{section}.{key}"))
-        });
-        keys.collect()
-    };
+    let mut candidates = Vec::new();
+    collect(&known, "", section, &mut candidates);
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |candidate: &String| {
         strsim::jaro_winkler(candidate, path) + strsim::jaro_winkler(&last(candidate), &last(path))

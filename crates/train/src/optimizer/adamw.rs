@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::decay::decayed;
+
 /// Elements that one task treats; fixed, so that sums do not depend on the number of threads.
 pub(crate) const CHUNK: usize = 1 << 14;
 
@@ -30,12 +32,15 @@ impl TensorMoments {
 }
 
 impl AdamW {
-    /// Moves `weights` against `gradient`; `time` counts from 1, `decay` is the decoupled weight decay.
+    /// Moves `weights` against `gradient`; `time` counts from 1, `decay` is the decoupled weight decay, which is
+    /// [`decayed`] with caution or without.
+    #[expect(clippy::too_many_arguments, reason = "the symbols of the formula")]
     pub(crate) fn update(
         &self,
         time: u64,
         learning_rate: f64,
         decay: f64,
+        cautious: bool,
         weights: &mut [f32],
         gradient: &[f32],
         moments: &mut TensorMoments,
@@ -58,7 +63,7 @@ impl AdamW {
                     first[index] = m;
                     second[index] = v;
                     let step = rate * m / (v.sqrt() * second_correction + epsilon);
-                    weights[index] = keep * weights[index] - step;
+                    weights[index] = decayed(weights[index], step, keep, cautious);
                 }
             });
     }
@@ -113,7 +118,7 @@ mod tests {
         let (mut w, mut m, mut v) = ([1.0_f64, -0.5], [0.0_f64; 2], [0.0_f64; 2]);
         for (index, gradient) in gradients.iter().enumerate() {
             let time = index as u64 + 1;
-            optimizer.update(time, 0.01, 0.1, &mut weights, gradient, &mut moments);
+            optimizer.update(time, 0.01, 0.1, false, &mut weights, gradient, &mut moments);
             for i in 0..2 {
                 let g = f64::from(gradient[i]);
                 m[i] = 0.9 * m[i] + 0.1 * g;

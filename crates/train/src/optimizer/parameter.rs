@@ -1,0 +1,202 @@
+//! One tensor with its group, its state, and its update.
+
+use backslash_model::NamedTensor;
+
+use super::adamw::{AdamW, TensorMoments};
+use super::decay::{ConstantNorm, decayed, spectral_decay};
+use super::groups::{Layout, Role};
+use super::low_rank::scheduled_rank;
+use super::muon;
+use super::orthogonalize::orthogonalize;
+use crate::TrainConfig;
+use crate::config::{OptimizerConfig, OptimizerMethod};
+
+/// The name of the one part of a state whose length changes during a run.
+pub(super) const BASIS: &str = "basis";
+
+/// How one tensor is moved.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Parameter {
+    pub(super) name: String,
+    /// Present for the matrices of linear layers.
+    pub(super) layout: Option<Layout>,
+    pub(super) state: State,
+    pub(super) learning_rate: f64,
+    pub(super) weight_decay: f64,
+    norm: Option<ConstantNorm>,
+}
+
+/// What an optimizer remembers of one tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum State {
+    AdamW(TensorMoments),
+    Muon {
+        momentum: Vec<f32>,
+    },
+    MuonEqR {
+        momentum: Vec<f32>,
+    },
+    NorMuon {
+        momentum: Vec<f32>,
+        /// Mean squared entry of the orthogonalised momentum, by output.
+        second: Vec<f32>,
+    },
+    NuMuon {
+        momentum: Vec<f32>,
+        /// Leading vectors of the last update, one after the other, each with as many values as there are
+        /// outputs; none before the first update below full rank.
+        basis: Vec<f32>,
+    },
+}
+
+/// When an update takes place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time {
+    /// The number of the step, from 0 on.
+    pub(super) step: u64,
+    /// The learning rate over its peak.
+    pub(super) multiplier: f64,
+    /// Different for every step and tensor of a run.
+    pub(super) seed: [u128; 2],
+}
+
+impl State {
+    /// Nothing remembered yet of `count` values.
+    fn new(method: OptimizerMethod, layout: Option<Layout>, count: usize) -> Self {
+        let momentum = vec![0.0; count];
+        let Some(layout) = layout else { return Self::AdamW(TensorMoments::zeros(count)) };
+        match method {
+            OptimizerMethod::Adamw => Self::AdamW(TensorMoments::zeros(count)),
+            OptimizerMethod::Muon => Self::Muon { momentum },
+            OptimizerMethod::MuoneqR => Self::MuonEqR { momentum },
+            OptimizerMethod::Normuon => {
+                Self::NorMuon { momentum, second: vec![0.0; layout.outputs] }
+            }
+            OptimizerMethod::Numuon => Self::NuMuon { momentum, basis: Vec::new() },
+        }
+    }
+
+    /// All values with what they are called in a checkpoint.
+    pub(super) fn parts(&self) -> Vec<(&'static str, &Vec<f32>)> {
+        match self {
+            Self::AdamW(TensorMoments { first, second }) => {
+                vec![("first", first), ("second", second)]
+            }
+            Self::Muon { momentum } | Self::MuonEqR { momentum } => vec![("momentum", momentum)],
+            Self::NorMuon { momentum, second } => {
+                vec![("momentum", momentum), ("row-second", second)]
+            }
+            Self::NuMuon { momentum, basis } => vec![("momentum", momentum), (BASIS, basis)],
+        }
+    }
+
+    /// [`State::parts`], to be restored.
+    pub(super) fn parts_mut(&mut self) -> Vec<(&'static str, &mut Vec<f32>)> {
+        match self {
+            Self::AdamW(TensorMoments { first, second }) => {
+                vec![("first", first), ("second", second)]
+            }
+            Self::Muon { momentum } | Self::MuonEqR { momentum } => vec![("momentum", momentum)],
+            Self::NorMuon { momentum, second } => {
+                vec![("momentum", momentum), ("row-second", second)]
+            }
+            Self::NuMuon { momentum, basis } => vec![("momentum", momentum), (BASIS, basis)],
+        }
+    }
+}
+
+impl Parameter {
+    pub(super) fn new(
+        role: Role,
+        config: &OptimizerConfig,
+        train: &TrainConfig,
+        tensor: &NamedTensor,
+    ) -> Self {
+        let (group, layout) = match role {
+            Role::Embedding => (config.embedding, None),
+            Role::Matrix(layout) => (config.matrix, Some(layout)),
+            Role::Vector => (config.vector, None),
+        };
+        let inherited_decay = if tensor.shape.len() >= 2 { train.weight_decay } else { 0.0 };
+        Self {
+            name: tensor.name.clone(),
+            layout,
+            state: State::new(config.method, layout, tensor.data.len()),
+            learning_rate: group.learning_rate.or(train.learning_rate),
+            weight_decay: group.weight_decay.or(inherited_decay),
+            norm: layout
+                .filter(|_| config.constant_norm)
+                .map(|layout| ConstantNorm::of(layout, &tensor.data)),
+        }
+    }
+
+    /// The step of the loss with weight decay, then what only matrices have: spectral decay and the norm.
+    pub(super) fn update(
+        &mut self,
+        config: &OptimizerConfig,
+        train: &TrainConfig,
+        time: Time,
+        weights: &mut [f32],
+        gradient: &[f32],
+    ) {
+        let rate = time.multiplier * self.learning_rate;
+        if let State::AdamW(moments) = &mut self.state {
+            let adamw = AdamW { beta1: train.beta1, beta2: train.beta2, epsilon: train.epsilon };
+            let (count, cautious) = (time.step + 1, config.cautious_decay);
+            adamw.update(count, rate, self.weight_decay, cautious, weights, gradient, moments);
+        }
+        let Some(layout) = self.layout else { return };
+        if let Some(update) = self.state.direction(config, train, layout, time, gradient) {
+            let keep = (1.0 - rate * self.weight_decay) as f32;
+            let length = (rate * muon::update_scale(config.update_scale, layout)) as f32;
+            for (weight, update) in weights.iter_mut().zip(update) {
+                *weight = decayed(*weight, length * update, keep, config.cautious_decay);
+            }
+        }
+        if config.spectral_decay > 0.0 {
+            let amount = rate * config.spectral_decay;
+            spectral_decay(config, layout, amount, time.seed, weights);
+        }
+        if let Some(norm) = self.norm {
+            norm.keep(weights);
+        }
+    }
+}
+
+impl State {
+    /// The update of a matrix by Muon or one of its relatives, before its scale; `None` for AdamW.
+    fn direction(
+        &mut self,
+        config: &OptimizerConfig,
+        train: &TrainConfig,
+        layout: Layout,
+        time: Time,
+        gradient: &[f32],
+    ) -> Option<Vec<f32>> {
+        let method = config.orthogonalization;
+        let decay = muon::momentum_at(config, time.step);
+        let accumulate = |momentum: &mut [f32], nesterov| {
+            muon::accumulate(decay, nesterov, layout, momentum, gradient)
+        };
+        let update = match self {
+            Self::AdamW(_) => return None,
+            Self::Muon { momentum } => {
+                orthogonalize(accumulate(momentum, config.nesterov).as_ref(), method)
+            }
+            Self::MuonEqR { momentum } => {
+                muon::row_equalised(accumulate(momentum, config.nesterov), method)
+            }
+            Self::NorMuon { momentum, second } => {
+                let matrix = accumulate(momentum, config.nesterov);
+                muon::row_normalised(matrix.as_ref(), method, config.row_beta2, second)
+            }
+            Self::NuMuon { momentum, basis } => {
+                let progress = time.step as f64 / train.steps as f64;
+                let rank = scheduled_rank(config, progress, layout.full_rank());
+                let matrix = accumulate(momentum, false);
+                muon::low_rank(matrix.as_ref(), method, rank, basis, time.seed)
+            }
+        };
+        Some(layout.store(update.as_ref()))
+    }
+}

@@ -1,0 +1,173 @@
+//! What all optimizers have in common, on a small network.
+
+use super::*;
+use crate::{Trainer, checkpoint, config};
+
+/// Every method, and every option that has code of its own.
+const SETTINGS: [&[&str]; 11] = [
+    &["method=adamw"],
+    &["method=adamw", "cautious_decay=true", "spectral_decay=0.1"],
+    &["method=muon"],
+    &["method=muon", "momentum_warmup_steps=10", "orthogonalization=polar-express"],
+    &["method=muon", "nesterov=false", "cautious_decay=true"],
+    &["method=normuon", "update_scale=match-adamw", "matrix.learning_rate=0.01"],
+    &["method=muoneq-r", "matrix.weight_decay=0"],
+    &["method=muoneq-r", "constant_norm=true"],
+    &["method=numuon", "rank_end=0.1"],
+    &["method=numuon", "rank_start=0.2", "rank_schedule=constant"],
+    &["method=numuon", "spectral_decay=0.4", "spectral_decay_of=largest"],
+];
+
+const STEPS: u64 = 40;
+
+fn trainer(settings: &[&str], architecture: &str) -> (Trainer, Vec<u16>) {
+    let mut sets: Vec<String> = [
+        "model.vocabulary_size=32",
+        "model.width=32",
+        "model.layers=1",
+        "model.heads=2",
+        "model.kv_heads=2",
+        "model.context=16",
+        "train.batch_size=4",
+        "train.warmup_steps=0",
+        "train.learning_rate=0.02",
+    ]
+    .map(str::to_owned)
+    .into();
+    sets.push(format!("model.architecture={architecture}"));
+    sets.push(format!("train.steps={STEPS}"));
+    sets.extend(settings.iter().map(|set| format!("optimizer.{set}")));
+    let config = config::parse("", &sets).unwrap();
+    let tokens: Vec<u16> = (0..2000_u32).map(|i| (i * i % 31) as u16).collect();
+    (Trainer::new(&config, tokens.len()).unwrap(), tokens)
+}
+
+/// Takes steps up to the given one; the losses.
+fn run(trainer: &mut Trainer, tokens: &[u16], until: u64) -> Vec<f64> {
+    let mut losses = Vec::new();
+    while trainer.steps_taken() < until {
+        losses.push(trainer.step(tokens).unwrap().loss);
+    }
+    losses
+}
+
+#[test]
+fn every_optimizer_lowers_the_loss() {
+    for settings in SETTINGS {
+        for architecture in ["golf", "gpt2"] {
+            let (mut trainer, tokens) = trainer(settings, architecture);
+            let losses = run(&mut trainer, &tokens, STEPS);
+            let last = losses[losses.len() - 4..].iter().sum::<f64>() / 4.0;
+            assert!(last < 0.7 * losses[0], "{settings:?} {architecture}: {} {last}", losses[0]);
+            trainer.weights().check_finite().unwrap();
+        }
+    }
+}
+
+/// The step in the middle of the run has a rank below the full one for NuMuon.
+#[test]
+fn a_checkpoint_continues_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    for settings in SETTINGS {
+        let (mut first, tokens) = trainer(settings, "golf");
+        run(&mut first, &tokens, 25);
+        checkpoint::save(&first, "data", folder.path()).unwrap();
+        let path = folder.path().join("step-00000025.safetensors");
+        let (mut second, _) = trainer(settings, "golf");
+        checkpoint::load(&mut second, "data", &path).unwrap();
+        assert_eq!(first.optimizer.parameters, second.optimizer.parameters, "{settings:?}");
+        assert_eq!(run(&mut first, &tokens, 30), run(&mut second, &tokens, 30), "{settings:?}");
+        assert_eq!(first.weights(), second.weights(), "{settings:?}");
+        assert_eq!(first.optimizer.parameters, second.optimizer.parameters, "{settings:?}");
+    }
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    for settings in SETTINGS {
+        let [one, two] = [1, 2].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let (mut trainer, _) = trainer(settings, "golf");
+            // The network's gradients are those of one thread, so that only the optimizer is compared.
+            let gradients = Gradients {
+                values: trainer.weights.tensors().iter().map(|t| cosines(t.data.len())).collect(),
+            };
+            for step in 0..6 {
+                let Trainer { optimizer, weights, .. } = &mut trainer;
+                pool.install(|| optimizer.update(6 * step, 1.0, weights, &gradients));
+            }
+            (trainer.weights.clone(), trainer.optimizer.parameters.clone())
+        });
+        assert_eq!(one, two, "{settings:?}");
+    }
+}
+
+fn cosines(count: usize) -> Vec<f32> {
+    (0..count).map(|index| 1e-3 * ((index * index) as f32).cos()).collect()
+}
+
+#[test]
+fn a_state_of_another_shape_is_refused_by_name() {
+    let (mut trainer, _) = trainer(&["method=numuon"], "golf");
+    let state: Vec<(String, Vec<f32>)> =
+        trainer.optimizer.state().into_iter().map(|(name, part)| (name, part.to_vec())).collect();
+    let read = |changed: &'static str, length: Option<usize>| {
+        let state = state.clone();
+        move |name: &str| {
+            let part = state.iter().find(|(known, _)| known == name).map(|(_, part)| part.clone());
+            if name == changed { length.map(|length| vec![0.0; length]) } else { part }
+        }
+    };
+    let mut restore = |changed, length| trainer.optimizer.restore(read(changed, length));
+    let [basis, momentum] = ["basis/blocks.0.mlp.fc.weight", "momentum/blocks.0.mlp.fc.weight"];
+    assert_eq!(restore("", None), Ok(()));
+    assert_eq!(restore(basis, Some(3 * 128)), Ok(()));
+    assert_eq!(restore(basis, Some(100)), Err(basis.to_owned()));
+    assert_eq!(restore(momentum, Some(100)), Err(momentum.to_owned()));
+    assert_eq!(restore(momentum, None), Err(momentum.to_owned()));
+}
+
+#[test]
+fn groups_have_their_rates_and_decays() {
+    let settings = ["method=muon", "embedding.learning_rate=0.5", "matrix.weight_decay=0.3"];
+    let (trainer, _) = trainer(&settings, "golf");
+    for parameter in &trainer.optimizer.parameters {
+        let Parameter { name, learning_rate, weight_decay, state, .. } = parameter;
+        let adamw = matches!(state, parameter::State::AdamW(_));
+        let expected = match name.as_str() {
+            "tok_emb.weight" => (0.5, 0.1, true),
+            name if name.ends_with(".weight") => (0.02, 0.3, false),
+            // Sets of vectors have always decayed.
+            "blocks.0.resid_mix" | "skip_weights" => (0.02, 0.1, true),
+            _ => (0.02, 0.0, true),
+        };
+        assert_eq!((*learning_rate, *weight_decay, adamw), expected, "{name}");
+    }
+}
+
+/// One step of the golf preset on one matrix, by its published formulas.
+#[test]
+fn the_golf_preset_takes_the_steps_of_the_baseline() {
+    let config = RunConfig { optimizer: OptimizerConfig::golf(), ..RunConfig::default() };
+    let layout = groups::Layout { outputs: 6, inputs: 3, by_output: true };
+    let tensor = NamedTensor {
+        name: "blocks.0.mlp.fc.weight".to_owned(),
+        shape: vec![6, 3],
+        data: cosines(18),
+    };
+    let mut weights = NamedWeights::new(vec![tensor.clone()]);
+    let mut optimizer = Optimizer::new(&config, &weights);
+    let gradient: Vec<f32> = cosines(18).iter().map(|x| x + 1e-3).collect();
+    let gradients = Gradients { values: vec![gradient.clone()] };
+    optimizer.update(0, 0.5, &mut weights, &gradients);
+
+    let direction = orthogonalize::orthogonalize(
+        layout.load(&gradient.iter().map(|g| 1.85 * g).collect::<Vec<f32>>()).as_ref(),
+        config.optimizer.orthogonalization,
+    );
+    let moved = layout.store(direction.as_ref());
+    for ((w, before), moved) in weights.tensors()[0].data.iter().zip(&tensor.data).zip(moved) {
+        let expected = before - 0.5 * 0.04 * 2.0_f32.sqrt() * moved;
+        assert!((w - expected).abs() < 1e-6, "{w} {expected}");
+    }
+}
