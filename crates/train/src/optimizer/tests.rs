@@ -4,12 +4,18 @@ use super::*;
 use crate::{Trainer, checkpoint, config};
 
 /// Every method, and every option that has code of its own.
-const SETTINGS: [&[&str]; 11] = [
+const SETTINGS: [&[&str]; 12] = [
     &["method=adamw"],
     &["method=adamw", "cautious_decay=true", "spectral_decay=0.1"],
     &["method=muon"],
     &["method=muon", "momentum_warmup_steps=10", "orthogonalization=polar-express"],
     &["method=muon", "nesterov=false", "cautious_decay=true"],
+    &[
+        "method=muon",
+        "momentum_warmup_steps=500",
+        "matrix.learning_rate=0.04",
+        "embedding.learning_rate=0.05",
+    ],
     &["method=normuon", "update_scale=match-adamw", "matrix.learning_rate=0.01"],
     &["method=muoneq-r", "matrix.weight_decay=0"],
     &["method=muoneq-r", "constant_norm=true"],
@@ -142,6 +148,35 @@ fn groups_have_their_rates_and_decays() {
             _ => (0.02, 0.0, true),
         };
         assert_eq!((*learning_rate, *weight_decay, adamw), expected, "{name}");
+    }
+}
+
+#[test]
+fn cautious_decay_is_whole_where_the_step_shrinks_and_none_elsewhere() {
+    for method in ["method=adamw", "method=normuon"] {
+        let [free, decayed, cautious] =
+            [["0", "false"], ["0.5", "false"], ["0.5", "true"]].map(|[decay, cautious]| {
+                let decay = format!("matrix.weight_decay={decay}");
+                let cautious = format!("cautious_decay={cautious}");
+                let (mut trainer, _) = trainer(&[method, &decay, &cautious], "golf");
+                let Trainer { optimizer, weights, .. } = &mut trainer;
+                let before = weights.clone();
+                let lengths = before.tensors().iter().map(|tensor| tensor.data.len());
+                let gradients = Gradients { values: lengths.map(cosines).collect() };
+                optimizer.update(0, 1.0, weights, &gradients);
+                let at = |weights: &NamedWeights| {
+                    weights.get("blocks.0.mlp.fc.weight").unwrap().data.clone()
+                };
+                (at(&before), at(weights))
+            });
+        let mut kinds = [0, 0];
+        for (index, before) in free.0.iter().enumerate() {
+            let shrinks = (free.1[index] - before) * before <= 0.0;
+            let expected = if shrinks { decayed.1[index] } else { free.1[index] };
+            assert_eq!(cautious.1[index], expected, "{method} {index}");
+            kinds[usize::from(shrinks)] += 1;
+        }
+        assert!(kinds.iter().all(|count| *count > 1000), "{method} {kinds:?}");
     }
 }
 
