@@ -28,7 +28,7 @@ pub struct CalibrationText {
 }
 
 impl CalibrationText {
-    /// The first `tokens` tokens, cut into rows of the model's context; an incomplete last row is left out.
+    /// The first `count` tokens, cut into rows of the model's context; an incomplete last row is left out.
     ///
     /// # Errors
     /// [`CompressError::ShortText`] if there is not one row with its targets, and [`CompressError::Token`] if a

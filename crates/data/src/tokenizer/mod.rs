@@ -154,8 +154,8 @@ impl Tokenizer {
         }
     }
 
-    /// The tokenizer as bytes that a model file can carry: one byte for its kind, then its file, or the merges alone
-    /// where they say it all.
+    /// The tokenizer as bytes that a model file can carry: one byte for its kind, then its file, the merges alone
+    /// where they say it all, or the vocabulary as a list.
     pub fn to_bytes(&self) -> Vec<u8> {
         match &self.kind {
             Kind::Bytes => vec![TAG_BYTES],
@@ -164,7 +164,9 @@ impl Tokenizer {
                 None => [&[TAG_BYTE_LEVEL], encoder.content()].concat(),
             },
             Kind::SentencePiece(encoder) => [&[TAG_SENTENCE_PIECE], encoder.content()].concat(),
-            Kind::WordPiece(encoder) => [&[TAG_WORD_PIECE], encoder.content()].concat(),
+            Kind::WordPiece(encoder) => {
+                [&[TAG_WORD_PIECE], &word_piece::packed(encoder.content())[..]].concat()
+            }
         }
     }
 
@@ -180,7 +182,9 @@ impl Tokenizer {
             [TAG_BYTE_LEVEL, content @ ..] => Self::byte_level(name, content),
             [TAG_SENTENCE_PIECE, content @ ..] => Self::sentence_piece(name, content),
             [TAG_MERGES, merges @ ..] => Self::byte_level(name, &merges::to_content(name, merges)?),
-            [TAG_WORD_PIECE, content @ ..] => Self::word_piece(name, content),
+            [TAG_WORD_PIECE, packed @ ..] => {
+                Self::word_piece(name, &word_piece::unpacked(name, packed)?)
+            }
             _ => Err(Error::tokenizer(name)(
                 "its kind is not one of 0 (bytes), 1 (byte-level BPE), 2 (SentencePiece), 3 (merges), 4 (WordPiece)",
             )),

@@ -372,6 +372,16 @@ fn a_vocabulary_of_word_pieces_is_a_tokenizer() {
         assert_eq!(again.encoder_tokens(), Some(special));
         assert_eq!(again.to_bytes(), tokenizer.to_bytes());
     }
+    // A model file carries the vocabulary as a list, or, where it is none, as it stands.
+    let stored = String::from_utf8(tokenizer.to_bytes()).unwrap();
+    assert!(stored.ends_with(&format!("\n{}", VOCABULARY.trim_end())), "{stored}");
+    let gap = std::fs::read_to_string(&json).unwrap().replace("\"The\":13", "\"The\":15");
+    std::fs::write(folder.path().join("gap.json"), gap).unwrap();
+    let gap = Tokenizer::open(&folder.path().join("gap.json")).unwrap();
+    assert_eq!(gap.vocabulary_size(), 16);
+    let again = Tokenizer::from_bytes(&gap.to_bytes()).unwrap();
+    assert_eq!(again.to_bytes(), gap.to_bytes());
+    assert_eq!(again.encode("The caf\u{e9}s").unwrap(), tokens[..4]);
     // Long texts are cut at line ends, which changes nothing.
     let long = "the caf\u{e9}s,\r\n the\n".repeat(10_000);
     let whole = tokenizers::Tokenizer::from_file(&json).unwrap();

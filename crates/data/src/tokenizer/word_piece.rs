@@ -111,6 +111,44 @@ pub(super) fn is_word_piece(content: &[u8]) -> bool {
     serde_json::from_slice::<Value>(content).is_ok_and(|json| json["model"]["type"] == "WordPiece")
 }
 
+/// A `tokenizer.json` for a model file: a line of JSON without the vocabulary, then the vocabulary, a token per
+/// line. A vocabulary that is no list, since ids are missing or tokens break lines, stays in the JSON. Changing
+/// this changes the format of model files.
+pub(super) fn packed(content: &[u8]) -> Vec<u8> {
+    let lines = |json: &mut Value| -> Option<String> {
+        let vocabulary = json["model"]["vocab"].as_object()?;
+        let mut tokens = vec![None; vocabulary.len()];
+        for (token, id) in vocabulary {
+            let id = usize::try_from(id.as_u64()?).ok()?;
+            let breaks = token.contains('\n');
+            *tokens.get_mut(id).filter(|_| !breaks)? = Some(token.as_str());
+        }
+        let lines = tokens.into_iter().map(|token| Some(format!("\n{}", token?)));
+        let lines = lines.collect::<Option<String>>()?;
+        json["model"]["vocab"] = json!({});
+        Some(lines)
+    };
+    let Ok(mut json) = serde_json::from_slice::<Value>(content) else { return content.to_vec() };
+    let lines = lines(&mut json).unwrap_or_default();
+    format!("{json}{lines}").into_bytes()
+}
+
+/// The `tokenizer.json` that was packed.
+pub(super) fn unpacked(name: &str, packed: &[u8]) -> Result<Vec<u8>> {
+    let text = std::str::from_utf8(packed).map_err(Error::tokenizer(name))?;
+    let mut lines = text.split('\n');
+    let json = lines.next().unwrap_or_default();
+    let mut json: Value = serde_json::from_str(json).map_err(Error::tokenizer(name))?;
+    let vocabulary = lines.zip(0..).map(|(token, id)| (token.to_owned(), Value::from(id)));
+    let vocabulary: serde_json::Map<String, Value> = vocabulary.collect();
+    if !vocabulary.is_empty() {
+        let model = json.get_mut("model").and_then(Value::as_object_mut);
+        let model = model.ok_or_else(|| Error::tokenizer(name)("it has no model"))?;
+        model.insert("vocab".to_owned(), vocabulary.into());
+    }
+    Ok(json.to_string().into_bytes())
+}
+
 /// The `tokenizer.json` of a `vocab.txt`: a token per line, ids from 0 on, with BERT's rules for text. What
 /// they do with case, accents and Chinese characters stands in a `tokenizer_config.json` beside it; without
 /// one they are those of BERT's uncased models.

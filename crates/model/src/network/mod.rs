@@ -66,7 +66,7 @@ enum Family {
     Decoder(Decoder),
     Llama(Llama),
     Gpt2(Gpt2),
-    Bert(Encoder),
+    Bert(Box<Encoder>),
 }
 
 impl Family {
@@ -75,7 +75,7 @@ impl Family {
             Self::Decoder(network) => network,
             Self::Llama(network) => network,
             Self::Gpt2(network) => network,
-            Self::Bert(network) => network,
+            Self::Bert(network) => network.as_ref(),
         }
     }
 }
@@ -146,7 +146,7 @@ impl Transformer {
                             .to_owned(),
                     });
                 }
-                Family::Bert(Encoder::from_weights(config, weights, device)?)
+                Family::Bert(Box::new(Encoder::from_weights(config, weights, device)?))
             }
         };
         Ok(Self { family, config: config.clone() })
