@@ -50,6 +50,22 @@ pub fn prepare(config: &mut RunConfig) -> Result<Prepared> {
     Ok(Prepared { tokenizer, tokens, weights })
 }
 
+/// Opens a model whose tensors are to be compressed, and says which of a folder's will not be in the file.
+pub fn open_model(path: &Path) -> Result<ModelFile> {
+    let model = ModelFile::open(path)?;
+    if let Some((first, others)) = model.left_out.split_first() {
+        let more = match others.len() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        say(&format!(
+            "{}: left out, since the network does not have it: `{first}`{more}",
+            path.display()
+        ));
+    }
+    Ok(model)
+}
+
 /// Keeps the first `count` tokens; all where `count` is 0.
 pub fn limit(tokens: &mut Vec<u16>, count: usize) {
     if count > 0 {

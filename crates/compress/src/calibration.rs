@@ -22,7 +22,7 @@ pub struct Calibration {
     pub covariances: BTreeMap<String, Covariance>,
     /// Sensitivity of each matrix.
     pub sensitivities: BTreeMap<String, Sensitivity>,
-    /// Tokens that were seen.
+    /// Tokens of text that were seen.
     pub tokens: usize,
 }
 
@@ -50,7 +50,7 @@ impl Calibration {
         let sensitivities = sensitivities(config, weights, text, seed, |done| {
             progress(batches + done, 2 * batches);
         })?;
-        Ok(Self { covariances, sensitivities, tokens: text.tokens() })
+        Ok(Self { covariances, sensitivities, tokens: text.taken() })
     }
 
     /// The widest layer that has seen fewer than ten tokens per input, with its number of inputs.

@@ -11,7 +11,7 @@ use backslash_quant::QuantError;
 pub enum CompressError {
     /// Less text than one sequence.
     #[error(
-        "the calibration text has {found} tokens: at least {needed} are needed, one sequence of the model and its last target"
+        "the calibration text has {found} tokens: at least {needed} are needed, one sequence of the model with its targets"
     )]
     ShortText {
         /// Tokens found.

@@ -36,10 +36,11 @@ pub struct Recipe<'a> {
 }
 
 impl<'a> Recipe<'a> {
-    /// The recipe of a model that has been run on text.
+    /// The recipe of a model that has been run on text. A matrix that multiplies nothing, such as a table of
+    /// positions, is read row by row: its metric is the identity.
     ///
     /// # Errors
-    /// Those of [`step_rules`].
+    /// Those of [`step_rules`] and of [`Covariance::identity`].
     pub fn calibrated(
         weights: Vec<Weights<'a>>,
         metadata: BTreeMap<String, Vec<u8>>,
@@ -50,7 +51,13 @@ impl<'a> Recipe<'a> {
         let options =
             LadderOptions { ridge: RIDGE, gain: Gain::Unbiased, ..LadderOptions::default() };
         let rules = step_rules(&weights, &calibration, rung, allocation, options.ridge)?;
-        let (verbatim, metrics) = (BTreeMap::new(), calibration.covariances);
+        let (verbatim, mut metrics) = (BTreeMap::new(), calibration.covariances);
+        for tensor in weights.iter().filter(|tensor| is_coded(tensor.shape)) {
+            if !metrics.contains_key(tensor.name) {
+                let columns = tensor.data.len() / tensor.shape[0];
+                metrics.insert(tensor.name.to_owned(), Covariance::identity(columns)?);
+            }
+        }
         Ok(Self { weights, metadata, verbatim, rung, options, rules, metrics })
     }
 }

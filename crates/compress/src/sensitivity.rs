@@ -63,10 +63,10 @@ pub fn sensitivities(
         })
         .collect();
     let batches = text.batches().len();
-    for (index, (inputs, _, row)) in text.batches().enumerate() {
+    for (index, (inputs, scored, row)) in text.batches().enumerate() {
         let logits = plain.logits(inputs, row).into_data();
         let logits = logits.as_slice::<f32>().expect("logits are f32");
-        let draws: Vec<f64> = inputs.iter().map(|_| random.random()).collect();
+        let draws: Vec<f64> = scored.iter().map(|_| random.random()).collect();
         let targets: Vec<u16> = logits
             .par_chunks(config.vocabulary_size)
             .zip(draws)
@@ -77,7 +77,7 @@ pub fn sensitivities(
         for (tensor, gradient) in weights.tensors().iter().zip(&gradients.values) {
             let Some(sensitivity) = sums.get_mut(&tensor.name) else { continue };
             let columns = sensitivity.columns;
-            let scale = inputs.len() as f64 / (columns * batches) as f64;
+            let scale = scored.len() as f64 / (columns * batches) as f64;
             for (sum, row) in sensitivity.rows.iter_mut().zip(gradient.chunks(columns.max(1))) {
                 *sum += scale * row.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
             }
@@ -104,7 +104,7 @@ fn drawn(logits: &[f32], draw: f64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use backslash_model::initial_weights;
+    use backslash_model::{Architecture, SpecialTokens, initial_weights};
 
     fn small() -> (ModelConfig, NamedWeights) {
         let config = ModelConfig {
@@ -126,10 +126,29 @@ mod tests {
         (config, weights)
     }
 
-    fn probabilities(config: &ModelConfig, weights: &NamedWeights, tokens: &[u16]) -> Vec<f64> {
+    /// An encoder of about that size.
+    fn encoder(masked_head: bool) -> (ModelConfig, NamedWeights) {
+        let config = ModelConfig {
+            architecture: Architecture::Bert,
+            kv_heads: 2,
+            masked_head,
+            special_tokens: Some(SpecialTokens { start: 0, end: 1, mask: 2 }),
+            ..small().0
+        };
+        let weights = initial_weights(&config, 3).unwrap();
+        (config, weights)
+    }
+
+    fn probabilities(
+        config: &ModelConfig,
+        weights: &NamedWeights,
+        text: &CalibrationText,
+    ) -> Vec<f64> {
         let network = Transformer::from_weights(config, weights, &device()).unwrap();
-        let logits = network.logits(tokens, config.context).into_data();
-        let logits = logits.as_slice::<f32>().unwrap();
+        let logits = text.batches().flat_map(|(inputs, _, row)| {
+            network.logits(inputs, row).into_data().try_into_vec::<f32>().unwrap()
+        });
+        let logits: Vec<f32> = logits.collect();
         let softmax = |row: &[f32]| {
             let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
             row.iter().map(|x| f64::from(*x).exp() / sum).collect::<Vec<_>>()
@@ -137,25 +156,38 @@ mod tests {
         logits.chunks(config.vocabulary_size).flat_map(softmax).collect()
     }
 
-    /// The Kullback–Leibler divergence that small random errors in one tensor really cause.
     #[test]
     fn noise_costs_what_the_sensitivity_says() {
-        let (config, weights) = small();
+        let names = ["blocks.0.attn.c_v.weight", "blocks.0.mlp.fc.weight", "tok_emb.weight"];
+        check_noise(small(), 16 * 96 + 1, &names);
+    }
+
+    #[test]
+    fn noise_in_an_encoder_costs_what_the_sensitivity_says() {
+        let value = "encoder.layer.0.attention.self.value.weight";
+        let mlp = "encoder.layer.0.intermediate.dense.weight";
+        let embedding = "embeddings.word_embeddings.weight";
+        check_noise(encoder(false), 14 * 600, &[value, mlp, embedding]);
+        let head = "cls.predictions.transform.dense.weight";
+        check_noise(encoder(true), 14 * 600, &[value, mlp, embedding, head]);
+    }
+
+    /// Compares with the Kullback–Leibler divergence that small random errors in one tensor really cause.
+    fn check_noise((config, weights): (ModelConfig, NamedWeights), count: usize, names: &[&str]) {
         let mut random = Pcg64::seed_from_u64(5);
-        let tokens: Vec<u16> = (0..16 * 96 + 1).map(|_| random.random_range(0..24)).collect();
+        let tokens: Vec<u16> = (0..count).map(|_| random.random_range(0..24)).collect();
         let text = CalibrationText::new(&config, &tokens, tokens.len()).unwrap();
         // Each batch is one sample of a trace: average over draws.
         let draws: Vec<_> = (0..12)
             .map(|seed| sensitivities(&config, &weights, &text, seed, |_| ()).unwrap())
             .collect();
-        let inputs = &tokens[..16 * 96];
-        let before = probabilities(&config, &weights, inputs);
+        let before = probabilities(&config, &weights, &text);
         let deviation = 0.004;
-        for name in ["blocks.0.attn.c_v.weight", "blocks.0.mlp.fc.weight", "tok_emb.weight"] {
+        for name in names.iter().copied() {
             let mean = draws.iter().map(|draw| draw[name].loss_increase(deviation * deviation));
             let expected = mean.sum::<f64>() / draws.len() as f64;
             let mut measured = 0.0;
-            let trials = 12;
+            let trials = 48;
             for _ in 0..trials {
                 let mut noisy = weights.clone();
                 let at = noisy.position(name).unwrap();
@@ -163,9 +195,9 @@ mod tests {
                     let sign = if random.random::<bool>() { 1.0 } else { -1.0 };
                     *weight += sign * deviation as f32;
                 }
-                let after = probabilities(&config, &noisy, inputs);
+                let after = probabilities(&config, &noisy, &text);
                 let divergence = before.iter().zip(&after).map(|(p, q)| p * (p / q).ln());
-                measured += divergence.sum::<f64>() / inputs.len() as f64 / f64::from(trials);
+                measured += divergence.sum::<f64>() / text.tokens() as f64 / f64::from(trials);
             }
             let ratio = measured / expected;
             assert!((0.75..1.33).contains(&ratio), "{name}: {measured} against {expected}");

@@ -36,5 +36,5 @@ pub use sampler::{Batch, Sampler, SamplerState};
 pub use shard::{read_shard, write_shard};
 pub use source::{Corpus, Document, Shards, Source};
 pub use token_set::TokenSet;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{EncoderTokens, Tokenizer};
 pub use windows::{Window, validation_windows};

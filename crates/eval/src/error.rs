@@ -40,6 +40,11 @@ pub enum EvalError {
         /// Number of tokens the model knows.
         vocabulary: usize,
     },
+    /// Text was asked for from a network that writes none.
+    #[error(
+        "an encoder cannot write: it predicts hidden tokens from those on both sides, not the next one; use a decoder such as Llama or GPT-2"
+    )]
+    Encoder,
     /// The file of a model.
     #[error(transparent)]
     Codec(#[from] CodecError),

@@ -4,6 +4,8 @@ use backslash_model::Transformer;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
+use crate::EvalError;
+
 /// How the next token is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -24,13 +26,19 @@ impl Default for Sampling {
 /// Continues `prompt` by `count` tokens, handing each to `emit` as it is drawn.
 ///
 /// An empty prompt is taken as one token of id 0. Only the last `context` tokens are seen.
+///
+/// # Errors
+/// [`EvalError::Encoder`] if the network is one.
 pub fn generate(
     network: &Transformer,
     prompt: &[u16],
     count: usize,
     sampling: Sampling,
     mut emit: impl FnMut(u16),
-) {
+) -> Result<(), EvalError> {
+    if network.config().masking().is_some() {
+        return Err(EvalError::Encoder);
+    }
     let context = network.config().context;
     let vocabulary = network.config().vocabulary_size;
     let mut random = Pcg64::seed_from_u64(sampling.seed);
@@ -47,6 +55,7 @@ pub fn generate(
         tokens.push(token);
         emit(token);
     }
+    Ok(())
 }
 
 /// A token with probability ∝ exp(logit / temperature) among the `top` most likely.

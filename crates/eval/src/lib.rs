@@ -1,7 +1,7 @@
 //! What a decoded model is worth, and how that is shown.
 //!
 //! [`ModelFile`] is a model with all that is needed to run it, in a `.bsl` file or a run's folder;
-//! [`evaluate`] measures its bits per byte of text; [`generate`] lets it write. The rest is presentation
+//! [`evaluate`] measures its bits per byte of text, or how well an encoder finds hidden tokens; [`generate`] lets it write. The rest is presentation
 //! and takes plain figures: [`table`] prints, [`plot`] draws, [`report`] puts both on a page.
 
 mod error;

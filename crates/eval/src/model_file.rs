@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use backslash_codec::{Artifact, Limits, Tensor, read_file};
-use backslash_data::Tokenizer;
-use backslash_model::{ModelConfig, NamedTensor, NamedWeights, Pretrained, Transformer, device};
+use backslash_data::{EncoderTokens, Tokenizer};
+use backslash_model::{
+    Architecture, ModelConfig, NamedTensor, NamedWeights, Pretrained, SpecialTokens, Transformer,
+    device,
+};
 use backslash_quant::Weights;
 
 use crate::EvalError;
@@ -24,11 +27,15 @@ pub struct ModelFile {
     pub tokenizer: Tokenizer,
     /// The weights, as floats.
     pub weights: NamedWeights,
+    /// Tensors of a folder that are not among them, since the network does not have them: constants, copies, and
+    /// heads for other tasks.
+    pub left_out: Vec<String>,
 }
 
 impl ModelFile {
-    /// Opens a `.bsl` file, or a folder with `model.safetensors`, `config.json` (ours, or that of a Llama or GPT-2 from
-    /// Hugging Face) and a tokenizer.
+    /// Opens a `.bsl` file, or a folder with `model.safetensors`, `config.json` (ours, or that of a Llama, GPT-2 or BERT
+    /// from Hugging Face) and a tokenizer: `tokenizer.json`, `tokenizer.model` or `vocab.txt`. An encoder gets its
+    /// special tokens from the tokenizer.
     ///
     /// # Errors
     /// If something is missing, damaged, or does not belong together.
@@ -57,7 +64,7 @@ impl ModelFile {
             .map_err(|error| problem(format!("its model configuration is not valid: {error}")))?;
         let tokenizer = Tokenizer::from_bytes(entry(TOKENIZER_KEY)?)?;
         let weights = decoded_weights(artifact)?;
-        Self { config, tokenizer, weights }.checked(path)
+        Self { config, tokenizer, weights, left_out: Vec::new() }.checked(path)
     }
 
     /// Metadata to be stored with the tensors, so that [`ModelFile::open`] finds all it needs.
@@ -80,16 +87,24 @@ impl ModelFile {
     fn open_folder(folder: &Path) -> Result<Self, EvalError> {
         let problem = |problem: String| EvalError::ModelFile { path: folder.to_owned(), problem };
         if !folder.join("config.json").exists() {
-            return Err(problem("has no config.json; a folder needs model.safetensors, config.json and tokenizer.json or tokenizer.model".to_owned()));
+            return Err(problem("has no config.json; a folder needs model.safetensors, config.json and tokenizer.json, tokenizer.model or vocab.txt".to_owned()));
         }
-        let tokenizer = ["json", "model"]
-            .map(|extension| folder.join(format!("tokenizer.{extension}")))
+        let tokenizer = ["tokenizer.json", "tokenizer.model", "vocab.txt"]
+            .map(|name| folder.join(name))
             .into_iter()
             .find(|path| path.exists())
-            .ok_or_else(|| problem("has no tokenizer.json or tokenizer.model".to_owned()))?;
+            .ok_or_else(|| {
+                problem("has no tokenizer.json, tokenizer.model or vocab.txt".to_owned())
+            })?;
         let tokenizer = Tokenizer::open(&tokenizer)?;
-        let Pretrained { config, weights, .. } = Pretrained::open(folder)?;
-        Self { config, tokenizer, weights }.checked(folder)
+        let Pretrained { mut config, weights, left_out } = Pretrained::open(folder)?;
+        if config.architecture == Architecture::Bert {
+            let EncoderTokens { start, end, mask } = tokenizer.encoder_tokens().ok_or_else(|| {
+                problem("its tokenizer has no [CLS], [SEP] and [MASK], which an encoder needs; use the WordPiece tokenizer it was trained with".to_owned())
+            })?;
+            config.special_tokens = Some(SpecialTokens { start, end, mask });
+        }
+        Self { config, tokenizer, weights, left_out }.checked(folder)
     }
 
     /// Refuses parts that do not fit together.

@@ -30,12 +30,12 @@ impl Transformer {
         gradients(loss, weights, |collect| self.visit(collect))
     }
 
-    /// Gradients of Σ ⟨h_p, d_p⟩ over positions p: h_p are the [hidden](Transformer::hidden) states, and
-    /// d_p the rows of `directions`, `[tokens.len(), width]` row-major. A position with d_p = 0 takes no
+    /// Gradients of Σ ⟨h_p, d_p⟩ over predictions p: h_p are the [hidden](Transformer::hidden) states, and
+    /// d_p the rows of `directions`, `[predictions, width]` row-major. A position with d_p = 0 takes no
     /// part.
     ///
     /// # Panics
-    /// As [`Transformer::hidden`]; and if `directions` is not one row per token.
+    /// As [`Transformer::hidden`]; and if `directions` is not one row per prediction.
     pub fn hidden_gradients(
         &self,
         tokens: &[u16],
@@ -44,7 +44,7 @@ impl Transformer {
         weights: &NamedWeights,
     ) -> Gradients {
         let hidden = self.hidden(tokens, row);
-        assert_eq!(directions.len(), hidden.shape().num_elements(), "one direction per token");
+        assert_eq!(directions.len(), hidden.shape().num_elements(), "one direction per prediction");
         let directions = TensorData::new(directions.to_vec(), hidden.dims());
         let directions = Tensor::from_data(directions, &hidden.device());
         self.gradients(&(hidden * directions).sum(), weights)

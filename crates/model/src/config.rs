@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ModelError;
+use crate::{Masking, ModelError};
 
 const DEFAULT_POWER: u32 = 2;
 const DEFAULT_EPSILON: f32 = 1e-5;
@@ -24,6 +24,29 @@ pub enum Architecture {
     Gpt2,
     /// The BERT encoder: LayerNorm after each branch, learned positions, token types, GELU MLP.
     Bert,
+}
+
+/// Which formula of GELU a network was trained with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gelu {
+    /// x·Φ(x), with Φ the distribution function of the standard normal distribution.
+    #[default]
+    Exact,
+    /// ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))). Source: arXiv 1606.08415, section 2.
+    Tanh,
+}
+
+/// The token ids that an encoder needs besides those of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpecialTokens {
+    /// Stands before a text: `[CLS]`.
+    pub start: u16,
+    /// Stands after a text: `[SEP]`.
+    pub end: u16,
+    /// Stands for a token that is to be predicted: `[MASK]`.
+    pub mask: u16,
 }
 
 /// Everything that fixes the shapes and the arithmetic of a network.
@@ -73,6 +96,16 @@ pub struct ModelConfig {
     pub token_types: usize,
     /// Standard deviation of the embedding at the start.
     pub embedding_std: f32,
+    /// BERT: the formula of its activations. GPT-2 always has [`Gelu::Tanh`].
+    #[serde(skip_serializing_if = "is_exact")]
+    pub gelu: Gelu,
+    /// BERT: whether a layer and a bias of their own predict masked tokens. Without them hidden states are
+    /// multiplied by the word embedding as they are.
+    #[serde(skip_serializing_if = "is_false")]
+    pub masked_head: bool,
+    /// BERT: ids that come from its tokenizer; without them it gives hidden states and predicts nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub special_tokens: Option<SpecialTokens>,
 }
 
 impl Default for ModelConfig {
@@ -96,6 +129,9 @@ impl Default for ModelConfig {
             tied_head: true,
             token_types: 2,
             embedding_std: 0.02,
+            gelu: Gelu::Exact,
+            masked_head: false,
+            special_tokens: None,
         }
     }
 }
@@ -159,7 +195,16 @@ impl ModelConfig {
             Architecture::Decoder | Architecture::Golf => name == "tok_emb.weight",
             Architecture::Llama => self.tied_head && name == "model.embed_tokens.weight",
             Architecture::Gpt2 => name == "wte.weight",
-            Architecture::Bert => false,
+            Architecture::Bert => name == "embeddings.word_embeddings.weight",
+        }
+    }
+
+    /// How text is masked for the network, if it is one that predicts masked tokens; all others predict the
+    /// next token.
+    pub fn masking(&self) -> Option<Masking> {
+        match self.architecture {
+            Architecture::Bert => Some(Masking::new(self.special_tokens?, self.context)),
+            _ => None,
         }
     }
 
@@ -232,6 +277,19 @@ impl ModelConfig {
                 "must be model.heads: in this architecture every head has its own keys and values",
             );
         }
+        if self.architecture == Architecture::Bert && self.context < Masking::LEAST_ROW {
+            return wrong(
+                "context",
+                self.context.to_string(),
+                &format!("must be at least {} for an encoder", Masking::LEAST_ROW),
+            );
+        }
+        if let Some(SpecialTokens { start, end, mask }) = self.special_tokens {
+            let largest = start.max(end).max(mask);
+            if usize::from(largest) >= self.vocabulary_size {
+                return wrong("special_tokens", largest.to_string(), "is beyond the vocabulary");
+            }
+        }
         for (key, value) in [
             ("rope_base", self.rope_base),
             ("logit_cap", self.logit_cap),
@@ -268,6 +326,14 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+fn is_exact(gelu: &Gelu) -> bool {
+    *gelu == Gelu::Exact
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,7 +351,16 @@ mod tests {
     #[test]
     fn keys_at_their_defaults_are_not_stored_and_the_others_return() {
         let json = serde_json::to_string(&small()).unwrap();
-        for key in ["mlp_hidden", "activation_power", "repeats", "norm_epsilon", "tied_head"] {
+        for key in [
+            "mlp_hidden",
+            "activation_power",
+            "repeats",
+            "norm_epsilon",
+            "tied_head",
+            "gelu",
+            "masked_head",
+            "special_tokens",
+        ] {
             assert!(!json.contains(key), "{json}");
         }
         let config = ModelConfig {
@@ -295,13 +370,28 @@ mod tests {
             tied_head: false,
             ..small()
         };
-        let json = serde_json::to_string(&config).unwrap();
-        assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+        let bert = ModelConfig {
+            architecture: Architecture::Bert,
+            gelu: Gelu::Tanh,
+            masked_head: true,
+            special_tokens: Some(SpecialTokens { start: 1, end: 2, mask: 3 }),
+            kv_heads: 4,
+            ..small()
+        };
+        for config in [config, bert] {
+            config.validate().unwrap();
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config);
+        }
     }
 
     #[test]
     fn each_wrong_key_is_named() {
+        let bert = ModelConfig { architecture: Architecture::Bert, kv_heads: 4, ..small() };
+        let beyond = Some(SpecialTokens { start: 1, end: 2, mask: 1024 });
         let cases = [
+            (ModelConfig { context: 2, ..bert.clone() }, "model.context"),
+            (ModelConfig { special_tokens: beyond, ..bert }, "model.special_tokens"),
             (ModelConfig { heads: 3, ..small() }, "model.heads"),
             (ModelConfig { heads: 128, ..small() }, "model.heads"),
             (ModelConfig { kv_heads: 3, ..small() }, "model.kv_heads"),

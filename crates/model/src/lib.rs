@@ -5,8 +5,9 @@
 //! same weights bound to a device as Burn modules, the form in which a loss is computed. The names are the
 //! field paths of the modules, so each form can be made from the other and nothing has to be listed twice.
 //!
-//! [`Transformer`] is every network that predicts the next token; [`Encoder`] is BERT. [`Pretrained`] reads
-//! models that others have trained into the same two forms.
+//! [`Transformer`] is every network as a predictor of tokens: of the next one, or in BERT of those that
+//! [`Masking`] has hidden. [`Encoder`] is BERT for its hidden states. [`Pretrained`] reads models that others
+//! have trained into the same two forms.
 //!
 //! ```
 //! use backslash_model::{ModelConfig, Transformer, device, initial_weights};
@@ -24,15 +25,17 @@ mod checkpoint;
 mod config;
 mod error;
 mod initialise;
+mod masking;
 mod network;
 mod pretrained;
 mod weights;
 
 pub use bind::{Gradients, device};
 pub use checkpoint::{CheckpointReader, CheckpointTensor, CheckpointWriter};
-pub use config::{Architecture, ModelConfig};
+pub use config::{Architecture, Gelu, ModelConfig, SpecialTokens};
 pub use error::ModelError;
 pub use initialise::initial_weights;
+pub use masking::{MaskedRow, Masking};
 pub use network::{Encoder, EncoderInput, InputObserver, Transformer, use_composed_operations};
 pub use pretrained::Pretrained;
 pub use weights::{NamedTensor, NamedWeights};

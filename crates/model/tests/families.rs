@@ -6,8 +6,8 @@ mod host;
 use std::collections::BTreeMap;
 
 use backslash_model::{
-    Architecture, Encoder, EncoderInput, ModelConfig, NamedTensor, NamedWeights, Transformer,
-    device, use_composed_operations,
+    Architecture, Encoder, EncoderInput, Gelu, ModelConfig, NamedTensor, NamedWeights,
+    SpecialTokens, Transformer, device, use_composed_operations,
 };
 use host::{Host, Matrix};
 
@@ -45,6 +45,18 @@ fn gpt2() -> ModelConfig {
 
 fn bert() -> ModelConfig {
     ModelConfig { architecture: Architecture::Bert, token_types: 3, ..gpt2() }
+}
+
+const EMBEDDING: &str = "embeddings.word_embeddings.weight";
+const MASK: u16 = 10;
+const MASKED: [u16; 12] = [3, 1, MASK, 1, 5, 9, MASK, 6, MASK, 3, 5, 8];
+const HIDDEN: [u16; 3] = [4, 2, 5];
+
+/// BERT as a predictor of masked tokens: without a head, and with one and the other formula of GELU.
+fn masked() -> [ModelConfig; 2] {
+    let special_tokens = Some(SpecialTokens { start: 3, end: 8, mask: MASK });
+    let bare = ModelConfig { special_tokens, ..bert() };
+    [bare.clone(), ModelConfig { masked_head: true, gelu: Gelu::Tanh, ..bare }]
 }
 
 fn causal() -> [ModelConfig; 3] {
@@ -151,6 +163,20 @@ fn the_layouts_are_those_of_hugging_face() {
             ("encoder.layer.0.output.LayerNorm.bias", &[16]),
         ],
     );
+    let names = |config: &ModelConfig| config.layout().into_iter().collect::<Vec<_>>();
+    let (bare, with_head) = (names(&bert()), names(&masked()[1]));
+    let head: Vec<_> = with_head.iter().filter(|tensor| !bare.contains(tensor)).collect();
+    let named = |name: &str, shape: &[usize]| (format!("cls.predictions.{name}"), shape.to_vec());
+    assert_eq!(
+        head,
+        [
+            &named("bias", &[11]),
+            &named("transform.dense.weight", &[16, 16]),
+            &named("transform.dense.bias", &[16]),
+            &named("transform.LayerNorm.weight", &[16]),
+            &named("transform.LayerNorm.bias", &[16]),
+        ]
+    );
 }
 
 #[test]
@@ -183,6 +209,24 @@ fn hidden_states_of_bert_are_those_of_the_definition() {
     assert_close(&found[..6 * 16], &host.bert(&TOKENS[..6], &types[..6]), 2e-5);
     // What is padded away has no influence.
     assert_close(&found[6 * 16..10 * 16], &host.bert(&TOKENS[6..10], &types[6..10]), 2e-5);
+}
+
+#[test]
+fn predictions_of_masked_tokens_are_those_of_the_definition() {
+    for config in masked() {
+        let weights = weights(&config);
+        let network = Transformer::from_weights(&config, &weights, &device()).unwrap();
+        let host = Host { config: &config, weights: &weights };
+        let exact: Matrix = MASKED.chunks(ROW).flat_map(|row| host.masked_logits(row)).collect();
+        assert_eq!(exact.len(), HIDDEN.len());
+        assert_close(&values(network.logits(&MASKED, ROW)), &exact, 2e-5);
+        let exact = host.masked_loss(&MASKED, &HIDDEN, ROW);
+        let loss: f32 = network.loss(&MASKED, &HIDDEN, ROW).into_scalar();
+        assert!((f64::from(loss) / exact - 1.0).abs() < 1e-5, "{loss} {exact}");
+        let losses = values(network.losses(&MASKED, &HIDDEN, ROW));
+        let mean = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / 3.0;
+        assert!((mean / exact - 1.0).abs() < 1e-5, "{mean} {exact}");
+    }
 }
 
 /// Compares gradients with differences of the definition's value, along a direction through each tensor.
@@ -220,6 +264,18 @@ fn the_gradient_of_every_tensor_agrees_with_finite_differences() {
         let gradients = network.gradients(&loss, &weights);
         check_gradients(&weights, &gradients.values, |weights| {
             Host { config: &config, weights }.loss(&TOKENS, &TARGETS, ROW)
+        });
+    }
+}
+
+#[test]
+fn the_gradient_of_the_masked_loss_agrees_with_finite_differences() {
+    for config in masked() {
+        let weights = weights(&config);
+        let network = Transformer::from_weights(&config, &weights, &device().autodiff()).unwrap();
+        let gradients = network.gradients(&network.loss(&MASKED, &HIDDEN, ROW), &weights);
+        check_gradients(&weights, &gradients.values, |weights| {
+            Host { config: &config, weights }.masked_loss(&MASKED, &HIDDEN, ROW)
         });
     }
 }
@@ -263,6 +319,18 @@ fn every_matrix_is_shown_with_its_inputs_and_tables_are_not() {
         });
         assert_eq!(shown, expected(&config));
     }
+    for config in masked() {
+        let network = Transformer::from_weights(&config, &weights(&config), &device()).unwrap();
+        let mut shown = BTreeMap::new();
+        network.observe_inputs(&MASKED, ROW, &mut |names, values, inputs| {
+            let of_head = ["cls.predictions.transform.dense.weight", EMBEDDING].contains(&names[0]);
+            assert_eq!(values.len() / inputs, if of_head { HIDDEN.len() } else { MASKED.len() });
+            shown.extend(names.iter().map(|name| ((*name).to_owned(), inputs)));
+        });
+        let mut expected = expected(&config);
+        expected.insert(EMBEDDING.to_owned(), config.width);
+        assert_eq!(shown, expected);
+    }
     let config = bert();
     let network = Encoder::from_weights(&config, &weights(&config), &device()).unwrap();
     let input = EncoderInput { tokens: &TOKENS, types: &[0; 12], lengths: &[6, 6] };
@@ -286,10 +354,10 @@ fn the_composed_operations_give_the_same_logits() {
 }
 
 #[test]
-fn an_encoder_is_no_transformer_and_the_reverse() {
+fn an_encoder_predicts_with_special_tokens_only_and_others_are_no_encoders() {
     let config = bert();
     let error = Transformer::from_weights(&config, &weights(&config), &device()).unwrap_err();
-    assert!(error.to_string().starts_with("model.architecture = bert"), "{error}");
+    assert!(error.to_string().starts_with("model.special_tokens = none"), "{error}");
     let config = gpt2();
     let error = Encoder::from_weights(&config, &weights(&config), &device()).unwrap_err();
     assert!(error.to_string().starts_with("model.architecture = gpt2"), "{error}");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use backslash_model::{Architecture, ModelConfig, NamedTensor, NamedWeights, Pretrained};
+use backslash_model::{Architecture, Gelu, ModelConfig, NamedTensor, NamedWeights, Pretrained};
 use safetensors::tensor::{Dtype, TensorView};
 
 const LLAMA: &str = r#"{
@@ -140,10 +140,70 @@ fn prefixes_old_names_constants_and_other_heads_are_recognised() {
         format!("bert.{}", name.replace("LayerNorm.bias", "LayerNorm.beta"))
     });
     stored.push(extra("bert.pooler.dense.weight", &[16, 16]));
-    stored.push(extra("cls.predictions.bias", &[11]));
+    stored.push(extra("cls.seq_relationship.weight", &[2, 16]));
     let model = Pretrained::open(folder(BERT, stored).path()).unwrap();
     assert_eq!(model.weights, NamedWeights::new(tensors(&bert())));
     assert_eq!(model.left_out.len(), 2);
+}
+
+/// The bias of the head alone, under each of its names, and the embedding as the matrix of the head.
+#[test]
+fn a_head_for_masked_tokens_is_found_with_its_copies() {
+    let config = ModelConfig { masked_head: true, ..bert() };
+    let prefixed = |name: &str| match name.starts_with("cls.") {
+        true => name.to_owned(),
+        false => format!("bert.{name}"),
+    };
+    let whole = renamed(tensors(&config), prefixed);
+    let copy = |tensors: &[NamedTensor], of: &str, name: &str| {
+        let tensor = tensors.iter().find(|tensor| tensor.name == of).unwrap();
+        NamedTensor { name: name.to_owned(), ..tensor.clone() }
+    };
+    let mut copies = whole.clone();
+    let embedding = "bert.embeddings.word_embeddings.weight";
+    copies.push(copy(&whole, embedding, "cls.predictions.decoder.weight"));
+    copies.push(copy(&whole, "cls.predictions.bias", "cls.predictions.decoder.bias"));
+    let moved = renamed(whole.clone(), |name| match name {
+        "cls.predictions.bias" => "cls.predictions.decoder.bias".to_owned(),
+        _ => name.to_owned(),
+    });
+    for (stored, left_out) in [(whole.clone(), 0), (copies, 2), (moved, 0)] {
+        let model = Pretrained::open(folder(BERT, stored).path()).unwrap();
+        assert_eq!(model.config, config);
+        assert_eq!(model.weights, NamedWeights::new(tensors(&config)));
+        assert_eq!(model.left_out.len(), left_out);
+    }
+
+    // Its own matrix is another model, and half a head is none.
+    let mut untied = whole.clone();
+    untied.push(extra("cls.predictions.decoder.weight", &[11, 16]));
+    let untied = message(&folder(BERT, untied));
+    assert!(untied.contains("`cls.predictions.decoder.weight` is not part"), "{untied}");
+    let norm = "cls.predictions.transform.LayerNorm.weight";
+    let half: Vec<_> = whole.into_iter().filter(|tensor| tensor.name != norm).collect();
+    let half = message(&folder(BERT, half));
+    assert!(half.contains("model.safetensors") && half.contains(norm), "{half}");
+}
+
+#[test]
+fn wrong_tensors_of_an_encoder_are_named_with_their_file() {
+    let query = "encoder.layer.1.attention.self.query.weight";
+    let without = || tensors(&bert()).into_iter().filter(|tensor| tensor.name != query);
+    let missing = message(&folder(BERT, without().collect()));
+    let shape = message(&folder(BERT, without().chain([extra(query, &[16, 8])]).collect()));
+    for (text, expected) in [(&missing, "is missing"), (&shape, "[16, 8]")] {
+        assert!(text.contains("model.safetensors: tensor `") && text.contains(query), "{text}");
+        assert!(text.contains(expected) && text.contains("[16, 16]"), "{text}");
+    }
+}
+
+#[test]
+fn both_formulas_of_gelu_are_read() {
+    for (name, gelu) in [("gelu", Gelu::Exact), ("gelu_new", Gelu::Tanh)] {
+        let text = BERT.replace("\"gelu\"", &format!("{name:?}"));
+        let model = Pretrained::open(folder(&text, tensors(&bert())).path()).unwrap();
+        assert_eq!(model.config.gelu, gelu);
+    }
 }
 
 #[test]
@@ -236,6 +296,7 @@ fn wrong_configurations_are_refused_with_file_and_key() {
         ),
         (llama(), LLAMA, "\"bos_token_id\": 1", "\"head_dim\": 32", "head_dim = 32: only 4"),
         (gpt2(), GPT2, "\"gelu_new\"", "\"relu\"", "activation_function = relu"),
+        (bert(), BERT, "\"gelu\"", "\"relu\"", "hidden_act = relu: only gelu"),
         (bert(), BERT, "\"hidden_act\": \"gelu\"", "\"is_decoder\": true", "is_decoder = true"),
         (bert(), BERT, "\"num_attention_heads\": 4", "\"num_attention_heads\": 0", "heads = 0"),
     ] {

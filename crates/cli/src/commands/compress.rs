@@ -175,7 +175,7 @@ pub fn open_tensors(path: &Path) -> Result<Tensors> {
         verbatim: BTreeMap::new(),
     };
     if is_model(path) {
-        let model = ModelFile::open(path)?;
+        let model = session::open_model(path)?;
         tensors.metadata = ModelFile::metadata(&model.config, &model.tokenizer);
         tensors.weights = model.weights;
     } else {

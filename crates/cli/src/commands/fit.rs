@@ -22,7 +22,7 @@ use super::train::DEFAULT_RELATIVE_STEP;
 use crate::arguments::{self, Compress};
 use crate::console::{say, watched};
 use crate::failure::Usage;
-use crate::output;
+use crate::{output, session};
 
 /// Seed of the targets that the sensitivities are measured with.
 const SEED: u64 = 1;
@@ -121,7 +121,7 @@ fn with_recipe<T>(
         return act(&recipe, goal, &mut |_| unreachable!("a loss is only asked for with text"));
     }
 
-    let model = ModelFile::open(&arguments.input).with_context(|| {
+    let model = session::open_model(&arguments.input).with_context(|| {
         "--text needs a model that can be run: a run's folder, or one with config.json and tokenizer"
     })?;
     let source = Source::open(&arguments.text, &arguments.text)?;
@@ -200,7 +200,7 @@ fn refuse_without_text(arguments: &Compress, rung: Rung) -> Result<()> {
 }
 
 fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
-    say(&format!("calibrating on {} tokens", grouped(text.tokens() as u64)));
+    say(&format!("calibrating on {} tokens", grouped(text.taken() as u64)));
     let calibration = watched("calibration", |tell| {
         Calibration::of(&model.config, &model.weights, text, SEED, tell)
     })?;

@@ -42,6 +42,6 @@ pub fn continuation(
         if usize::from(token) < pieces {
             written.push(token);
         }
-    });
+    })?;
     Ok(model.tokenizer.decode_lossy(&written)?)
 }

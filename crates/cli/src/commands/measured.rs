@@ -20,7 +20,7 @@ pub fn held_out(
     calibration: &CalibrationText,
     count: usize,
 ) -> Result<HeldOut> {
-    let used = calibration.tokens();
+    let used = calibration.taken();
     let text = CalibrationText::new(&model.config, &tokens[used..], count).with_context(|| {
         format!(
             "slopes are measured on text that calibration has not used, and --text has {} tokens of which it has used {}: give more text or fewer --calibration-tokens",

@@ -176,13 +176,20 @@ fn leave(
 
 /// Quality in one line.
 pub fn describe(quality: &Quality) -> String {
+    let (nats, tokens) = (quality.nats_per_token(), table::grouped(quality.tokens));
+    let Quality { bytes: Some(bytes), .. } = *quality else {
+        return format!("{nats:.4} nats per masked token ({tokens} masked tokens)");
+    };
     format!(
-        "{:.4} bits per byte, {:.4} nats per token ({} tokens, {} bytes of text)",
-        quality.bits_per_byte(),
-        quality.nats_per_token(),
-        table::grouped(quality.tokens),
-        table::grouped(quality.bytes),
+        "{:.4} bits per byte, {nats:.4} nats per token ({tokens} tokens, {} bytes of text)",
+        bits_per_byte(quality),
+        table::grouped(bytes),
     )
+}
+
+/// Bits per byte of a model that was trained here.
+pub fn bits_per_byte(quality: &Quality) -> f64 {
+    quality.bits_per_byte().expect("only networks that predict the next token are trained")
 }
 
 /// Shows a run's progress and evaluates it.
@@ -242,6 +249,6 @@ impl Observer for Watch<'_> {
         });
         self.progress.note(&format!("step {step}: validation {}{bits}", describe(&quality)));
         self.last = Some(quality);
-        Ok((quality.nats_per_token(), quality.bits_per_byte()))
+        Ok((quality.nats_per_token(), bits_per_byte(&quality)))
     }
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod chain;
 mod checkpoint;
+mod encoder;
 mod fit;
 mod golf;
 mod ladder;

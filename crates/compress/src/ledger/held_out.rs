@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CalibrationText, CompressError};
 
-/// Text with what the float model predicts for it: four bytes for each token and each entry of the vocabulary.
+/// Text with what the float model predicts for it: four bytes for each token that is scored and each entry of the
+/// vocabulary.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
     text: CalibrationText,
-    /// Of each token, the probability of every token that could come next.
+    /// For each target, the probability of every token that could stand in its place.
     probabilities: Vec<f32>,
-    /// Σ p·ln p of each token.
+    /// Σ p·ln p for each target.
     negative_entropies: Vec<f64>,
     /// What the float model itself loses.
     float: Losses,
@@ -138,13 +139,13 @@ impl HeldOut {
         for (inputs, targets, row) in self.text.batches() {
             let logits = network.logits(inputs, row).into_data();
             let logits = logits.as_slice::<f32>().expect("logits are f32");
-            let vocabulary = logits.len() / inputs.len();
+            let vocabulary = logits.len() / targets.len();
             let probabilities = &self.probabilities[token * vocabulary..];
             let tokens: Vec<(f64, f64)> = logits
                 .par_chunks(vocabulary)
                 .zip(probabilities.par_chunks(vocabulary))
                 .zip(targets)
-                .zip(&self.negative_entropies[token..token + inputs.len()])
+                .zip(&self.negative_entropies[token..token + targets.len()])
                 .map(|(((logits, probabilities), target), negative_entropy)| {
                     let (largest, log_sum) = log_sum_exp(logits);
                     let log = |logit: f32| f64::from(logit - largest) - log_sum;
@@ -153,12 +154,12 @@ impl HeldOut {
                     (negative_entropy - cross, -log(logits[usize::from(*target)]))
                 })
                 .collect();
-            for tokens in tokens.chunks(row) {
+            for tokens in tokens.chunks(self.text.targets_in_row()) {
                 let count = tokens.len() as f64;
                 losses.divergence.push(tokens.iter().map(|token| token.0).sum::<f64>() / count);
                 losses.cross_entropy.push(tokens.iter().map(|token| token.1).sum::<f64>() / count);
             }
-            token += inputs.len();
+            token += targets.len();
         }
         losses
     }

@@ -38,7 +38,7 @@ impl ByteLevel {
             || !matches!(encoder.get_decoder(), Some(DecoderWrapper::ByteLevel(_)))
         {
             return Err(Error::tokenizer(name)(
-                "it is not byte-level BPE; use such a tokenizer.json, or a SentencePiece .model",
+                "it is neither byte-level BPE nor WordPiece; use such a tokenizer.json, or a SentencePiece .model",
             ));
         }
         encoder.set_encode_special_tokens(true);
@@ -111,7 +111,7 @@ impl ByteLevel {
 }
 
 /// Refuses what the library would panic at, or encode at random.
-fn check_json(name: &str, content: &[u8]) -> Result<()> {
+pub(super) fn check_json(name: &str, content: &[u8]) -> Result<()> {
     let json: serde_json::Value =
         serde_json::from_slice(content).map_err(Error::tokenizer(name))?;
     if json["normalizer"].to_string().contains("\"Precompiled\"") {
@@ -175,7 +175,7 @@ pub(super) fn to_json(model: BPE, use_regex: bool) -> Result<Vec<u8>> {
 }
 
 /// Cuts a text into parts of about [`PART_BYTES`], each ending at a line end.
-fn parts(text: &str) -> Vec<&str> {
+pub(super) fn parts(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text;
     while rest.len() > PART_BYTES

@@ -1,7 +1,7 @@
 //! Text to token ids and back.
 //!
-//! Three kinds of vocabulary behind one type: bytes, byte-level BPE (Hugging Face `tokenizer.json`, or trained here),
-//! and SentencePiece `.model` files. The encoders are those of the `tokenizers` and `kitoken` crates; decoding is one
+//! Four kinds of vocabulary behind one type: bytes, byte-level BPE (Hugging Face `tokenizer.json`, or trained here),
+//! SentencePiece `.model` files, and WordPiece (`tokenizer.json` or `vocab.txt`). The encoders are those of the `tokenizers` and `kitoken` crates; decoding is one
 //! table of pieces for all kinds, which is also what bytes are counted with.
 
 mod byte_level;
@@ -10,6 +10,7 @@ mod merges;
 mod sentencepiece;
 #[cfg(test)]
 mod tests;
+mod word_piece;
 
 use std::path::Path;
 
@@ -18,6 +19,8 @@ use rayon::prelude::*;
 use crate::{ByteTable, Document, Error, Result};
 use byte_level::ByteLevel;
 use sentencepiece::SentencePiece;
+pub use word_piece::EncoderTokens;
+use word_piece::WordPiece;
 
 /// The most ids that fit `u16`.
 const MAX_VOCABULARY: usize = 1 << 16;
@@ -59,8 +62,8 @@ impl Piece {
 /// # Ok::<(), backslash_data::Error>(())
 /// ```
 ///
-/// Text never becomes a control token: `<s>` or `<|endoftext|>` in it is encoded letter by letter. SentencePiece and
-/// some `tokenizer.json` files normalise the text (NFKC, runs of spaces); [`decode`](Self::decode) then gives the
+/// Text never becomes a control token: `<s>` or `<|endoftext|>` in it is encoded letter by letter. SentencePiece,
+/// WordPiece and some `tokenizer.json` files normalise the text (NFKC, lower case, runs of spaces); [`decode`](Self::decode) then gives the
 /// normalised text, and that is the text whose bytes [`byte_table`](Self::byte_table) counts.
 pub struct Tokenizer {
     kind: Kind,
@@ -74,6 +77,7 @@ enum Kind {
     Bytes,
     ByteLevel(Box<ByteLevel>),
     SentencePiece(Box<SentencePiece>),
+    WordPiece(Box<WordPiece>),
 }
 
 /// First byte of [`Tokenizer::to_bytes`]. Changing these changes the format of model files.
@@ -81,6 +85,7 @@ const TAG_BYTES: u8 = 0;
 const TAG_BYTE_LEVEL: u8 = 1;
 const TAG_SENTENCE_PIECE: u8 = 2;
 const TAG_MERGES: u8 = 3;
+const TAG_WORD_PIECE: u8 = 4;
 
 impl Tokenizer {
     /// The vocabulary of the 256 bytes: id = byte.
@@ -106,21 +111,23 @@ impl Tokenizer {
         Self::byte_level("trained here", &byte_level::train(texts, vocabulary_size)?)
     }
 
-    /// Opens a SentencePiece `.model`, a `tokenizer.json` with byte-level BPE, or a llama2.c `.bin`, which becomes the
+    /// Opens a SentencePiece `.model`, a `tokenizer.json` with byte-level BPE or WordPiece, a `vocab.txt` of WordPiece
+    /// (with the `tokenizer_config.json` beside it, if there is one), or a llama2.c `.bin`, which becomes the
     /// SentencePiece model it was exported from; a file of another extension by what it holds.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, is neither, or whose vocabulary is too large, lacks a byte, or has no piece for a
-    /// space alone.
+    /// A file that cannot be read, is none of these, or whose vocabulary is too large, lacks a byte or the unknown
+    /// token, or has no piece for a space alone.
     pub fn open(path: &Path) -> Result<Self> {
         let content = std::fs::read(path).map_err(Error::io(path))?;
         let name = path.display().to_string();
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("json") => Self::byte_level(&name, &content),
+            Some("json") => Self::json(&name, &content),
+            Some("txt") => Self::word_piece(&name, &word_piece::from_vocabulary(path, &content)?),
             Some("model") => Self::sentence_piece(&name, &content),
             Some("bin") => Self::sentence_piece(&name, &llama2c::sentence_piece(&name, &content)?),
-            _ if content.starts_with(b"{") => Self::byte_level(&name, &content),
+            _ if content.starts_with(b"{") => Self::json(&name, &content),
             _ => Self::sentence_piece(&name, &content),
         }
     }
@@ -135,19 +142,20 @@ impl Tokenizer {
             Kind::Bytes => crate::shard::write_whole(path, &byte_level::bytes_only()?),
             Kind::ByteLevel(encoder) => crate::shard::write_whole(path, encoder.content()),
             Kind::SentencePiece(encoder) => crate::shard::write_whole(path, encoder.content()),
+            Kind::WordPiece(encoder) => crate::shard::write_whole(path, encoder.content()),
         }
     }
 
     /// The file name extension of [`save`](Self::save): `json` or `model`.
     pub fn extension(&self) -> &'static str {
         match self.kind {
-            Kind::Bytes | Kind::ByteLevel(_) => "json",
+            Kind::Bytes | Kind::ByteLevel(_) | Kind::WordPiece(_) => "json",
             Kind::SentencePiece(_) => "model",
         }
     }
 
-    /// The tokenizer as bytes that a model file can carry: one byte for its kind, then its file, or the merges alone
-    /// where they say it all.
+    /// The tokenizer as bytes that a model file can carry: one byte for its kind, then its file, the merges alone
+    /// where they say it all, or the vocabulary as a list.
     pub fn to_bytes(&self) -> Vec<u8> {
         match &self.kind {
             Kind::Bytes => vec![TAG_BYTES],
@@ -156,6 +164,9 @@ impl Tokenizer {
                 None => [&[TAG_BYTE_LEVEL], encoder.content()].concat(),
             },
             Kind::SentencePiece(encoder) => [&[TAG_SENTENCE_PIECE], encoder.content()].concat(),
+            Kind::WordPiece(encoder) => {
+                [&[TAG_WORD_PIECE], &word_piece::packed(encoder.content())[..]].concat()
+            }
         }
     }
 
@@ -171,9 +182,20 @@ impl Tokenizer {
             [TAG_BYTE_LEVEL, content @ ..] => Self::byte_level(name, content),
             [TAG_SENTENCE_PIECE, content @ ..] => Self::sentence_piece(name, content),
             [TAG_MERGES, merges @ ..] => Self::byte_level(name, &merges::to_content(name, merges)?),
+            [TAG_WORD_PIECE, packed @ ..] => {
+                Self::word_piece(name, &word_piece::unpacked(name, packed)?)
+            }
             _ => Err(Error::tokenizer(name)(
-                "its kind is not one of 0 (bytes), 1 (byte-level BPE), 2 (SentencePiece), 3 (merges)",
+                "its kind is not one of 0 (bytes), 1 (byte-level BPE), 2 (SentencePiece), 3 (merges), 4 (WordPiece)",
             )),
+        }
+    }
+
+    /// A `tokenizer.json`.
+    fn json(name: &str, content: &[u8]) -> Result<Self> {
+        match word_piece::is_word_piece(content) {
+            true => Self::word_piece(name, content),
+            false => Self::byte_level(name, content),
         }
     }
 
@@ -197,6 +219,12 @@ impl Tokenizer {
         Ok(Self { kind: Kind::SentencePiece(Box::new(encoder)), pieces, space_before_text, start })
     }
 
+    fn word_piece(name: &str, content: &[u8]) -> Result<Self> {
+        let (encoder, pieces) = WordPiece::new(name, content)?;
+        let kind = Kind::WordPiece(Box::new(encoder));
+        Ok(Self { kind, pieces, space_before_text: true, start: None })
+    }
+
     /// Number of token ids.
     pub fn vocabulary_size(&self) -> usize {
         self.pieces.len()
@@ -205,6 +233,15 @@ impl Tokenizer {
     /// The token that stands before each document, where the vocabulary has one (SentencePiece `<s>`).
     pub fn start_token(&self) -> Option<u16> {
         self.start
+    }
+
+    /// The tokens that an encoder needs besides those of text, where the vocabulary has them (WordPiece `[CLS]`, `[SEP]`
+    /// and `[MASK]`).
+    pub fn encoder_tokens(&self) -> Option<EncoderTokens> {
+        match &self.kind {
+            Kind::WordPiece(encoder) => encoder.special(),
+            _ => None,
+        }
     }
 
     /// The tokens of a text, without a start token.
@@ -217,6 +254,7 @@ impl Tokenizer {
             Kind::Bytes => Ok(text.bytes().map(u16::from).collect()),
             Kind::ByteLevel(encoder) => encoder.encode(text),
             Kind::SentencePiece(encoder) => encoder.encode(text),
+            Kind::WordPiece(encoder) => encoder.encode(text),
         }
     }
 
@@ -286,6 +324,7 @@ impl std::fmt::Debug for Tokenizer {
             Kind::Bytes => "bytes",
             Kind::ByteLevel(_) => "byte-level BPE",
             Kind::SentencePiece(_) => "SentencePiece",
+            Kind::WordPiece(_) => "WordPiece",
         };
         write!(formatter, "Tokenizer({kind}, {} tokens)", self.pieces.len())
     }

@@ -192,7 +192,10 @@ fn hostile_tokenizers_are_errors() {
         *json.pointer_mut(key).unwrap() = value;
         refuse(&[&[TAG_BYTE_LEVEL], json.to_string().as_bytes()].concat())
     };
-    assert!(changed("/decoder", serde_json::Value::Null).contains("not byte-level BPE"));
+    assert!(
+        changed("/decoder", serde_json::Value::Null)
+            .contains("neither byte-level BPE nor WordPiece")
+    );
     let precompiled = serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "AAAA" });
     assert!(changed("/normalizer", precompiled).contains("Precompiled"));
     assert!(changed("/model/dropout", 0.1.into()).contains("dropout"));
@@ -330,5 +333,83 @@ fn the_llama2c_tokenizer_gives_back_every_story() {
     for story in sample.split("<|endoftext|>").take(300) {
         let tokens = tokenizer.encode(story).unwrap();
         assert_eq!(tokenizer.decode(&tokens).unwrap(), story.as_bytes());
+    }
+}
+
+const VOCABULARY: &str =
+    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncaf\n##e\n##s\n,\n[\n]\nmask\nThe\n";
+
+/// A folder with a `vocab.txt` and the rules for its text.
+fn vocabulary_folder(rules: Option<&str>) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocab.txt");
+    std::fs::write(&path, VOCABULARY).unwrap();
+    if let Some(rules) = rules {
+        std::fs::write(folder.path().join("tokenizer_config.json"), rules).unwrap();
+    }
+    (folder, path)
+}
+
+#[test]
+fn a_vocabulary_of_word_pieces_is_a_tokenizer() {
+    let (folder, path) = vocabulary_folder(None);
+    let tokenizer = Tokenizer::open(&path).unwrap();
+    assert_eq!((tokenizer.vocabulary_size(), tokenizer.start_token()), (14, None));
+    let special = EncoderTokens { start: 2, end: 3, mask: 4 };
+    assert_eq!(tokenizer.encoder_tokens(), Some(special));
+    assert_eq!(Tokenizer::bytes().encoder_tokens(), None);
+    // Lower case without accents; text is never a special token.
+    let tokens = tokenizer.encode("The Caf\u{e9}s,\nthe [MASK] qq").unwrap();
+    assert_eq!(tokens, [5, 6, 7, 8, 9, 5, 10, 12, 11, 1]);
+    assert_eq!(tokenizer.decode(&tokens).unwrap(), b"the cafes , the [ mask ]");
+    let json = folder.path().join("tokenizer.json");
+    tokenizer.save(&json).unwrap();
+    assert_eq!(tokenizer.extension(), "json");
+    for again in
+        [Tokenizer::open(&json).unwrap(), Tokenizer::from_bytes(&tokenizer.to_bytes()).unwrap()]
+    {
+        assert_eq!(again.encode("The caf\u{e9}s").unwrap(), tokens[..4]);
+        assert_eq!(again.encoder_tokens(), Some(special));
+        assert_eq!(again.to_bytes(), tokenizer.to_bytes());
+    }
+    // A model file carries the vocabulary as a list, or, where it is none, as it stands.
+    let stored = String::from_utf8(tokenizer.to_bytes()).unwrap();
+    assert!(stored.ends_with(&format!("\n{}", VOCABULARY.trim_end())), "{stored}");
+    let gap = std::fs::read_to_string(&json).unwrap().replace("\"The\":13", "\"The\":15");
+    std::fs::write(folder.path().join("gap.json"), gap).unwrap();
+    let gap = Tokenizer::open(&folder.path().join("gap.json")).unwrap();
+    assert_eq!(gap.vocabulary_size(), 16);
+    let again = Tokenizer::from_bytes(&gap.to_bytes()).unwrap();
+    assert_eq!(again.to_bytes(), gap.to_bytes());
+    assert_eq!(again.encode("The caf\u{e9}s").unwrap(), tokens[..4]);
+    // Long texts are cut at line ends, which changes nothing.
+    let long = "the caf\u{e9}s,\r\n the\n".repeat(10_000);
+    let whole = tokenizers::Tokenizer::from_file(&json).unwrap();
+    assert!(tokenizer.encode(&long).unwrap() == reference_ids(&whole, &long));
+
+    let (_folder, path) = vocabulary_folder(Some(r#"{ "do_lower_case": false }"#));
+    assert_eq!(Tokenizer::open(&path).unwrap().encode("The the").unwrap(), [13, 5]);
+}
+
+#[test]
+fn hostile_word_pieces_are_errors() {
+    let (folder, path) = vocabulary_folder(Some("[1,"));
+    let message = || Tokenizer::open(&path).unwrap_err().to_string();
+    assert!(message().contains("tokenizer_config.json"), "{}", message());
+    std::fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+    let good = Tokenizer::open(&path).unwrap().to_bytes();
+    std::fs::write(&path, "the\n##e\n").unwrap();
+    assert!(message().contains("vocab.txt") && message().contains("[UNK]"), "{}", message());
+    std::fs::write(&path, b"caf\xe9\n").unwrap();
+    assert!(message().contains("vocab.txt"), "{}", message());
+    std::fs::write(&path, "[UNK]\n".repeat(65_537)).unwrap();
+    assert!(message().contains("65536"), "{}", message());
+    for end in (0..good.len()).step_by(7) {
+        let _ = Tokenizer::from_bytes(&good[..end]).map(|tokenizer| tokenizer.encode(TEXT));
+    }
+    for position in (0..good.len()).step_by(3) {
+        let mut bytes = good.clone();
+        bytes[position] ^= 1 << (position % 8);
+        let _ = Tokenizer::from_bytes(&bytes).map(|tokenizer| tokenizer.encode(TEXT));
     }
 }

@@ -75,6 +75,7 @@ mod tests {
             weights: initial_weights(config, seed).unwrap(),
             config: config.clone(),
             tokenizer: Tokenizer::bytes(),
+            left_out: Vec::new(),
         };
         let text = |first: u16| {
             let tokens: Vec<u16> = (first..first + 33).collect();

@@ -83,7 +83,7 @@ mod tests {
             parameters: 400,
             nats: 3.25,
             float_nats: 3.0,
-            bits_per_byte: 2.0,
+            bits_per_byte: Some(2.0),
             seconds: 1.5,
             ..Point::default()
         }

@@ -51,8 +51,8 @@ pub struct Point {
     pub nats: f64,
     /// Loss of the float model.
     pub float_nats: f64,
-    /// Bits per byte of text of the decoded model.
-    pub bits_per_byte: f64,
+    /// Bits per byte of text of the decoded model; none for an encoder, whose losses are per masked token.
+    pub bits_per_byte: Option<f64>,
     /// Time that the file took, in seconds.
     pub seconds: f64,
 }

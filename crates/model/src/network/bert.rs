@@ -1,19 +1,21 @@
-//! The BERT encoder: learned positions and token types, LayerNorm after each branch, GELU.
+//! The BERT encoder: learned positions and token types, LayerNorm after each branch, GELU; and its head for
+//! masked tokens.
 //!
 //! Fields have the names of Hugging Face checkpoints, without the leading `bert.` that some have. Source:
 //! arXiv 1810.04805; the blocks are those of arXiv 1706.03762, section 3.1.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, activation};
 
-use super::linear::{Affine, Linear};
+use super::LanguageModel;
+use super::linear::{Affine, Linear, parameter};
 use super::norm::LayerNorm;
 use super::operations;
 use super::path::Names;
 use super::tap::{InputObserver, Tap};
 use super::tokens::{Tokens, assert_known};
 use crate::bind::{Gradients, bound, gradients};
-use crate::{Architecture, ModelConfig, ModelError, NamedWeights};
+use crate::{Architecture, Gelu, ModelConfig, ModelError, NamedWeights};
 
 /// A network that gives each token a hidden state from the tokens on both sides of it.
 ///
@@ -22,6 +24,7 @@ use crate::{Architecture, ModelConfig, ModelError, NamedWeights};
 pub struct Encoder {
     embeddings: Embeddings,
     encoder: Layers,
+    cls: Option<Heads>,
     #[module(skip)]
     config: ModelConfig,
 }
@@ -45,6 +48,7 @@ impl Encoder {
             encoder: Layers {
                 layer: (0..config.layers).map(|_| Layer::new(config, device)).collect(),
             },
+            cls: config.masked_head.then(|| Heads { predictions: MaskedHead::new(config, device) }),
             config: config.clone(),
         }
     }
@@ -116,6 +120,77 @@ impl Encoder {
     }
 }
 
+/// Predicts the tokens behind mask tokens. All rows are whole, and all of their tokens are of type 0.
+impl LanguageModel for Encoder {
+    fn hidden(&self, tokens: &Tokens<'_>, tap: &mut Tap<'_>) -> Tensor<2> {
+        let mask = self.config.special_tokens.expect("checked when the network was made").mask;
+        let types = vec![0; tokens.ids.len()];
+        let lengths = vec![tokens.row; tokens.ids.len() / tokens.row];
+        let input = EncoderInput { tokens: tokens.ids, types: &types, lengths: &lengths };
+        let hidden = tokens.select(mask, self.hidden_through(input, tap));
+        match &self.cls {
+            Some(heads) => heads.predictions.transform.forward(hidden, tap),
+            None => hidden,
+        }
+    }
+
+    fn head(&self) -> &Param<Tensor<2>> {
+        &self.embeddings.word_embeddings.weight
+    }
+
+    fn head_bias(&self) -> Option<&Param<Tensor<1>>> {
+        self.cls.as_ref().map(|heads| &heads.predictions.bias)
+    }
+}
+
+/// What checkpoints hold for the tasks of pretraining.
+#[derive(Module, Debug)]
+struct Heads {
+    predictions: MaskedHead,
+}
+
+/// Logits = E·norm(GELU(dense(h))) + b with E the word embedding.
+#[derive(Module, Debug)]
+struct MaskedHead {
+    bias: Param<Tensor<1>>,
+    transform: Transform,
+}
+
+impl MaskedHead {
+    fn new(config: &ModelConfig, device: &Device) -> Self {
+        Self {
+            bias: parameter([config.vocabulary_size], device),
+            transform: Transform {
+                dense: Affine::new(config.width, config.width, device),
+                layer_norm: LayerNorm::new(config.width, config.norm_epsilon, device),
+                gelu: config.gelu,
+            },
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct Transform {
+    dense: Affine,
+    layer_norm: LayerNorm,
+    #[module(skip)]
+    gelu: Gelu,
+}
+
+impl Transform {
+    fn forward(&self, x: Tensor<2>, tap: &mut Tap<'_>) -> Tensor<2> {
+        tap.show(&[&self.dense.weight], &x);
+        self.layer_norm.forward(gelu(self.dense.forward(x), self.gelu))
+    }
+}
+
+fn gelu(x: Tensor<2>, formula: Gelu) -> Tensor<2> {
+    match formula {
+        Gelu::Exact => activation::gelu(x),
+        Gelu::Tanh => activation::gelu_approximate(x),
+    }
+}
+
 /// norm(token + position + type).
 #[derive(Module, Debug)]
 struct Embeddings {
@@ -168,7 +243,10 @@ impl Layer {
                 self_attention,
                 output: BranchOutput::new(width, config, device),
             },
-            intermediate: Intermediate { dense: Affine::new(width, hidden, device) },
+            intermediate: Intermediate {
+                dense: Affine::new(width, hidden, device),
+                gelu: config.gelu,
+            },
             output: BranchOutput::new(hidden, config, device),
         }
     }
@@ -177,7 +255,8 @@ impl Layer {
         let attended = self.attention.self_attention.forward(x.clone(), lengths, tap);
         let x = self.attention.output.forward(attended, x, tap);
         tap.show(&[&self.intermediate.dense.weight], &x);
-        let hidden = activation::gelu(self.intermediate.dense.forward(x.clone()));
+        let Intermediate { dense, gelu: formula } = &self.intermediate;
+        let hidden = gelu(dense.forward(x.clone()), *formula);
         self.output.forward(hidden, x, tap)
     }
 }
@@ -191,6 +270,8 @@ struct AttentionBranch {
 #[derive(Module, Debug)]
 struct Intermediate {
     dense: Affine,
+    #[module(skip)]
+    gelu: Gelu,
 }
 
 /// Softmax attention over the text of a row with scores divided by √d.

@@ -6,7 +6,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, activation};
 
-use super::Causal;
+use super::LanguageModel;
 use super::linear::{Linear, TransposedAffine};
 use super::norm::LayerNorm;
 use super::operations;
@@ -34,7 +34,7 @@ impl Gpt2 {
     }
 }
 
-impl Causal for Gpt2 {
+impl LanguageModel for Gpt2 {
     fn hidden(&self, tokens: &Tokens<'_>, tap: &mut Tap<'_>) -> Tensor<2> {
         let start =
             tokens.embedded(self.wte.weight.val()) + tokens.positions(self.wpe.weight.val());

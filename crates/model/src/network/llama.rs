@@ -5,7 +5,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, activation};
 
-use super::Causal;
+use super::LanguageModel;
 use super::linear::Linear;
 use super::norm::GainNorm;
 use super::operations;
@@ -42,7 +42,7 @@ impl Llama {
     }
 }
 
-impl Causal for Llama {
+impl LanguageModel for Llama {
     fn hidden(&self, tokens: &Tokens<'_>, tap: &mut Tap<'_>) -> Tensor<2> {
         let table = self.model.embed_tokens.weight.val();
         let rotary = Rotary::counterclockwise(&self.config, tokens.row, &table.device());

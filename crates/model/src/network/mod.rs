@@ -1,8 +1,9 @@
 //! The networks, from token ids to hidden states, logits and loss.
 //!
 //! One module per family, with the field names of its checkpoints; what they share stands beside them.
-//! [`Transformer`] is any causal family; [`Encoder`] is BERT, which sees a text from both sides. Activations
-//! are `[rows · tokens, channels]` throughout; only attention looks at them as
+//! [`Transformer`] is any family as a language model; [`Encoder`] is BERT without its head, for hidden states
+//! of texts of different lengths. Activations are
+//! `[rows · tokens, channels]` throughout; only attention looks at them as
 //! `[rows, tokens, heads, channels]`.
 
 mod bert;
@@ -33,18 +34,27 @@ use self::tokens::{Tokens, assert_known};
 use crate::bind::bound;
 use crate::{Architecture, ModelConfig, ModelError, NamedWeights};
 
-/// What the networks have in common that predict the next token.
-trait Causal {
-    /// The final hidden states after their norm, `[tokens, width]`.
+/// What the networks have in common that predict tokens.
+trait LanguageModel {
+    /// The final hidden states after their norm, `[predictions, width]`: those of all tokens, or in an encoder
+    /// of the mask tokens.
     fn hidden(&self, tokens: &Tokens<'_>, tap: &mut Tap<'_>) -> Tensor<2>;
 
     /// The matrix that makes logits of hidden states, `[vocabulary, width]`.
     fn head(&self) -> &Param<Tensor<2>>;
+
+    /// What is added to all logits, `[vocabulary]`, where there is such a thing.
+    fn head_bias(&self) -> Option<&Param<Tensor<1>>> {
+        None
+    }
 }
 
-/// A causal network whose weights are bound to a device.
+/// A network that predicts tokens, its weights bound to a device.
 ///
-/// Made by [`Transformer::from_weights`].
+/// There are two kinds. A *causal* network predicts, at each token, the token that follows, so there are as
+/// many predictions as tokens. An *encoder* ([`Architecture::Bert`]) sees its rows from both sides and
+/// predicts the token that each [mask token](crate::SpecialTokens::mask) stands for, so there are as many
+/// predictions as mask tokens. Made by [`Transformer::from_weights`].
 #[derive(Clone, Debug)]
 pub struct Transformer {
     family: Family,
@@ -56,14 +66,16 @@ enum Family {
     Decoder(Decoder),
     Llama(Llama),
     Gpt2(Gpt2),
+    Bert(Box<Encoder>),
 }
 
 impl Family {
-    fn causal(&self) -> &dyn Causal {
+    fn language_model(&self) -> &dyn LanguageModel {
         match self {
             Self::Decoder(network) => network,
             Self::Llama(network) => network,
             Self::Gpt2(network) => network,
+            Self::Bert(network) => network.as_ref(),
         }
     }
 }
@@ -109,8 +121,8 @@ impl Transformer {
     /// On a device with automatic differentiation every weight takes a gradient.
     ///
     /// # Errors
-    /// If the configuration is not valid or not that of a causal network, or a weight is missing, unknown,
-    /// or of another shape.
+    /// If the configuration is not valid, or that of an encoder without
+    /// [special tokens](ModelConfig::special_tokens), or a weight is missing, unknown, or of another shape.
     pub fn from_weights(
         config: &ModelConfig,
         weights: &NamedWeights,
@@ -126,12 +138,15 @@ impl Transformer {
             }
             Architecture::Gpt2 => Family::Gpt2(bound(Gpt2::new(config, device), weights, device)?),
             Architecture::Bert => {
-                return Err(ModelError::Config {
-                    key: "architecture",
-                    value: "bert".to_owned(),
-                    expected: "a network that predicts the next token; bert is an encoder"
-                        .to_owned(),
-                });
+                if config.special_tokens.is_none() {
+                    return Err(ModelError::Config {
+                        key: "special_tokens",
+                        value: "none".to_owned(),
+                        expected: "bert predicts tokens at mask tokens, so their ids must be given"
+                            .to_owned(),
+                    });
+                }
+                Family::Bert(Box::new(Encoder::from_weights(config, weights, device)?))
             }
         };
         Ok(Self { family, config: config.clone() })
@@ -150,21 +165,22 @@ impl Transformer {
         &self.config
     }
 
-    /// Logits, `[tokens.len(), vocabulary]`, soft-capped where the family does that, for `tokens.len() / row` rows of `row` tokens.
+    /// Logits, `[predictions, vocabulary]`, soft-capped where the family does that, for `tokens.len() / row`
+    /// rows of `row` tokens.
     ///
     /// # Panics
     /// If `tokens` is not a whole number of rows, holds an id outside the vocabulary, or has rows longer
     /// than a context of learned positions.
     pub fn logits(&self, tokens: &[u16], row: usize) -> Tensor<2> {
-        let hidden = self.hidden(tokens, row);
-        let logits = hidden.matmul(self.head().val().transpose());
+        let (hidden, head) = self.hidden_and_head(tokens, row);
+        let logits = hidden.matmul(head.transpose());
         operations::soft_cap(logits, self.config.cap())
     }
 
     /// Cross-entropy of each target, in nats, `[targets.len()]`.
     ///
     /// # Panics
-    /// As [`Transformer::logits`]; and if there is not one target per token.
+    /// As [`Transformer::logits`]; and if there is not one target per prediction.
     pub fn losses(&self, tokens: &[u16], targets: &[u16], row: usize) -> Tensor<1> {
         let (hidden, head) = self.before_losses(tokens, targets, row);
         operations::token_losses(hidden, head, targets, self.config.cap())
@@ -179,14 +195,25 @@ impl Transformer {
         operations::mean_loss(hidden, head, targets, self.config.cap())
     }
 
-    /// The final hidden states and the matrix that makes logits of them, once the targets are checked.
+    /// What [`Transformer::hidden_and_head`] gives, once the targets are checked.
     fn before_losses(&self, tokens: &[u16], targets: &[u16], row: usize) -> (Tensor<2>, Tensor<2>) {
-        assert_eq!(tokens.len(), targets.len(), "one target per token");
         assert_known(targets, self.config.vocabulary_size);
-        (self.hidden(tokens, row), self.head().val())
+        let (hidden, head) = self.hidden_and_head(tokens, row);
+        assert_eq!(hidden.dims()[0], targets.len(), "one target per prediction");
+        (hidden, head)
     }
 
-    /// The final hidden states after their norm, `[tokens.len(), width]`: the input of the output matrix.
+    /// Final hidden states, `[predictions, n]`, and the matrix that makes logits of them, `[vocabulary, n]`.
+    fn hidden_and_head(&self, tokens: &[u16], row: usize) -> (Tensor<2>, Tensor<2>) {
+        let (hidden, head) = (self.hidden(tokens, row), self.head().val());
+        let Some(bias) = self.family.language_model().head_bias() else { return (hidden, head) };
+        // A bias is the column of a channel that is always 1.
+        let ones = Tensor::ones([hidden.dims()[0], 1], &hidden.device());
+        let bias = bias.val().unsqueeze_dim(1);
+        (Tensor::cat(vec![hidden, ones], 1), Tensor::cat(vec![head, bias], 1))
+    }
+
+    /// The final hidden states after their norm, `[predictions, width]`: the input of the output matrix.
     ///
     /// # Panics
     /// As [`Transformer::logits`].
@@ -197,8 +224,9 @@ impl Transformer {
     /// Runs the network forward and shows the input of every linear layer to an observer.
     ///
     /// The observer is called with the names of the matrices that read an input (several where layers
-    /// share it, such as queries, keys and values), the input `[tokens.len(), inputs]` row-major, and
-    /// `inputs`. The final hidden states come under the name of the matrix that makes logits of them.
+    /// share it, such as queries, keys and values), the input `[positions, inputs]` row-major, and `inputs`.
+    /// Positions are all tokens, except in the head of an encoder, which only sees the predictions. The final
+    /// hidden states come under the name of the matrix that makes logits of them.
     ///
     /// ```
     /// use backslash_model::{ModelConfig, Transformer, device, initial_weights};
@@ -226,11 +254,11 @@ impl Transformer {
 
     fn hidden_through(&self, tokens: &[u16], row: usize, tap: &mut Tap<'_>) -> Tensor<2> {
         let tokens = Tokens::new(tokens, row, self.config.vocabulary_size);
-        self.family.causal().hidden(&tokens, tap)
+        self.family.language_model().hidden(&tokens, tap)
     }
 
     fn head(&self) -> &Param<Tensor<2>> {
-        self.family.causal().head()
+        self.family.language_model().head()
     }
 
     /// Walks through all weights.
@@ -239,6 +267,7 @@ impl Transformer {
             Family::Decoder(network) => network.visit(visitor),
             Family::Llama(network) => network.visit(visitor),
             Family::Gpt2(network) => network.visit(visitor),
+            Family::Bert(network) => network.visit(visitor),
         }
     }
 }

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Whole rows of token ids that the network knows.
 pub(super) struct Tokens<'a> {
-    ids: &'a [u16],
+    pub(super) ids: &'a [u16],
     /// Tokens of a row.
     pub(super) row: usize,
 }
@@ -22,6 +22,13 @@ impl<'a> Tokens<'a> {
     pub(super) fn embedded(&self, table: Tensor<2>) -> Tensor<2> {
         let ids = indices(self.ids.iter().map(|id| i32::from(*id)), &table.device());
         table.select(0, ids)
+    }
+
+    /// The rows of `x`, one per token, that belong to tokens of this id.
+    pub(super) fn select(&self, id: u16, x: Tensor<2>) -> Tensor<2> {
+        let found = (0..self.ids.len()).filter(|at| self.ids[*at] == id).map(|at| at as i32);
+        let found = indices(found, &x.device());
+        x.select(0, found)
     }
 
     /// The row of the table for each token's position in its row, `[tokens, channels]`.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Architecture, ModelConfig, ModelError};
+use crate::{Architecture, Gelu, ModelConfig, ModelError};
 
 /// Reads a configuration of Hugging Face, or, where it names no `model_type`, our own.
 pub(super) fn read(path: &Path) -> Result<ModelConfig, ModelError> {
@@ -224,7 +224,14 @@ fn absolute() -> String {
 
 impl Bert {
     fn config(self) -> Result<ModelConfig, String> {
-        require("hidden_act", &self.hidden_act, &gelu())?;
+        // Several names of the same two formulas.
+        let gelu = match self.hidden_act.as_str() {
+            "gelu" | "gelu_python" => Gelu::Exact,
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Gelu::Tanh,
+            other => {
+                return Err(format!("hidden_act = {other}: only gelu and gelu_new are supported"));
+            }
+        };
         require("position_embedding_type", &self.position_embedding_type, &absolute())?;
         require("is_decoder", &self.is_decoder, &false)?;
         Ok(ModelConfig {
@@ -238,6 +245,7 @@ impl Bert {
             context: self.max_position_embeddings,
             norm_epsilon: self.layer_norm_eps,
             token_types: self.type_vocab_size,
+            gelu,
             ..ModelConfig::default()
         })
     }

@@ -11,7 +11,7 @@ mod shards;
 use std::path::Path;
 
 use crate::bind::check_layout;
-use crate::{ModelConfig, ModelError, NamedTensor, NamedWeights};
+use crate::{Architecture, ModelConfig, ModelError, NamedTensor, NamedWeights};
 
 /// A model as found in files.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,9 @@ impl Pretrained {
     /// `model.safetensors.index.json`), a safetensors file with `config.json` beside it, or a llama2.c
     /// `.bin` file of the first format.
     ///
-    /// `config.json` is that of Hugging Face for `llama`, `gpt2` and `bert`, or our own. Every tensor of the
+    /// `config.json` is that of Hugging Face for `llama`, `gpt2` and `bert`, or our own. A BERT whose files
+    /// have tensors of a head for masked tokens gets that head
+    /// ([`masked_head`](ModelConfig::masked_head)); its special tokens are its tokenizer's to say. Every tensor of the
     /// network must be there in its shape, and none may be left that is not known.
     ///
     /// # Errors
@@ -41,10 +43,21 @@ impl Pretrained {
         }
         let is_folder = path.is_dir();
         let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
-        let config = configuration::read(&folder.join("config.json"))?;
+        let mut config = configuration::read(&folder.join("config.json"))?;
         let files = if is_folder { shards::of_folder(path)? } else { vec![path.to_owned()] };
-        let (weights, left_out) = names::known_tensors(&config, &files)?;
-        Self::checked(config, weights, left_out)
+        let (mut found, mut left_out) = names::known_tensors(config.architecture, &files)?;
+        if config.architecture == Architecture::Bert {
+            // Hugging Face's configuration does not say: the tensors do.
+            config.masked_head |= names::has_masked_head(&found);
+        }
+        // What is wrong with the set of tensors is wrong with the file, or with all files of the folder.
+        let place = if let [file] = &files[..] { file } else { path };
+        let wrong = |error: ModelError| ModelError::File {
+            path: place.to_owned(),
+            reason: error.to_string(),
+        };
+        left_out.extend(names::without_copies(&config, &mut found).map_err(wrong)?);
+        Self::checked(config, found.into_values().collect(), left_out).map_err(wrong)
     }
 
     /// Refuses weights that are not those of the configuration.

@@ -7,19 +7,19 @@ use std::path::PathBuf;
 use crate::weights::read_tensors;
 use crate::{Architecture, ModelConfig, ModelError, NamedTensor};
 
-/// All tensors of the network that the files hold, and the names of those left out.
+/// What the network calls each tensor of the files that it has, and the names of those left out.
 pub(super) fn known_tensors(
-    config: &ModelConfig,
+    architecture: Architecture,
     files: &[PathBuf],
-) -> Result<(Vec<NamedTensor>, Vec<String>), ModelError> {
+) -> Result<(BTreeMap<String, NamedTensor>, Vec<String>), ModelError> {
     let mut found = BTreeMap::new();
     let mut left_out = Vec::new();
     for path in files {
-        let wanted = |name: &str| network_name(config.architecture, name).is_some();
+        let wanted = |name: &str| network_name(architecture, name).is_some();
         let (tensors, others) = read_tensors(path, wanted)?;
         left_out.extend(others);
         for mut tensor in tensors {
-            if let Some(name) = network_name(config.architecture, &tensor.name) {
+            if let Some(name) = network_name(architecture, &tensor.name) {
                 tensor.name = name;
             }
             let name = tensor.name.clone();
@@ -31,25 +31,49 @@ pub(super) fn known_tensors(
             }
         }
     }
-    if let Some((head, embedding)) = tied(config)
-        && let Some(copy) = found.remove(head)
-    {
-        if found.get(embedding).is_none_or(|embedding| embedding.data != copy.data) {
-            return Err(ModelError::UnknownTensor { name: head.to_owned() });
-        }
-        left_out.push(head.to_owned());
-    }
-    Ok((found.into_values().collect(), left_out))
+    Ok((found, left_out))
 }
 
-/// The output matrix and the embedding it must be a copy of, where there is only one matrix.
-fn tied(config: &ModelConfig) -> Option<(&'static str, &'static str)> {
+/// Whether there are tensors of BERT's head for masked tokens.
+pub(super) fn has_masked_head(found: &BTreeMap<String, NamedTensor>) -> bool {
+    found.keys().any(|name| name.starts_with("cls.predictions."))
+}
+
+/// Takes out the tensors that must be copies of others, and names them. Where only the copy was stored, it
+/// takes the other's place.
+pub(super) fn without_copies(
+    config: &ModelConfig,
+    found: &mut BTreeMap<String, NamedTensor>,
+) -> Result<Vec<String>, ModelError> {
+    let mut left_out = Vec::new();
+    for (copy, original) in tied(config) {
+        let Some(tensor) = found.remove(*copy) else { continue };
+        match found.get(*original) {
+            Some(other) if other.data != tensor.data => {
+                return Err(ModelError::UnknownTensor { name: (*copy).to_owned() });
+            }
+            Some(_) => left_out.push((*copy).to_owned()),
+            None => {
+                let name = (*original).to_owned();
+                found.insert(name.clone(), NamedTensor { name, ..tensor });
+            }
+        }
+    }
+    Ok(left_out)
+}
+
+/// Names that checkpoints may have for a tensor of another name.
+fn tied(config: &ModelConfig) -> &'static [(&'static str, &'static str)] {
     match config.architecture {
         Architecture::Llama if config.tied_head => {
-            Some(("lm_head.weight", "model.embed_tokens.weight"))
+            &[("lm_head.weight", "model.embed_tokens.weight")]
         }
-        Architecture::Gpt2 => Some(("lm_head.weight", "wte.weight")),
-        _ => None,
+        Architecture::Gpt2 => &[("lm_head.weight", "wte.weight")],
+        Architecture::Bert => &[
+            ("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
+            ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+        ],
+        _ => &[],
     }
 }
 
@@ -66,7 +90,8 @@ fn network_name(architecture: Architecture, name: &str) -> Option<String> {
         Architecture::Bert => {
             let name = name.strip_prefix("bert.").unwrap_or(name);
             let part = name.split('.').next();
-            let other = matches!(part, Some("pooler" | "cls" | "classifier"))
+            let other = matches!(part, Some("pooler" | "classifier"))
+                || name.starts_with("cls.seq_relationship.")
                 || name == "embeddings.position_ids";
             // The names that the gains and biases of norms had in the first checkpoints.
             let name = match name.rsplit_once(".LayerNorm.") {

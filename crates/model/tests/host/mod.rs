@@ -1,6 +1,6 @@
 //! Llama, GPT-2 and BERT on plain vectors of `f64`, one token after the other.
 
-use backslash_model::{Architecture, ModelConfig, NamedWeights};
+use backslash_model::{Architecture, Gelu, ModelConfig, NamedWeights};
 
 /// Rows of channels.
 pub type Matrix = Vec<Vec<f64>>;
@@ -75,10 +75,7 @@ impl Host<'_> {
             add(&mut x, &self.times_transposed(&mixed, &name("attn.c_proj")));
             let h = self.layer_norm(&x, &name("ln_2"));
             let mut hidden = self.times_transposed(&h, &name("mlp.c_fc"));
-            for z in hidden.iter_mut().flatten() {
-                let inner = (2.0 / std::f64::consts::PI).sqrt() * (*z + 0.044715 * z.powi(3));
-                *z = 0.5 * *z * (1.0 + inner.tanh());
-            }
+            hidden.iter_mut().flatten().for_each(|z| *z = tanh_gelu(*z));
             add(&mut x, &self.times_transposed(&hidden, &name("mlp.c_proj")));
         }
         self.layer_norm(&x, "ln_f")
@@ -98,13 +95,49 @@ impl Host<'_> {
             add(&mut x, &self.affine(&mixed, &name("attention.output.dense")));
             x = self.layer_norm(&x, &name("attention.output.LayerNorm"));
             let mut hidden = self.affine(&x, &name("intermediate.dense"));
-            for z in hidden.iter_mut().flatten() {
-                *z = 0.5 * *z * (1.0 + erf(*z / 2.0_f64.sqrt()));
-            }
+            self.gelu(&mut hidden);
             add(&mut x, &self.affine(&hidden, &name("output.dense")));
             x = self.layer_norm(&x, &name("output.LayerNorm"));
         }
         x
+    }
+
+    /// Mean of −ln P(target) over the mask tokens of rows of `row` tokens.
+    pub fn masked_loss(&self, tokens: &[u16], targets: &[u16], row: usize) -> f64 {
+        let rows = tokens.chunks(row).flat_map(|row| self.masked_logits(row));
+        let losses = rows.zip(targets).map(|(logits, target)| {
+            let sum: f64 = logits.iter().map(|x| x.exp()).sum();
+            sum.ln() - logits[usize::from(*target)]
+        });
+        losses.sum::<f64>() / targets.len() as f64
+    }
+
+    /// Logits at the mask tokens of a row.
+    pub fn masked_logits(&self, tokens: &[u16]) -> Matrix {
+        let mask = self.config.special_tokens.unwrap().mask;
+        let hidden = self.bert(tokens, &vec![0; tokens.len()]);
+        let masked = hidden.into_iter().zip(tokens).filter(|(_, token)| **token == mask);
+        let mut hidden: Matrix = masked.map(|(hidden, _)| hidden).collect();
+        let head = "embeddings.word_embeddings.weight";
+        if !self.config.masked_head {
+            return self.times(&hidden, head);
+        }
+        hidden = self.affine(&hidden, "cls.predictions.transform.dense");
+        self.gelu(&mut hidden);
+        hidden = self.layer_norm(&hidden, "cls.predictions.transform.LayerNorm");
+        let mut logits = self.times(&hidden, head);
+        let bias = self.vector("cls.predictions.bias");
+        logits.iter_mut().for_each(|logits| add_row(logits, &bias));
+        logits
+    }
+
+    fn gelu(&self, x: &mut Matrix) {
+        for z in x.iter_mut().flatten() {
+            *z = match self.config.gelu {
+                Gelu::Exact => 0.5 * *z * (1.0 + erf(*z / 2.0_f64.sqrt())),
+                Gelu::Tanh => tanh_gelu(*z),
+            };
+        }
     }
 
     /// Rows of all heads side by side; key heads may be fewer.
@@ -230,6 +263,11 @@ fn add(x: &mut Matrix, y: &[Vec<f64>]) {
 fn add_row(x: &mut [f64], y: &[f64]) {
     assert_eq!(x.len(), y.len());
     x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
+fn tanh_gelu(z: f64) -> f64 {
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (z + 0.044715 * z.powi(3));
+    0.5 * z * (1.0 + inner.tanh())
 }
 
 /// 2/√π · Σ (−1)ⁿ x²ⁿ⁺¹ / (n! (2n + 1)), which converges well for the |x| that occur here.

@@ -6,7 +6,7 @@ mod read;
 
 use std::path::PathBuf;
 
-use backslash_model::ModelConfig;
+use backslash_model::{Architecture, ModelConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -248,6 +248,13 @@ impl RunConfig {
             ),
             ("rate.epsilon", rate.epsilon, positive(rate.epsilon), "must be positive"),
         ];
+        if self.model.architecture == Architecture::Bert {
+            return Err(TrainError::ConfigValue {
+                key: "model.architecture",
+                value: "bert".to_owned(),
+                expected: "must be a network that predicts the next token: an encoder cannot be trained here",
+            });
+        }
         if let Some((key, value, _, expected)) = rules.into_iter().find(|(_, _, holds, _)| !holds) {
             return Err(TrainError::ConfigValue { key, value: value.to_string(), expected });
         }
@@ -286,6 +293,7 @@ mod tests {
             "train.beta2=1.0",
             "rate.rounding_from=1.5",
             "train.clip_norm=nan",
+            "model.architecture=bert",
         ] {
             let key = set.split('=').next().unwrap();
             let message = parse("", &[set.to_owned()]).unwrap_err().to_string();

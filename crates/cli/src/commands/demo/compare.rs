@@ -15,6 +15,7 @@ use backslash_quant::{Plan, Weights};
 use backslash_train::RunConfig;
 
 use super::Finished;
+use crate::commands::train::bits_per_byte;
 use crate::console::Progress;
 use crate::session::{self, Measured, Prepared};
 
@@ -68,17 +69,17 @@ impl<'a> Comparison<'a> {
             method: method.to_owned(),
             file_bytes: bytes,
             bits_per_weight: bench.bits_per_weight(bytes),
-            bits_per_byte_float: finished.float.bits_per_byte(),
+            bits_per_byte_float: bits_per_byte(&finished.float),
             bits_per_byte_decoded: decoded,
         };
 
         let (int8_bytes, int8) = bench.int8(&plain.weights)?;
         advance("int8 rows + zlib-9");
-        let no_worse = bench.smallest_no_worse(&plain_views, int8.bits_per_byte(), &mut advance)?;
+        let no_worse = bench.smallest_no_worse(&plain_views, bits_per_byte(&int8), &mut advance)?;
         let same_bytes = bench.best_at(&plain_views, rated.file_bytes, &mut advance)?;
-        let rated_quality = rated.decoded.bits_per_byte();
+        let rated_quality = bits_per_byte(&rated.decoded);
         let rows = vec![
-            row("(a) plain, int8 rows + zlib-9", int8_bytes, plain, int8.bits_per_byte()),
+            row("(a) plain, int8 rows + zlib-9", int8_bytes, plain, bits_per_byte(&int8)),
             row(
                 "(b) plain, our codec, no worse than (a)",
                 no_worse.size(),
@@ -128,7 +129,7 @@ impl Measured {
     }
 
     fn bits_per_byte(&self) -> f64 {
-        self.quality.bits_per_byte()
+        bits_per_byte(&self.quality)
     }
 }
 

@@ -14,7 +14,7 @@ use backslash_train::{RateMethod, Record, RunConfig, Start, config};
 use serde_json::json;
 
 use super::generate::continuation;
-use super::train::{Finished, train};
+use super::train::{Finished, bits_per_byte, train};
 use crate::arguments::Demo;
 use crate::console::say;
 use crate::output;
@@ -79,7 +79,7 @@ fn report(
     let [plain, rated] = ["plain", "rate"].map(|name| folder.join(name));
     let float = |name: &str, finished: &Finished| FloatReference {
         name: name.to_owned(),
-        bits_per_byte: finished.float.bits_per_byte(),
+        bits_per_byte: bits_per_byte(&finished.float),
     };
     Ok(Report {
         title: "Training with the size of the file in the loss".to_owned(),

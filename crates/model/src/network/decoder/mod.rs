@@ -11,7 +11,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use self::block::Block;
-use super::Causal;
+use super::LanguageModel;
 use super::linear::{Linear, parameter};
 use super::operations::rms_norm;
 use super::rotary::Rotary;
@@ -81,7 +81,7 @@ fn row(matrix: &Tensor<2>, at: usize) -> Tensor<2> {
     matrix.clone().slice_dim(0, at..at + 1)
 }
 
-impl Causal for Decoder {
+impl LanguageModel for Decoder {
     fn hidden(&self, tokens: &Tokens<'_>, tap: &mut Tap<'_>) -> Tensor<2> {
         let table = self.tok_emb.weight.val();
         let rotary = Rotary::clockwise(&self.config, tokens.row, &table.device());
