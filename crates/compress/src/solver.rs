@@ -90,7 +90,8 @@ pub fn fit_to_bytes(
     let (mut ratio, mut log_kappa) = (known.unwrap_or(1.0), start.log_kappa);
     let mut smallest = u64::MAX;
     // Files on both sides of the budget, as ln κ and ln bytes.
-    let (mut above, mut below): (Option<(f64, f64)>, Option<(f64, f64)>) = (None, None);
+    let mut above: Option<(f64, f64)> = None;
+    let mut below: Option<(f64, f64)> = None;
     for file in 1..=FILES {
         search.file = file;
         let (at, artifact, fast) = match (above, below) {

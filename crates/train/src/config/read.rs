@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use backslash_model::{Gelu, ModelConfig, SpecialTokens};
 use toml::{Table, Value};
 
 use super::RunConfig;
@@ -48,8 +49,7 @@ pub fn parse(text: &str, overrides: &[String]) -> Result<RunConfig, TrainError> 
             .ok_or_else(|| syntax(format!("`--set {assignment}`: expected section.key=value")))?;
         set(&mut table, key.trim(), value.trim());
     }
-    let known = Table::try_from(RunConfig::default()).expect("a configuration is plain data");
-    check_keys(&table, &known, "")?;
+    check_keys(&table, &known_keys(), "")?;
     let config: RunConfig = table
         .try_into()
         .map_err(|error: toml::de::Error| syntax(error.to_string().trim_end().to_owned()))?;
@@ -78,7 +78,25 @@ fn set(table: &mut Table, key: &str, value: &str) {
     }
 }
 
-/// Refuses the first key that the default configuration does not have.
+/// All keys, with values of their types: those that a file leaves out at their defaults too.
+fn known_keys() -> Table {
+    let model = ModelConfig {
+        mlp_hidden: Some(1),
+        activation_power: 1,
+        repeats: 2,
+        norm_epsilon: 0.5,
+        tied_head: false,
+        token_types: 1,
+        gelu: Gelu::Tanh,
+        masked_head: true,
+        special_tokens: Some(SpecialTokens { start: 0, end: 1, mask: 2 }),
+        ..ModelConfig::default()
+    };
+    let config = RunConfig { model, ..RunConfig::default() };
+    Table::try_from(config).expect("a configuration is plain data")
+}
+
+/// Refuses the first key that no configuration has.
 fn check_keys(table: &Table, known: &Table, prefix: &str) -> Result<(), TrainError> {
     for (key, value) in table {
         let path = format!("{prefix}{key}");
@@ -109,7 +127,7 @@ fn nearest(path: &str, section: bool) -> String {
             }
         }
     }
-    let known = Table::try_from(RunConfig::default()).expect("a configuration is plain data");
+    let known = known_keys();
     let mut candidates = Vec::new();
     collect(&known, "", section, &mut candidates);
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
@@ -123,6 +141,27 @@ fn nearest(path: &str, section: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_files_leave_out_at_their_defaults_can_be_set() {
+        let settings = ["model.mlp_hidden=96", "model.activation_power=3", "model.repeats=1"];
+        let config = parse("", &settings.map(str::to_owned)).unwrap();
+        assert_eq!((config.model.mlp_hidden, config.model.activation_power), (Some(96), 3));
+        assert_eq!(parse(&config.to_toml(), &[]).unwrap(), config);
+        for key in [
+            "activation_power",
+            "gelu",
+            "masked_head",
+            "mlp_hidden",
+            "norm_epsilon",
+            "repeats",
+            "special_tokens",
+            "tied_head",
+            "token_types",
+        ] {
+            assert!(known_keys()["model"].get(key).is_some(), "{key}");
+        }
+    }
     use crate::config::RateMethod;
 
     #[test]
