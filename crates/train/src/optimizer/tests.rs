@@ -1,7 +1,7 @@
 //! What all optimizers have in common, on a small network.
 
 use super::*;
-use crate::{Trainer, checkpoint, config};
+use crate::{Beginning, Trainer, checkpoint, config};
 
 /// Every method, and every option that has code of its own.
 const SETTINGS: [&[&str]; 12] = [
@@ -45,7 +45,9 @@ fn trainer(settings: &[&str], architecture: &str) -> (Trainer, Vec<u16>) {
     sets.extend(settings.iter().map(|set| format!("optimizer.{set}")));
     let config = config::parse("", &sets).unwrap();
     let tokens: Vec<u16> = (0..2000_u32).map(|i| (i * i % 31) as u16).collect();
-    (Trainer::new(&config, tokens.len()).unwrap(), tokens)
+    let weights = backslash_model::initial_weights(&config.model, config.train.seed).unwrap();
+    let beginning = Beginning { weights, metadata: Default::default() };
+    (Trainer::new(&config, tokens.len(), beginning).unwrap(), tokens)
 }
 
 /// Takes steps up to the given one; the losses.
