@@ -62,6 +62,8 @@ fn parts(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
         }
         return Ok((file, has_float(path).then(|| path.to_owned())));
     }
-    let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+    // The parent of a bare name is the empty path, which no folder has.
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = parent.unwrap_or(Path::new(".")).to_owned();
     Ok((path.to_owned(), has_float(&folder).then_some(folder)))
 }

@@ -105,6 +105,11 @@ fn an_encoder_is_compressed_with_text_decoded_and_evaluated() {
     assert!((50..=300).contains(&scored), "{evaluated}");
     assert!(evaluated["decoded"]["bits_per_byte"].is_null(), "{evaluated}");
     assert!(place.ok(&evaluate).contains("nats per masked token"));
+    // A file in the working folder is found beside its float model as well.
+    let bare = ["eval", "model.bsl", "--data", "../text.txt", "--tokens", "2000", "--json"];
+    let bare = place.command(&bare).current_dir(place.path("bert")).output().unwrap();
+    let bare = json(&String::from_utf8(bare.stdout).unwrap());
+    assert_eq!(bare["float"], evaluated["float"]);
     place.fails(&["generate", "again.bsl", "--prompt", "green"], 1, "an encoder cannot write");
 
     // Slopes are measured on masked tokens that calibration has not seen.
