@@ -81,7 +81,10 @@ pub fn step_rules(
         };
         let curvature = sensitivity.mean() * gain;
         let rule = if curvature.is_normal() && curvature > 0.0 {
-            let rows = (allocation == Allocation::Rows).then(|| row_factors(sensitivity));
+            // Factors are for outputs: the rows of other matrices are their inputs.
+            let by_output = !calibration.inputs_first.contains(tensor.name);
+            let rows =
+                (allocation == Allocation::Rows && by_output).then(|| row_factors(sensitivity));
             StepRule { step: curvature.powf(-0.5), rows }
         } else {
             relative_rule(tensor)
@@ -136,6 +139,7 @@ mod tests {
         Calibration {
             covariances: BTreeMap::from([("w".to_owned(), covariance)]),
             sensitivities: BTreeMap::from([("w".to_owned(), Sensitivity { rows, columns: 2 })]),
+            inputs_first: Default::default(),
             tokens: 1000,
         }
     }

@@ -1,6 +1,6 @@
 //! What a model's layers see, and how much the loss minds errors in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backslash_model::{ModelConfig, NamedWeights, Transformer, device};
 use backslash_quant::{Covariance, QuantError};
@@ -22,6 +22,8 @@ pub struct Calibration {
     pub covariances: BTreeMap<String, Covariance>,
     /// Sensitivity of each matrix.
     pub sensitivities: BTreeMap<String, Sensitivity>,
+    /// Matrices that are stored with one row per input.
+    pub inputs_first: BTreeSet<String>,
     /// Tokens of text that were seen.
     pub tokens: usize,
 }
@@ -50,7 +52,9 @@ impl Calibration {
         let sensitivities = sensitivities(config, weights, text, seed, |done| {
             progress(batches + done, 2 * batches);
         })?;
-        Ok(Self { covariances, sensitivities, tokens: text.taken() })
+        let names = covariances.keys().filter(|name| config.has_inputs_first(name));
+        let inputs_first = names.cloned().collect();
+        Ok(Self { covariances, sensitivities, inputs_first, tokens: text.taken() })
     }
 
     /// The widest layer that has seen fewer than ten tokens per input, with its number of inputs.

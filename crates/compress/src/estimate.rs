@@ -85,6 +85,16 @@ impl Recipe<'_> {
         for tensor in self.weights.iter().filter(|tensor| is_coded(tensor.shape)) {
             let rows = tensor.shape[0].max(1);
             let columns = tensor.data.len() / rows;
+            if self.inputs_first.contains(tensor.name) {
+                // Its outputs are the columns.
+                let every = every.min(columns.div_ceil(FEWEST_ROWS)).max(1);
+                let rows_of = tensor.data.chunks(columns.max(1));
+                let picked = rows_of.flat_map(|row| row.iter().copied().step_by(every));
+                let (name, rule) = (tensor.name.to_owned(), self.rules.get(tensor.name).cloned());
+                let (shape, data) = (vec![rows, columns.div_ceil(every)], picked.collect());
+                tensors.push(SampledTensor { name, shape, data, rule });
+                continue;
+            }
             let every = every.min(rows.div_ceil(FEWEST_ROWS));
             let picked = || (0..rows).step_by(every);
             let mut shape = tensor.shape.to_vec();
@@ -130,6 +140,7 @@ impl Sample {
             options: whole.options,
             rules: self.tensors.iter().filter_map(rule).collect(),
             metrics: whole.metrics.clone(),
+            inputs_first: whole.inputs_first.clone(),
         }
     }
 }
@@ -165,6 +176,7 @@ mod tests {
             rung: Rung::Rtn,
             options: LadderOptions::default(),
             metrics: BTreeMap::new(),
+            inputs_first: Default::default(),
         };
         let shapes: Vec<_> =
             recipe.sample().tensors.iter().map(|tensor| tensor.shape.clone()).collect();

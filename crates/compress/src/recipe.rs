@@ -1,11 +1,11 @@
 //! From weights and κ to the content of a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backslash_codec::{Artifact, QuantizedTensor, Tensor, round_scale};
 use backslash_quant::{
-    Covariance, Gain, LadderOptions, QuantError, Rung, Weights, is_coded, quantize_matrix,
-    store_uncoded,
+    Covariance, Gain, LadderOptions, QuantError, Rung, Weights, is_coded, quantize_inputs_first,
+    quantize_matrix, store_uncoded,
 };
 use rayon::prelude::*;
 
@@ -33,6 +33,8 @@ pub struct Recipe<'a> {
     pub rules: BTreeMap<String, StepRule>,
     /// The metric of every coded tensor, for the rungs that take one.
     pub metrics: BTreeMap<String, Covariance>,
+    /// Matrices that are stored with one row per input.
+    pub inputs_first: BTreeSet<String>,
 }
 
 impl<'a> Recipe<'a> {
@@ -58,7 +60,8 @@ impl<'a> Recipe<'a> {
                 metrics.insert(tensor.name.to_owned(), Covariance::identity(columns)?);
             }
         }
-        Ok(Self { weights, metadata, verbatim, rung, options, rules, metrics })
+        let inputs_first = calibration.inputs_first;
+        Ok(Self { weights, metadata, verbatim, rung, options, rules, metrics, inputs_first })
     }
 }
 
@@ -120,7 +123,16 @@ impl Recipe<'_> {
 
     fn matrix(&self, tensor: &Weights<'_>, step: f32) -> Result<QuantizedTensor, CompressError> {
         let metric = self.metrics.get(tensor.name);
-        Ok(quantize_matrix(self.rung, tensor, metric, step, &self.options)?)
+        let quantize = match self.inputs_first.contains(tensor.name) {
+            true => quantize_inputs_first,
+            false => quantize_matrix,
+        };
+        Ok(quantize(self.rung, tensor, metric, step, &self.options)?)
+    }
+
+    /// The metric of a matrix in which rows are outputs.
+    pub(crate) fn metric_of_columns(&self, name: &str) -> Option<&Covariance> {
+        self.metrics.get(name).filter(|_| !self.inputs_first.contains(name))
     }
 }
 

@@ -199,6 +199,19 @@ impl ModelConfig {
         }
     }
 
+    /// Whether a tensor is a matrix of a layer with one row per input, as in GPT-2, rather than one per output.
+    ///
+    /// ```
+    /// use backslash_model::{Architecture, ModelConfig};
+    ///
+    /// let config = ModelConfig { architecture: Architecture::Gpt2, ..ModelConfig::default() };
+    /// assert!(config.has_inputs_first("h.0.mlp.c_fc.weight") && !config.has_inputs_first("wte.weight"));
+    /// ```
+    pub fn has_inputs_first(&self, name: &str) -> bool {
+        let layers = ["c_attn.weight", "c_proj.weight", "c_fc.weight"];
+        self.architecture == Architecture::Gpt2 && layers.iter().any(|layer| name.ends_with(layer))
+    }
+
     /// How text is masked for the network, if it is one that predicts masked tokens; all others predict the
     /// next token.
     pub fn masking(&self) -> Option<Masking> {

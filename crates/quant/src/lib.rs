@@ -16,7 +16,8 @@ mod uniform;
 pub use error::QuantError;
 pub use exceptions::{LowRank, column_errors, low_rank_correction, quantize_protected};
 pub use ladder::{
-    Covariance, Gain, LadderOptions, Rung, ScaleFit, quantize_matrix, squared_error, weighted_error,
+    Covariance, Gain, LadderOptions, Rung, ScaleFit, quantize_inputs_first, quantize_matrix,
+    squared_error, weighted_error,
 };
 pub use pieces::quantize_pieces;
 pub use plan::{Levels, Plan, Weights, is_coded, store_uncoded};

@@ -1,6 +1,6 @@
 //! `backslash compress` where it is told more than a step: text to calibrate on, a quantiser, or a goal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -112,6 +112,7 @@ fn with_recipe<T>(
             rung,
             options,
             metrics: BTreeMap::new(),
+            inputs_first: BTreeSet::new(),
         };
         let goal = match asked(arguments) {
             true => goal(arguments, recipe.parameters(), code_bytes)?,

@@ -6,6 +6,7 @@ mod checkpoint;
 mod encoder;
 mod fit;
 mod golf;
+mod gpt2;
 mod ladder;
 mod ledger;
 mod place;

@@ -106,11 +106,15 @@ impl<'a> OperatingPoint<'a> {
             if self.config.ties(name) {
                 paths.push(ExceptionPath::FinerEmbedding);
             }
-            if protects_columns(self.recipe.rung) && self.coded[name].tensor.columns() > 1 {
+            let by_output = !self.recipe.inputs_first.contains(name);
+            let protects = protects_columns(self.recipe.rung);
+            if by_output && protects && self.coded[name].tensor.columns() > 1 {
                 paths.push(ExceptionPath::ProtectedColumns);
             }
-            paths.push(ExceptionPath::RowFactors);
-            if fits_row_scales(self.recipe.rung) {
+            if by_output {
+                paths.push(ExceptionPath::RowFactors);
+            }
+            if by_output && fits_row_scales(self.recipe.rung) {
                 paths.push(ExceptionPath::RowScales);
             }
             paths.extend(RANKS.map(ExceptionPath::LowRank));
@@ -135,7 +139,7 @@ impl<'a> OperatingPoint<'a> {
         };
         let after = self.losses_with(others, name, variation.decoded.clone())?;
         let sensitivity = &self.sensitivities[name];
-        let metric = self.recipe.metrics.get(name);
+        let metric = self.recipe.metric_of_columns(name);
         let coded = self.coded(name);
         let predicted = |metric| -> Result<f64, CompressError> {
             let before = match path {

@@ -61,6 +61,7 @@ impl Model {
             options,
             rules,
             metrics,
+            inputs_first: Default::default(),
         }
     }
 

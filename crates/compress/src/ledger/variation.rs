@@ -65,7 +65,7 @@ impl OperatingPoint<'_> {
             ExceptionPath::RowScales => self.toggled_row_scales(tensor, rule)?,
             ExceptionPath::LowRank(rank) => {
                 let coded = self.coded(name);
-                let metric = self.recipe.metrics.get(name);
+                let metric = self.recipe.metric_of_columns(name);
                 let mut decoded = coded.tensor.dequantize();
                 let ridge = self.recipe.options.ridge;
                 let correction = low_rank_correction(tensor, &decoded, metric, rank, ridge)?;
@@ -86,7 +86,7 @@ impl OperatingPoint<'_> {
     ) -> Result<QuantizedTensor, CompressError> {
         let Recipe { rung, options, .. } = self.recipe;
         let whole = &self.coded(tensor.name).tensor;
-        let metric = self.recipe.metrics.get(tensor.name);
+        let metric = self.recipe.metric_of_columns(tensor.name);
         let columns = whole.columns();
         let errors = column_errors(tensor.data, &whole.dequantize(), columns, metric);
         let mut order: Vec<usize> = (0..columns).collect();
@@ -110,7 +110,7 @@ impl OperatingPoint<'_> {
             ScaleFit::Columns | ScaleFit::Recursion => ScaleFit::RowsAndColumns,
         };
         let options = LadderOptions { scale_fit, ..options };
-        let metric = self.recipe.metrics.get(tensor.name);
+        let metric = self.recipe.metric_of_columns(tensor.name);
         coded_by(tensor, rule, self.log_kappa, |weights, step| {
             Ok(quantize_matrix(self.recipe.rung, weights, metric, step, &options)?)
         })

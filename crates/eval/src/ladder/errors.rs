@@ -1,6 +1,6 @@
 //! Files of tensors that nobody can run, by their squared error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backslash_codec::{Effort, Limits, decode};
 use backslash_compress::{Allocation, Recipe, Target, equal_rules, relative_rules};
@@ -50,6 +50,7 @@ pub fn measure_errors(
         options: LadderOptions::default(),
         rules,
         metrics: BTreeMap::new(),
+        inputs_first: BTreeSet::new(),
     };
     let target = Target { budget, effort: Effort::Smallest };
     let fitted = recipe.fit_to_bytes(target, None, &mut |_| ())?;

@@ -14,6 +14,7 @@ mod entquant;
 mod feedback;
 mod gptq;
 mod index_rates;
+mod inputs_first;
 mod levels;
 mod rate_table;
 mod rdoq;
@@ -31,4 +32,5 @@ mod watersic_rate;
 
 pub use covariance::Covariance;
 pub use distortion::{squared_error, weighted_error};
+pub use inputs_first::quantize_inputs_first;
 pub use rung::{Gain, LadderOptions, Rung, ScaleFit, quantize_matrix};
