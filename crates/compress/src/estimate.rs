@@ -60,7 +60,7 @@ impl Recipe<'_> {
         target: Target,
         progress: &mut dyn FnMut(Trial),
     ) -> Result<Start, CompressError> {
-        let start = Start { log_kappa: self.guess(self.bits(target.budget)), ratio: None };
+        let start = Start::at(self.guess(self.bits(target.budget)));
         let sample = self.sample();
         let recipe = sample.recipe(self);
         let share = recipe.parameters() as f64 / self.parameters().max(1) as f64;
@@ -68,14 +68,23 @@ impl Recipe<'_> {
         // Tables are as large for a few rows as for all.
         let split = encoded_size_with(&make(start.log_kappa)?, Effort::Fast)?;
         let fixed = (split.tables + split.directory) as f64;
-        let budget = share * target.budget as f64 + (1.0 - share) * fixed;
-        let target = Target { budget: budget as u64, ..target };
-        match fit_to_bytes(&mut make, start, target, progress) {
-            Ok(Fitted { log_kappa, ratio, .. }) => Ok(Start { log_kappa, ratio: Some(ratio) }),
+        let budget = (share * target.budget as f64 + (1.0 - share) * fixed) as u64;
+        let fast = Target { budget, effort: Effort::Fast };
+        let fitted = match fit_to_bytes(&mut make, start, fast, progress) {
+            Ok(fitted) => fitted,
             // All rows may still do.
-            Err(CompressError::Quant(_)) => Ok(start),
-            Err(error) => Err(error),
+            Err(CompressError::Quant(_)) => return Ok(start),
+            Err(error) => return Err(error),
+        };
+        let Fitted { log_kappa, artifact, bytes, inverse_slope, .. } = fitted;
+        if target.effort == Effort::Fast {
+            return Ok(Start { log_kappa, ratio: None, inverse_slope });
         }
+        let smallest = encoded_size_with(&artifact, Effort::Smallest)?.total();
+        let ratio = smallest as f64 / bytes.len() as f64;
+        // What the slow coder saves makes room for finer steps.
+        let log_kappa = log_kappa + inverse_slope.unwrap_or(1.5) * ratio.ln();
+        Ok(Start { log_kappa, ratio: Some(ratio), inverse_slope })
     }
 
     /// Every k-th row of all coded tensors, k being the same but for tensors of few rows.

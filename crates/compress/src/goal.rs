@@ -50,7 +50,7 @@ impl Recipe<'_> {
         let bytes = encode_with(&artifact, effort)?;
         let fast = encoded_size_with(&artifact, Effort::Fast)?.total();
         let ratio = bytes.len() as f64 / fast as f64;
-        Ok(Fitted { log_kappa, artifact, bytes, ratio })
+        Ok(Fitted { log_kappa, artifact, bytes, ratio, inverse_slope: None })
     }
 
     /// The file of [`Goal::Bytes`]. `ratio` is that of a similar file, if there is one ([`Start`]).
@@ -65,7 +65,7 @@ impl Recipe<'_> {
     ) -> Result<Fitted, CompressError> {
         let start = match self.parameters() > LARGE {
             true => self.start_from_sample(target, progress)?,
-            false => Start { log_kappa: self.guess(self.bits(target.budget)), ratio },
+            false => Start { ratio, ..Start::at(self.guess(self.bits(target.budget))) },
         };
         fit_to_bytes(&mut |log_kappa| self.artifact(log_kappa), start, target, progress)
     }

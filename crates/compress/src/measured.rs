@@ -79,15 +79,16 @@ pub fn measured_rules(
     let Judge { config, weights, sensitivities, held_out } = judge;
     let bits = 8.0 * budget as f64 / recipe.parameters().max(1) as f64;
     let target = Target { budget, effort: Effort::Smallest };
-    let mut start = Start { log_kappa: recipe.guess(bits), ratio: None };
+    let mut start = Start::at(recipe.guess(bits));
     let mut recipe = recipe.clone();
     let mut octaves: BTreeMap<String, f64> = BTreeMap::new();
     let mut best: Option<MeasuredRules> = None;
     for round in 0..=ROUNDS {
         let mut make = |log_kappa| recipe.artifact(log_kappa);
         let mut note = |trial| progress(MeasuredStep::Trial(trial));
-        let Fitted { log_kappa, ratio, .. } = fit_to_bytes(&mut make, start, target, &mut note)?;
-        start = Start { log_kappa, ratio: Some(ratio) };
+        let Fitted { log_kappa, ratio, inverse_slope, .. } =
+            fit_to_bytes(&mut make, start, target, &mut note)?;
+        start = Start { log_kappa, ratio: Some(ratio), inverse_slope };
         let point =
             OperatingPoint::new(config, weights, &recipe, sensitivities, held_out, log_kappa)?;
         let divergence = point.losses().mean_divergence();

@@ -32,6 +32,8 @@ pub struct Fitted {
     pub bytes: Vec<u8>,
     /// Its size over that of the fast coder's file.
     pub ratio: f64,
+    /// −d ln κ/d ln bytes there, where the search has seen it.
+    pub inverse_slope: Option<f64>,
 }
 
 /// Where a search begins.
@@ -41,6 +43,15 @@ pub struct Start {
     pub log_kappa: f64,
     /// About the size of a file over that of the fast coder's, if a similar file has told it.
     pub ratio: Option<f64>,
+    /// About −d ln κ/d ln bytes, likewise.
+    pub inverse_slope: Option<f64>,
+}
+
+impl Start {
+    /// Where nothing is known of the files but a guess of ln κ.
+    pub fn at(log_kappa: f64) -> Self {
+        Self { log_kappa, ratio: None, inverse_slope: None }
+    }
 }
 
 /// Where a search stands.
@@ -84,8 +95,17 @@ pub fn fit_to_bytes(
         Effort::Smallest => start.ratio.map(|ratio| MARGIN * ratio),
     };
     let near = if known.is_some() { NEAR } else { ROUGHLY_NEAR };
-    let mut search =
-        Search { make, progress, fine: None, coarse: None, before: None, file: 0, trial: 0, near };
+    let mut search = Search {
+        make,
+        progress,
+        fine: None,
+        coarse: None,
+        before: None,
+        inverse_slope: start.inverse_slope,
+        file: 0,
+        trial: 0,
+        near,
+    };
     let mut best: Option<Fitted> = None;
     let (mut ratio, mut log_kappa) = (known.unwrap_or(1.0), start.log_kappa);
     let mut smallest = u64::MAX;
@@ -114,8 +134,13 @@ pub fn fit_to_bytes(
         }
         let better = best.as_ref().is_none_or(|best| bytes.len() > best.bytes.len());
         if size <= budget && better {
-            best =
-                Some(Fitted { log_kappa: at, artifact, bytes, ratio: size as f64 / fast as f64 });
+            best = Some(Fitted {
+                log_kappa: at,
+                artifact,
+                bytes,
+                ratio: size as f64 / fast as f64,
+                inverse_slope: search.inverse_slope,
+            });
         }
         // The finest steps there are, or a file that uses the budget.
         if (ENOUGH..=1.0).contains(&used) || (size <= budget && at <= -FURTHEST) {
@@ -145,7 +170,7 @@ pub fn fit_plan_to_bytes(
 ) -> Result<Fitted, CompressError> {
     let mut make =
         |log_kappa: f64| Ok(plan.scaled(log_kappa.exp() as f32).artifact(weights, metadata)?);
-    fit_to_bytes(&mut make, Start { log_kappa: 0.0, ratio: None }, target, progress)
+    fit_to_bytes(&mut make, Start::at(0.0), target, progress)
 }
 
 struct Search<'a> {
@@ -156,6 +181,8 @@ struct Search<'a> {
     coarse: Option<(f64, f64)>,
     /// The trial before the last one, of any target.
     before: Option<(f64, f64)>,
+    /// −d ln κ/d ln bytes between the last two trials.
+    inverse_slope: Option<f64>,
     file: usize,
     trial: usize,
     /// How far below the target is near enough.
@@ -217,9 +244,12 @@ impl Search<'_> {
             {
                 break;
             }
-            let tried = (log_kappa, log_size);
+            if let Some(before) = self.before {
+                let inverse = -(log_kappa - before.0) / (log_size - before.1);
+                self.inverse_slope = Some(inverse).filter(|inverse| (0.5..8.0).contains(inverse));
+            }
+            self.before = Some((log_kappa, log_size));
             log_kappa = self.next(log_kappa, log_size, goal);
-            self.before = Some(tried);
         }
         match below {
             Some(found) => Ok(found),
@@ -244,9 +274,7 @@ impl Search<'_> {
             }
             _ => {
                 // At low rate ln bytes falls about as fast as ln κ rises, at high rate more slowly.
-                let known =
-                    self.before.map(|before| -(log_kappa - before.0) / (log_size - before.1));
-                let inverse = known.filter(|inverse| (0.5..8.0).contains(inverse)).unwrap_or(1.5);
+                let inverse = self.inverse_slope.unwrap_or(1.5);
                 let step = (inverse * (log_size.min(60.0) - aim)).clamp(-3.0, 3.0);
                 let step = if step.abs() < 2e-3 { 2e-3 * step.signum() } else { step };
                 (log_kappa + step).clamp(-FURTHEST, FURTHEST)
@@ -276,14 +304,15 @@ mod tests {
         let mut make = |x: f64| Ok(plan.scaled(x.exp() as f32).artifact(&weights, &metadata)?);
         for (budget, start) in [(4_000, 0.0), (11_111, 3.0), (25_000, -6.0), (60_000, 0.0)] {
             let mut last = Trial { file: 0, trial: 0, bytes: 0 };
-            let start = Start { log_kappa: start, ratio: None };
+            let start = Start::at(start);
             let target = Target { budget, effort: Effort::Smallest };
             let fitted = fit_to_bytes(&mut make, start, target, &mut |trial| last = trial).unwrap();
             let bytes = fitted.bytes.len() as u64;
             assert!(bytes <= budget && bytes * 1000 > budget * 995, "{budget}: {bytes}");
             assert!(last.trial < 40 && last.file > 1, "{last:?}");
             // Told the ratio, it makes one file.
-            let again = Start { log_kappa: fitted.log_kappa, ratio: Some(fitted.ratio) };
+            let ratio = Some(fitted.ratio);
+            let again = Start { ratio, ..Start::at(fitted.log_kappa) };
             let fitted = fit_to_bytes(&mut make, again, target, &mut |trial| last = trial).unwrap();
             let bytes = fitted.bytes.len() as u64;
             assert!(bytes <= budget && bytes * 1000 > budget * 995, "{budget}: {bytes}");
@@ -296,7 +325,7 @@ mod tests {
             assert_eq!(fitted.bytes, encode_with(&fitted.artifact, Effort::Fast).unwrap());
         }
         let target = |budget| Target { budget, effort: Effort::Smallest };
-        let start = Start { log_kappa: 0.0, ratio: None };
+        let start = Start::at(0.0);
         let error = fit_to_bytes(&mut make, start, target(10), &mut |_| ()).unwrap_err();
         assert!(
             matches!(error, CompressError::Quant(QuantError::Unreachable { budget: 10, smallest }) if smallest > 10),

@@ -2,7 +2,12 @@
 
 use backslash_codec::{QuantizedTensor, Reconstruction};
 
+use rayon::prelude::*;
+
 use crate::QuantError;
+
+/// Weights that one task rounds at the least.
+const CHUNK: usize = 1 << 16;
 
 /// Largest magnitude of a code: every code is exact in `f32`.
 pub(crate) const MAX_CODE: f32 = 16_777_216.0;
@@ -25,8 +30,8 @@ pub fn quantize(
 ) -> Result<QuantizedTensor, QuantError> {
     check(name, weights, step)?;
     let codes_per_unit = 1.0 / step;
-    let codes =
-        weights.iter().map(|weight| (weight * codes_per_unit).round_ties_even() as i32).collect();
+    let code = |weight: &f32| (weight * codes_per_unit).round_ties_even() as i32;
+    let codes = weights.par_iter().with_min_len(CHUNK).map(code).collect();
     Ok(QuantizedTensor {
         shape: shape.to_vec(),
         reconstruction: Reconstruction::Uniform,

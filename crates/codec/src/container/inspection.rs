@@ -2,6 +2,8 @@
 
 use super::directory::{Body, CodeCoder};
 use super::reader::{Limits, decode, open};
+use rayon::prelude::*;
+
 use crate::artifact::Tensor;
 use crate::cursor::Cursor;
 use crate::error::CodecError;
@@ -114,10 +116,10 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
 pub fn inspect_codes(file: &[u8], limits: &Limits) -> Result<Inspection, CodecError> {
     let mut inspection = inspect(file)?;
     let artifact = decode(file, limits)?;
-    for report in &mut inspection.tensors {
+    inspection.tensors.par_iter_mut().for_each(|report| {
         if let Some(Tensor::Quantized(tensor)) = artifact.tensors.get(&report.name) {
             report.entropy_bits = Some(tensor.entropy_bits());
         }
-    }
+    });
     Ok(inspection)
 }

@@ -9,7 +9,7 @@ use faer::Mat;
 use super::covariance::{Covariance, Metric};
 use super::feedback::product;
 use super::trellis::{self, Trellis};
-use super::unbiased::make_unbiased;
+use super::unbiased::{make_plainly_unbiased, make_unbiased};
 use super::{entquant, gptq, rdoq, watersic, watersic_rate};
 use crate::uniform::check;
 use crate::{QuantError, Weights, quantize, quantize_to_centroids};
@@ -195,19 +195,23 @@ pub fn quantize_matrix(
     }
     let mut tensor = run(rung, weights, (rows, columns), metric, step, options)?;
     if options.gain == Gain::Unbiased {
-        let matrix = matrix_of(weights, rows, columns);
         // W·Σ, by what the rung has looked at.
-        let seen = match (rung, metric) {
+        let matrix = || matrix_of(weights, rows, columns);
+        match (rung, metric) {
             (Rung::Rdoq, Some(metric)) => {
-                let powers = metric.diagonal();
-                Mat::from_fn(rows, columns, |row, column| matrix[(row, column)] * powers[column])
+                let (matrix, powers) = (matrix(), metric.diagonal());
+                let seen = Mat::from_fn(rows, columns, |row, column| {
+                    matrix[(row, column)] * powers[column]
+                });
+                make_unbiased(&mut tensor, matrix.as_ref(), seen.as_ref());
             }
             (_, Some(metric)) if rung.needs_covariance() => {
-                product(matrix.as_ref(), metric.matrix().as_ref())
+                let matrix = matrix();
+                let seen = product(matrix.as_ref(), metric.matrix().as_ref());
+                make_unbiased(&mut tensor, matrix.as_ref(), seen.as_ref());
             }
-            _ => matrix.clone(),
-        };
-        make_unbiased(&mut tensor, matrix.as_ref(), seen.as_ref());
+            _ => make_plainly_unbiased(&mut tensor, weights.data),
+        }
     }
     Ok(tensor)
 }

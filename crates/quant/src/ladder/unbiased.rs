@@ -1,12 +1,16 @@
 //! The gain at which errors are uncorrelated with the weights.
 
-use backslash_codec::QuantizedTensor;
+use backslash_codec::{QuantizedTensor, Reconstruction};
 use faer::{Mat, MatRef};
+
+use rayon::prelude::*;
 
 use super::feedback::inner;
 
 /// Largest factor on a step: what is left of a tensor that is nearly all zeros would be blown up beyond use.
 const MOST: f64 = 1.5;
+/// Weights whose products are summed at a time.
+const CHUNK: usize = 1 << 16;
 
 /// Multiplies the step so that ⟨Ŵ, W⟩ = ⟨W, W⟩ in the metric Σ, given `seen` = W·Σ: the error is then uncorrelated
 /// with the weights.
@@ -23,7 +27,45 @@ pub(super) fn make_unbiased(
     let decoded = Mat::from_fn(weights.nrows(), weights.ncols(), |row, column| {
         f64::from(decoded[row * weights.ncols() + column])
     });
-    let factor = inner(seen, weights) / inner(seen, decoded.as_ref());
+    scale(tensor, inner(seen, weights) / inner(seen, decoded.as_ref()));
+}
+
+/// [`make_unbiased`] in the metric of the plain squared error.
+pub(super) fn make_plainly_unbiased(tensor: &mut QuantizedTensor, weights: &[f32]) {
+    let plain = tensor.row_scales.is_none()
+        && tensor.column_scales.is_none()
+        && tensor.reconstruction == Reconstruction::Uniform;
+    let factor = if plain {
+        let step = f64::from(tensor.step);
+        let (power, product) = products(weights, &tensor.codes, |code| f64::from(code) * step);
+        power / product
+    } else {
+        let (power, product) = products(weights, &tensor.dequantize(), f64::from);
+        power / product
+    };
+    scale(tensor, factor);
+}
+
+/// ⟨W, W⟩ and ⟨W, Ŵ⟩, in one pass.
+fn products<T: Copy + Sync>(
+    weights: &[f32],
+    decoded: &[T],
+    value: impl Fn(T) -> f64 + Sync,
+) -> (f64, f64) {
+    let of_chunk = |(weights, decoded): (&[f32], &[T])| {
+        let pairs = weights.iter().zip(decoded);
+        pairs.fold((0.0, 0.0), |(power, product), (weight, decoded)| {
+            let weight = f64::from(*weight);
+            (power + weight * weight, product + weight * value(*decoded))
+        })
+    };
+    let chunks = weights.par_chunks(CHUNK).zip(decoded.par_chunks(CHUNK));
+    let parts: Vec<(f64, f64)> = chunks.map(of_chunk).collect();
+    // In the order of the weights: the sums must not depend on the number of threads.
+    parts.into_iter().fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
+}
+
+fn scale(tensor: &mut QuantizedTensor, factor: f64) {
     if factor.is_finite() {
         tensor.step *= factor.clamp(1.0 / MOST, MOST) as f32;
     }
