@@ -103,6 +103,7 @@ pub fn train(
 ) -> Result<Finished> {
     let Prepared { tokenizer, tokens, weights } = prepared;
     let metadata = ModelFile::metadata(&config.model, tokenizer);
+    config.validate()?;
     let weights = match weights {
         Some(weights) => weights.clone(),
         None => initial_weights(&config.model, config.train.seed)?,
