@@ -103,10 +103,9 @@ pub fn train(
 ) -> Result<Finished> {
     let Prepared { tokenizer, tokens, weights } = prepared;
     let metadata = ModelFile::metadata(&config.model, tokenizer);
-    config.validate()?;
     let weights = match weights {
         Some(weights) => weights.clone(),
-        None => initial_weights(&config.model, config.train.seed)?,
+        None => initial_weights(&config.model, config.train.seed).map_err(TrainError::from)?,
     };
     let beginning = Beginning { weights, metadata: metadata.clone() };
     let mut run = Run::open(folder, config, &tokens.train, beginning, start)?;
