@@ -118,9 +118,9 @@ pub struct LadderOptions {
     /// Share of the mean diagonal that is added to the covariance; raised where there is no Cholesky factor.
     pub ridge: f64,
     /// Weight of the rate in choosing codes, 1 being the slope of the distortion at the step,
-    /// (ln 2/6)·Δ² per bit; 0 for codes of the least error. For `rdoq` (0.1 without one), and `trellis` and
-    /// `watersic-rate` (0.05 without one). More of it saves squared error at equal bits, and costs loss: it moves bits from tensors of few bits, which
-    /// need them most, to the others.
+    /// (ln 2/6)·Δ² per bit; 0 for codes of the least error. For `rdoq` (without one: 0.1 with an unbiased gain, 1 with
+    /// that of least squares), and `trellis` and `watersic-rate` (0.05, 0.4). More of it saves squared error at equal
+    /// bits, and costs loss: it moves bits from tensors of few bits, which need them most, to the others.
     pub rate_strength: Option<f64>,
     /// Scales that are fitted in the end.
     pub scale_fit: ScaleFit,
@@ -140,9 +140,15 @@ impl Default for LadderOptions {
 }
 
 impl LadderOptions {
-    /// Weight of the rate; without one, that which has lost least in a small language model at equal bytes.
+    /// Weight of the rate; without one, that which has lost least in a small language model at equal bytes, or, with the
+    /// gain of least squares, that of the least squared error.
     fn strength(&self, rung: Rung) -> f64 {
-        self.rate_strength.unwrap_or(if rung == Rung::Rdoq { 0.1 } else { 0.05 })
+        self.rate_strength.unwrap_or(match (self.gain, rung) {
+            (Gain::Unbiased, Rung::Rdoq) => 0.1,
+            (Gain::Unbiased, _) => 0.05,
+            (Gain::LeastSquares, Rung::Rdoq) => 1.0,
+            (Gain::LeastSquares, _) => 0.4,
+        })
     }
 }
 
