@@ -34,8 +34,8 @@ pub struct ModelFile {
 
 impl ModelFile {
     /// Opens a `.bsl` file, or a folder with `model.safetensors`, `config.json` (ours, or that of a Llama, GPT-2 or BERT
-    /// from Hugging Face) and a tokenizer: `tokenizer.json`, `tokenizer.model` or `vocab.txt`. An encoder gets its
-    /// special tokens from the tokenizer.
+    /// from Hugging Face) and a tokenizer: `tokenizer.json`, `tokenizer.model`, the `tokenizer.bin` of llama2.c or
+    /// `vocab.txt`. An encoder gets its special tokens from the tokenizer.
     ///
     /// # Errors
     /// If something is missing, damaged, or does not belong together.
@@ -89,7 +89,7 @@ impl ModelFile {
         if !folder.join("config.json").exists() {
             return Err(problem("has no config.json; a folder needs model.safetensors, config.json and tokenizer.json, tokenizer.model or vocab.txt".to_owned()));
         }
-        let tokenizer = ["tokenizer.json", "tokenizer.model", "vocab.txt"]
+        let tokenizer = ["tokenizer.json", "tokenizer.model", "tokenizer.bin", "vocab.txt"]
             .map(|name| folder.join(name))
             .into_iter()
             .find(|path| path.exists())
