@@ -259,25 +259,15 @@ fn one_tensor_is_read_without_the_rest() {
 /// A tensor of two blocks, of which each starts the trellis anew, by both coders and in parts.
 #[test]
 fn codes_on_a_trellis_come_back_and_take_the_bits_of_their_indices() {
-    use backslash_codec::trellis::{next_state, quantiser, rows_per_run, value};
-
     let shape = [700, 2000];
-    let restart = rows_per_run(&shape).unwrap();
-    assert!(restart < 700);
+    assert!(backslash_codec::trellis::rows_per_run(&shape).unwrap() < 700);
     let mut random = 9_u64;
-    let mut states = vec![0; 2000];
-    let mut codes = Vec::new();
-    for row in 0..700 {
-        if row % restart == 0 {
-            states.fill(0);
-        }
-        for state in &mut states {
-            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let index = [-1, 0, 0, 1][(random >> 62) as usize];
-            codes.push(value(index, quantiser(*state)).unwrap());
-            *state = next_state(*state, index);
-        }
-    }
+    let mut index = || {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        [-1, 0, 0, 1][(random >> 62) as usize]
+    };
+    let indices: Vec<i32> = (0..700 * 2000).map(|_| index()).collect();
+    let codes = codes_of(&indices, 700, 2000);
     let tensor = QuantizedTensor {
         shape: shape.to_vec(),
         codes,

@@ -1,6 +1,6 @@
 //! What a file is asked to be.
 
-use backslash_codec::{Artifact, Effort, encode_with, encoded_size_with};
+use backslash_codec::{Artifact, Effort, encode_with};
 use backslash_rate::Moments;
 
 use crate::solver::{Fitted, Start, Target, Trial, fit_to_bytes};
@@ -42,15 +42,16 @@ impl Recipe<'_> {
         loss_increase: &mut LossIncrease<'_>,
         progress: &mut dyn FnMut(Trial),
     ) -> Result<Fitted, CompressError> {
-        if let Goal::Bytes(budget) = goal {
-            return self.fit_to_bytes(Target { budget, effort }, None, progress);
-        }
-        let log_kappa = self.log_kappa(goal, loss_increase, progress)?;
+        let log_kappa = match goal {
+            Goal::Bytes(budget) => {
+                return self.fit_to_bytes(Target { budget, effort }, None, progress);
+            }
+            Goal::Kappa(kappa) => kappa.ln(),
+            Goal::LossIncrease(limit) => self.log_kappa_of_loss(limit, loss_increase, progress)?,
+        };
         let artifact = self.artifact(log_kappa)?;
         let bytes = encode_with(&artifact, effort)?;
-        let fast = encoded_size_with(&artifact, Effort::Fast)?.total();
-        let ratio = bytes.len() as f64 / fast as f64;
-        Ok(Fitted { log_kappa, artifact, bytes, ratio, inverse_slope: None })
+        Ok(Fitted { log_kappa, artifact, bytes, ratio: None, inverse_slope: None })
     }
 
     /// The file of [`Goal::Bytes`]. `ratio` is that of a similar file, if there is one ([`Start`]).
@@ -68,20 +69,6 @@ impl Recipe<'_> {
             false => Start { ratio, ..Start::at(self.guess(self.bits(target.budget))) },
         };
         fit_to_bytes(&mut |log_kappa| self.artifact(log_kappa), start, target, progress)
-    }
-
-    /// ln κ of a goal that is no size.
-    pub(crate) fn log_kappa(
-        &self,
-        goal: Goal,
-        loss_increase: &mut LossIncrease<'_>,
-        progress: &mut dyn FnMut(Trial),
-    ) -> Result<f64, CompressError> {
-        match goal {
-            Goal::Bytes(budget) => Ok(self.guess(self.bits(budget))),
-            Goal::Kappa(kappa) => Ok(kappa.ln()),
-            Goal::LossIncrease(limit) => self.log_kappa_of_loss(limit, loss_increase, progress),
-        }
     }
 
     /// Bits per weight of a number of bytes.

@@ -88,7 +88,7 @@ pub fn measured_rules(
         let mut note = |trial| progress(MeasuredStep::Trial(trial));
         let Fitted { log_kappa, ratio, inverse_slope, .. } =
             fit_to_bytes(&mut make, start, target, &mut note)?;
-        start = Start { log_kappa, ratio: Some(ratio), inverse_slope };
+        start = Start { log_kappa, ratio, inverse_slope };
         let point =
             OperatingPoint::new(config, weights, &recipe, sensitivities, held_out, log_kappa)?;
         let divergence = point.losses().mean_divergence();

@@ -30,8 +30,8 @@ pub struct Fitted {
     pub artifact: Artifact,
     /// The file itself.
     pub bytes: Vec<u8>,
-    /// Its size over that of the fast coder's file.
-    pub ratio: f64,
+    /// Its size over that of the fast coder's file, where the search has seen both.
+    pub ratio: Option<f64>,
     /// −d ln κ/d ln bytes there, where the search has seen it.
     pub inverse_slope: Option<f64>,
 }
@@ -138,7 +138,7 @@ pub fn fit_to_bytes(
                 log_kappa: at,
                 artifact,
                 bytes,
-                ratio: size as f64 / fast as f64,
+                ratio: Some(size as f64 / fast as f64),
                 inverse_slope: search.inverse_slope,
             });
         }
@@ -311,8 +311,7 @@ mod tests {
             assert!(bytes <= budget && bytes * 1000 > budget * 995, "{budget}: {bytes}");
             assert!(last.trial < 40 && last.file > 1, "{last:?}");
             // Told the ratio, it makes one file.
-            let ratio = Some(fitted.ratio);
-            let again = Start { ratio, ..Start::at(fitted.log_kappa) };
+            let again = Start { ratio: fitted.ratio, ..Start::at(fitted.log_kappa) };
             let fitted = fit_to_bytes(&mut make, again, target, &mut |trial| last = trial).unwrap();
             let bytes = fitted.bytes.len() as u64;
             assert!(bytes <= budget && bytes * 1000 > budget * 995, "{budget}: {bytes}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use backslash_codec::{Effort, Overwrite, write_bytes};
+use backslash_codec::{Effort, Overwrite, encode, write_bytes};
 use backslash_compress::{Target, fit_plan_to_bytes};
 use backslash_data::Tokenizer;
 use backslash_eval::{ModelFile, Quality, table, views};
@@ -134,21 +134,23 @@ pub fn train(
         None => Plan::relative(&views(&weights), DEFAULT_RELATIVE_STEP),
     };
     let learned = run.trainer.learned_steps().is_some();
-    let plan = match config.rate.budget {
-        0 => plan,
+    let views = views(&weights);
+    let (plan, file) = match config.rate.budget {
+        0 => {
+            let file = encode(&plan.artifact(&views, &metadata)?)?;
+            (plan, file)
+        }
         budget => {
             say(&format!("fitting the steps to {} bytes", table::grouped(budget)));
             let target = Target { budget, effort: Effort::Smallest };
-            let fitted =
-                fit_plan_to_bytes(&plan, &views(&weights), &metadata, target, &mut |_| ())?;
-            plan.scaled(fitted.log_kappa.exp() as f32)
+            let fitted = fit_plan_to_bytes(&plan, &views, &metadata, target, &mut |_| ())?;
+            (plan.scaled(fitted.log_kappa.exp() as f32), fitted.bytes)
         }
     };
     leave(folder, config, tokenizer, &weights, learned.then_some(&plan))?;
 
-    let artifact = plan.artifact(&views(&weights), &metadata)?;
     let path = folder.join("model.bsl");
-    let file_bytes = backslash_codec::write_file(&path, &artifact, Overwrite::Replace)?;
+    let file_bytes = write_bytes(&path, &file, Overwrite::Replace)?;
     let decoded = ModelFile::open(&path)?;
     let table = tokenizer.byte_table();
     let decoded = session::measure(&config.model, &decoded.weights, &tokens.validation, &table)?;

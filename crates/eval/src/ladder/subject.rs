@@ -173,7 +173,7 @@ impl<'a> Subject<'a> {
         let ratio = self.ratios.get(&rung).copied();
         let target = Target { budget, effort: Effort::Smallest };
         let fitted = recipe.fit_to_bytes(target, ratio, &mut |_: Trial| ())?;
-        self.ratios.insert(rung, fitted.ratio);
+        self.ratios.extend(fitted.ratio.map(|ratio| (rung, ratio)));
         Made::decoded(&fitted.bytes, fitted.log_kappa)
     }
 
