@@ -118,6 +118,9 @@ pub struct Compress {
     /// How steps are shared out among tensors.
     #[arg(long, value_enum, default_value_t = Allocation::Rows, requires = "text")]
     pub allocation: Allocation,
+    /// Quantise layer by layer: each is calibrated on, and corrected for, what the layers before it have become.
+    #[arg(long, requires = "text")]
+    pub sequential: bool,
     /// Count the bytes of this file against the size; can be given again.
     #[arg(long, value_name = "FILE")]
     pub count_code: Vec<PathBuf>,

@@ -16,6 +16,7 @@ pub mod ledger;
 mod measured;
 mod recipe;
 mod sensitivity;
+mod sequential;
 mod solver;
 mod text;
 
@@ -28,5 +29,6 @@ pub use json_lines::JsonLines;
 pub use measured::{Judge, MeasuredRules, MeasuredStep, Slope, corrections, measured_rules};
 pub use recipe::Recipe;
 pub use sensitivity::{Sensitivity, sensitivities};
+pub use sequential::Sequential;
 pub use solver::{Fitted, Start, Target, Trial, fit_plan_to_bytes, fit_to_bytes};
 pub use text::CalibrationText;

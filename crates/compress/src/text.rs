@@ -88,6 +88,11 @@ impl CalibrationText {
         inputs.zip(targets).map(|(inputs, targets)| (inputs, targets, self.row))
     }
 
+    /// All rows one after the other, and the length of a row.
+    pub(crate) fn all(&self) -> (&[u16], usize) {
+        (&self.inputs, self.row)
+    }
+
     /// Mean loss of a network in nats per token.
     pub fn loss(&self, network: &Transformer) -> f64 {
         let sums = self.batches().map(|(inputs, targets, row)| {

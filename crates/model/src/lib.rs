@@ -36,6 +36,8 @@ pub use config::{Architecture, Gelu, ModelConfig, SpecialTokens};
 pub use error::ModelError;
 pub use initialise::initial_weights;
 pub use masking::{MaskedRow, Masking};
-pub use network::{Encoder, EncoderInput, InputObserver, Transformer, use_composed_operations};
+pub use network::{
+    Encoder, EncoderInput, InputObserver, MatrixReplacer, Transformer, use_composed_operations,
+};
 pub use pretrained::Pretrained;
 pub use weights::{NamedTensor, NamedWeights};

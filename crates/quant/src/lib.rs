@@ -16,7 +16,7 @@ mod uniform;
 pub use error::QuantError;
 pub use exceptions::{LowRank, column_errors, low_rank_correction, quantize_protected};
 pub use ladder::{
-    Covariance, Gain, LadderOptions, Rung, ScaleFit, quantize_inputs_first, quantize_matrix,
+    Covariance, Drift, Gain, LadderOptions, Rung, ScaleFit, quantize_inputs_first, quantize_matrix,
     squared_error, weighted_error,
 };
 pub use pieces::quantize_pieces;

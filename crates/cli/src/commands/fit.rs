@@ -157,6 +157,16 @@ fn with_recipe<T>(
         };
         recipe.rules = measured::rules(&model, &recipe, &sensitivities, &held_out, budget)?;
     }
+    if arguments.sequential {
+        let effort = Effort::Fast;
+        let log_kappa = recipe.fit(goal, effort, &mut loss_increase, &mut note)?.log_kappa;
+        let whole = (&model.config, &model.weights);
+        let sequential =
+            watched("layer by layer", |tell| recipe.sequential(whole, &text, log_kappa, tell))?;
+        let recipe =
+            Recipe { weights: views(&sequential.weights), metrics: sequential.metrics, ..recipe };
+        return act(&recipe, goal, &mut loss_increase);
+    }
     act(&recipe, goal, &mut loss_increase)
 }
 

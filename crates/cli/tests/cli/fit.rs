@@ -36,6 +36,9 @@ fn text_makes_a_better_file_of_the_same_size() {
     let fed_back = compress("fed-back.bsl", &[&budget, &text]);
     assert!(fed_back < blind.min(rounded), "{fed_back} against {rounded} and {blind}");
 
+    let in_turn = compress("in-turn.bsl", &[&budget, &text, &["--sequential"]]);
+    assert!(in_turn != fed_back && in_turn < blind.min(rounded), "{in_turn} {fed_back}");
+
     // The fast coder's files keep to the budget as well.
     compress("fast.bsl", &[&budget, &["--effort", "fast"]]);
 
@@ -78,6 +81,7 @@ fn what_cannot_be_done_is_said() {
     let before = place.files();
     for (more, code, message) in [
         (&["--rung", "watersic"][..], 2, "--text"),
+        (&["--sequential"], 2, "--text"),
         (&["--rung", "wattersick"], 2, "watersic-rate"),
         (&["--kappa", "0.1"], 2, "--text"),
         (&["--kappa=-1"], 2, "positive"),

@@ -98,7 +98,11 @@ impl Encoder {
     pub fn observe_inputs(&self, input: EncoderInput<'_>, observer: &mut InputObserver<'_>) {
         let mut names = Names::default();
         self.visit(&mut names);
-        self.hidden_through(input, &mut Tap::open(names.found, observer));
+        let mut show = |names: &[&str], values: &[f32], inputs: usize| {
+            observer(names, values, inputs);
+            Vec::new()
+        };
+        self.hidden_through(input, &mut Tap::open(names.found, &mut show));
     }
 
     /// Runs a loss backwards; as [`Transformer::gradients`](crate::Transformer::gradients).
@@ -180,7 +184,7 @@ struct Transform {
 impl Transform {
     fn forward(&self, x: Tensor<2>, tap: &mut Tap<'_>) -> Tensor<2> {
         tap.show(&[&self.dense.weight], &x);
-        self.layer_norm.forward(gelu(self.dense.forward(x), self.gelu))
+        self.layer_norm.forward(gelu(self.dense.forward(x, tap), self.gelu))
     }
 }
 
@@ -256,7 +260,7 @@ impl Layer {
         let x = self.attention.output.forward(attended, x, tap);
         tap.show(&[&self.intermediate.dense.weight], &x);
         let Intermediate { dense, gelu: formula } = &self.intermediate;
-        let hidden = gelu(dense.forward(x.clone()), *formula);
+        let hidden = gelu(dense.forward(x.clone(), tap), *formula);
         self.output.forward(hidden, x, tap)
     }
 }
@@ -290,7 +294,7 @@ impl SelfAttention {
         let [positions, width] = x.dims();
         let rows = lengths.len();
         let [queries, keys, values] = [&self.query, &self.key, &self.value].map(|matrix| {
-            let y = matrix.forward(x.clone());
+            let y = matrix.forward(x.clone(), tap);
             y.reshape([rows, positions / rows, self.heads, width / self.heads])
         });
         operations::full_attention(queries, keys, values, lengths).reshape([positions, width])
@@ -314,6 +318,6 @@ impl BranchOutput {
 
     fn forward(&self, y: Tensor<2>, x: Tensor<2>, tap: &mut Tap<'_>) -> Tensor<2> {
         tap.show(&[&self.dense.weight], &y);
-        self.layer_norm.forward(self.dense.forward(y) + x)
+        self.layer_norm.forward(self.dense.forward(y, tap) + x)
     }
 }

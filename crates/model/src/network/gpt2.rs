@@ -95,7 +95,7 @@ impl Attention {
     fn forward(&self, x: Tensor<2>, row: usize, tap: &mut Tap<'_>) -> Tensor<2> {
         tap.show(&[&self.c_attn.weight], &x);
         let [positions, width] = x.dims();
-        let all = self.c_attn.forward(x);
+        let all = self.c_attn.forward(x, tap);
         let [queries, keys, values] = [0, 1, 2].map(|part| {
             let part = all.clone().slice_dim(1, part * width..(part + 1) * width);
             part.reshape([positions / row, row, self.heads, width / self.heads])
@@ -103,7 +103,7 @@ impl Attention {
         let attended = operations::causal_attention(queries, keys, values);
         let attended = attended.reshape([positions, width]);
         tap.show(&[&self.c_proj.weight], &attended);
-        self.c_proj.forward(attended)
+        self.c_proj.forward(attended, tap)
     }
 }
 
@@ -124,8 +124,8 @@ impl Mlp {
 
     fn forward(&self, x: Tensor<2>, tap: &mut Tap<'_>) -> Tensor<2> {
         tap.show(&[&self.c_fc.weight], &x);
-        let hidden = activation::gelu_approximate(self.c_fc.forward(x));
+        let hidden = activation::gelu_approximate(self.c_fc.forward(x, tap));
         tap.show(&[&self.c_proj.weight], &hidden);
-        self.c_proj.forward(hidden)
+        self.c_proj.forward(hidden, tap)
     }
 }

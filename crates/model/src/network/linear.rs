@@ -3,6 +3,8 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Shape, Tensor};
 
+use super::tap::Tap;
+
 /// y = x·Wᵀ with W of shape `[outputs, inputs]`, as checkpoints store it.
 #[derive(Module, Debug)]
 pub(super) struct Linear {
@@ -15,8 +17,8 @@ impl Linear {
     }
 
     /// `[n, inputs]` to `[n, outputs]`.
-    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose())
+    pub(super) fn forward(&self, x: Tensor<2>, tap: &Tap<'_>) -> Tensor<2> {
+        x.matmul(tap.matrix(&self.weight).transpose())
     }
 }
 
@@ -33,8 +35,8 @@ impl Affine {
     }
 
     /// `[n, inputs]` to `[n, outputs]`.
-    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze::<2>()
+    pub(super) fn forward(&self, x: Tensor<2>, tap: &Tap<'_>) -> Tensor<2> {
+        x.matmul(tap.matrix(&self.weight).transpose()) + self.bias.val().unsqueeze::<2>()
     }
 }
 
@@ -51,8 +53,8 @@ impl TransposedAffine {
     }
 
     /// `[n, inputs]` to `[n, outputs]`.
-    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val()) + self.bias.val().unsqueeze::<2>()
+    pub(super) fn forward(&self, x: Tensor<2>, tap: &Tap<'_>) -> Tensor<2> {
+        x.matmul(tap.matrix(&self.weight)) + self.bias.val().unsqueeze::<2>()
     }
 }
 

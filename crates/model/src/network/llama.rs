@@ -118,13 +118,13 @@ impl Attention {
         let split = |y: Tensor<2>, heads: usize| {
             y.reshape([rows, rotary.tokens, heads, width / self.heads])
         };
-        let queries = rotary.turn(split(self.q_proj.forward(x.clone()), self.heads));
-        let keys = rotary.turn(split(self.k_proj.forward(x.clone()), self.kv_heads));
-        let values = split(self.v_proj.forward(x), self.kv_heads);
+        let queries = rotary.turn(split(self.q_proj.forward(x.clone(), tap), self.heads));
+        let keys = rotary.turn(split(self.k_proj.forward(x.clone(), tap), self.kv_heads));
+        let values = split(self.v_proj.forward(x, tap), self.kv_heads);
         let attended = operations::causal_attention(queries, keys, values);
         let attended = attended.reshape([positions, width]);
         tap.show(&[&self.o_proj.weight], &attended);
-        self.o_proj.forward(attended)
+        self.o_proj.forward(attended, tap)
     }
 }
 
@@ -148,9 +148,9 @@ impl Mlp {
 
     fn forward(&self, x: Tensor<2>, tap: &mut Tap<'_>) -> Tensor<2> {
         tap.show(&[&self.gate_proj.weight, &self.up_proj.weight], &x);
-        let gate = activation::silu(self.gate_proj.forward(x.clone()));
-        let hidden = gate * self.up_proj.forward(x);
+        let gate = activation::silu(self.gate_proj.forward(x.clone(), tap));
+        let hidden = gate * self.up_proj.forward(x, tap);
         tap.show(&[&self.down_proj.weight], &hidden);
-        self.down_proj.forward(hidden)
+        self.down_proj.forward(hidden, tap)
     }
 }

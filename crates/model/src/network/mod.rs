@@ -28,8 +28,8 @@ use self::gpt2::Gpt2;
 use self::llama::Llama;
 pub use self::operations::use_composed_operations;
 use self::path::{Layout, Names};
-pub use self::tap::InputObserver;
 use self::tap::Tap;
+pub use self::tap::{InputObserver, MatrixReplacer};
 use self::tokens::{Tokens, assert_known};
 use crate::bind::bound;
 use crate::{Architecture, ModelConfig, ModelError, NamedWeights};
@@ -245,9 +245,42 @@ impl Transformer {
     /// # Panics
     /// As [`Transformer::logits`].
     pub fn observe_inputs(&self, tokens: &[u16], row: usize, observer: &mut InputObserver<'_>) {
+        self.replace_matrices(tokens, row, &mut |names, values, inputs| {
+            observer(names, values, inputs);
+            Vec::new()
+        });
+    }
+
+    /// Runs the network forward, and puts other matrices in the place of its own on the way: what each layer sees comes
+    /// from layers that have already been replaced.
+    ///
+    /// `replacer` is called as the observer of [`Transformer::observe_inputs`] is, and returns the values of the
+    /// matrices that were named, or nothing to leave them as they are; a layer that runs again keeps what it was given.
+    /// The network itself stays as it was. As each layer is replaced once, `tokens` should be all there are.
+    ///
+    /// ```
+    /// use backslash_model::{ModelConfig, Transformer, device, initial_weights};
+    ///
+    /// let config = ModelConfig { vocabulary_size: 16, width: 8, layers: 1, heads: 2, ..ModelConfig::default() };
+    /// let network = Transformer::from_weights(&config, &initial_weights(&config, 1)?, &device())?;
+    /// // A first MLP matrix of zeros makes a hidden layer of zeros.
+    /// network.replace_matrices(&[1, 2, 3, 4], 2, &mut |names, values, inputs| match names[0] {
+    ///     "blocks.0.mlp.fc.weight" => vec![vec![0.0; config.mlp_width() * inputs]],
+    ///     "blocks.0.mlp.proj.weight" => {
+    ///         assert!(values.iter().all(|value| *value == 0.0));
+    ///         Vec::new()
+    ///     }
+    ///     _ => Vec::new(),
+    /// });
+    /// # Ok::<(), backslash_model::ModelError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// As [`Transformer::logits`]; and if a matrix that is returned has another number of values.
+    pub fn replace_matrices(&self, tokens: &[u16], row: usize, replacer: &mut MatrixReplacer<'_>) {
         let mut names = Names::default();
         self.visit(&mut names);
-        let mut tap = Tap::open(names.found, observer);
+        let mut tap = Tap::open(names.found, replacer);
         let hidden = self.hidden_through(tokens, row, &mut tap);
         tap.show(&[self.head()], &hidden);
     }

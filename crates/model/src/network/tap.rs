@@ -1,19 +1,23 @@
-//! Where a forward pass shows the inputs of its linear layers.
+//! Where a forward pass shows the inputs of its linear layers, and takes other matrices for them.
 
 use std::collections::HashMap;
 
 use burn::module::{Param, ParamId};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 /// Receives the names of the matrices that read one input, that input row-major, and its channels.
 pub type InputObserver<'a> = dyn FnMut(&[&str], &[f32], usize) + 'a;
 
-/// Hands inputs to an observer, if there is one; otherwise costs nothing.
+/// As an [`InputObserver`], and returns what these matrices are from here on, in their order: nothing for as they are.
+pub type MatrixReplacer<'a> = dyn FnMut(&[&str], &[f32], usize) -> Vec<Vec<f32>> + 'a;
+
+/// Hands inputs to somebody who asked for them; otherwise costs nothing.
 pub(super) struct Tap<'a>(Option<Observation<'a>>);
 
 struct Observation<'a> {
     names: HashMap<ParamId, String>,
-    observer: &'a mut InputObserver<'a>,
+    replacer: &'a mut MatrixReplacer<'a>,
+    replaced: HashMap<ParamId, Tensor<2>>,
 }
 
 impl<'a> Tap<'a> {
@@ -25,17 +29,26 @@ impl<'a> Tap<'a> {
     /// A tap of a network whose weights have these names.
     pub(super) fn open(
         names: HashMap<ParamId, String>,
-        observer: &'a mut InputObserver<'a>,
+        replacer: &'a mut MatrixReplacer<'a>,
     ) -> Self {
-        Self(Some(Observation { names, observer }))
+        Self(Some(Observation { names, replacer, replaced: HashMap::new() }))
     }
 
     /// Shows `x`, `[positions, inputs]`, which is about to be multiplied by each of these matrices.
     pub(super) fn show(&mut self, matrices: &[&Param<Tensor<2>>], x: &Tensor<2>) {
-        let Some(Observation { names, observer }) = &mut self.0 else { return };
+        let Some(Observation { names, replacer, replaced }) = &mut self.0 else { return };
         let names: Vec<&str> = matrices.iter().map(|matrix| names[&matrix.id].as_str()).collect();
         let [_, inputs] = x.dims();
         let values = x.to_data().try_into_vec::<f32>().expect("activations are f32");
-        observer(&names, &values, inputs);
+        for (matrix, values) in matrices.iter().zip(replacer(&names, &values, inputs)) {
+            let values = TensorData::new(values, matrix.lazy_shape());
+            replaced.insert(matrix.id, Tensor::from_data(values, &x.device()));
+        }
+    }
+
+    /// What to multiply by: the matrix itself, or the one that stands in for it.
+    pub(super) fn matrix(&self, matrix: &Param<Tensor<2>>) -> Tensor<2> {
+        let replaced = self.0.as_ref().and_then(|observation| observation.replaced.get(&matrix.id));
+        replaced.cloned().unwrap_or_else(|| matrix.val())
     }
 }

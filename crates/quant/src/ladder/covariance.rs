@@ -139,6 +139,23 @@ impl Covariance {
         Ok(())
     }
 
+    /// The moments (1 − share)·Σ + share·Σ′ of this and another gathering.
+    ///
+    /// # Errors
+    /// If the widths differ, nothing was gathered in one of them, or the share is not from 0 to 1.
+    pub fn blended(&self, other: &Self, share: f64) -> Result<Self, QuantError> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(QuantError::Setting { what: "share of a covariance", value: share });
+        }
+        for gathering in [self, other] {
+            gathering.mean_diagonal()?;
+        }
+        let mut sum = self.scaled(1.0 - share);
+        let samples = self.samples;
+        sum.merge(&other.scaled(share * samples as f64 / other.samples as f64))?;
+        Ok(Self { samples, ..sum })
+    }
+
     /// Every moment multiplied by `factor`.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Self {
@@ -331,6 +348,19 @@ mod tests {
         let entry = |i, j| (sum.moment(i, j) * 1e6).round() / 1e6;
         assert_eq!([entry(0, 0), entry(0, 1), entry(1, 1)], [4.0, 0.5, 2.0]);
         assert!(covariance.identity_plus(-1.0).is_err());
+    }
+
+    #[test]
+    fn a_blend_is_the_weighted_mean_of_moments() {
+        let first = Covariance::from_moments(2, 7, &[6.0, 1.0, 1.0, 2.0]).unwrap();
+        let second = Covariance::from_moments(2, 100, &[2.0, 5.0, 5.0, 10.0]).unwrap();
+        let blend = first.blended(&second, 0.25).unwrap();
+        let entry = |i, j| (blend.moment(i, j) * 1e6).round() / 1e6;
+        assert_eq!([entry(0, 0), entry(0, 1), entry(1, 1)], [5.0, 2.0, 4.0]);
+        assert_eq!(blend.samples(), 7);
+        assert!(first.blended(&Covariance::new(2).unwrap(), 0.5).is_err());
+        assert!(first.blended(&Covariance::identity(3).unwrap(), 0.5).is_err());
+        assert!(first.blended(&second, 1.5).is_err());
     }
 
     #[test]

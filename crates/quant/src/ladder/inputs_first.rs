@@ -42,7 +42,7 @@ pub fn quantize_inputs_first(
 }
 
 /// A row-major matrix of that many columns, turned.
-fn transposed<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
+pub(super) fn transposed<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
     let column = |at: usize| values.iter().skip(at).step_by(columns.max(1)).copied();
     (0..columns).flat_map(column).collect()
 }

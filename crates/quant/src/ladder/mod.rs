@@ -10,6 +10,7 @@
 
 mod covariance;
 mod distortion;
+mod drift;
 mod entquant;
 mod feedback;
 mod gptq;
@@ -32,5 +33,6 @@ mod watersic_rate;
 
 pub use covariance::Covariance;
 pub use distortion::{squared_error, weighted_error};
+pub use drift::Drift;
 pub use inputs_first::quantize_inputs_first;
 pub use rung::{Gain, LadderOptions, Rung, ScaleFit, quantize_matrix};

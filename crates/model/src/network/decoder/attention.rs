@@ -48,9 +48,9 @@ impl Attention {
         let split = |y: Tensor<2>, heads: usize| {
             y.reshape([rows, rotary.tokens, heads, width / self.heads])
         };
-        let queries = split(self.c_q.forward(x.clone()), self.heads);
-        let keys = split(self.c_k.forward(x.clone()), self.kv_heads);
-        let values = split(self.c_v.forward(x), self.kv_heads);
+        let queries = split(self.c_q.forward(x.clone(), tap), self.heads);
+        let keys = split(self.c_k.forward(x.clone(), tap), self.kv_heads);
+        let values = split(self.c_v.forward(x, tap), self.kv_heads);
 
         let gain = self.q_gain.as_ref().map(Param::val);
         let queries = operations::prepare_heads(queries, gain, rotary);
@@ -58,6 +58,6 @@ impl Attention {
         let attended = operations::causal_attention(queries, keys, values);
         let attended = attended.reshape([positions, width]);
         tap.show(&[&self.proj.weight], &attended);
-        self.proj.forward(attended)
+        self.proj.forward(attended, tap)
     }
 }

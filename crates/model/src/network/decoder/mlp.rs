@@ -28,8 +28,8 @@ impl Mlp {
 
     pub(super) fn forward(&self, x: Tensor<2>, tap: &mut Tap<'_>) -> Tensor<2> {
         tap.show(&[&self.fc.weight], &x);
-        let hidden = operations::relu_power(self.fc.forward(x), self.power);
+        let hidden = operations::relu_power(self.fc.forward(x, tap), self.power);
         tap.show(&[&self.proj.weight], &hidden);
-        self.proj.forward(hidden)
+        self.proj.forward(hidden, tap)
     }
 }

@@ -1,0 +1,303 @@
+//! Layers that know what the layers before them have become.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use backslash_codec::Tensor;
+use backslash_model::{ModelConfig, NamedTensor, NamedWeights, Transformer, device};
+use backslash_quant::{Covariance, Drift, Weights};
+use rayon::prelude::*;
+
+use crate::{CalibrationText, CompressError, Recipe};
+
+/// Share of the covariance of inputs that there are now in a metric, beside that of the float model's. At 1.1 bits per
+/// weight more of either has lost more, and at 1.6 neither the one nor the other makes a difference.
+const NOW: f64 = 0.25;
+/// Share of the correction for moved inputs that is made. All of it makes a layer put out less, as far as errors in its
+/// inputs are noise, and layers shrink together.
+const CORRECTION: f64 = 0.25;
+
+/// What a recipe is to quantise, and by which metrics, behind layers that have been quantised.
+#[derive(Clone, Debug)]
+pub struct Sequential {
+    /// The weights, those of layers behind others corrected for what these have become.
+    pub weights: NamedWeights,
+    /// The metrics of the matrices: covariances of the inputs that there are now.
+    pub metrics: BTreeMap<String, Covariance>,
+}
+
+/// Inputs of a layer of the float model.
+type Shown = (Vec<f32>, usize);
+
+impl Recipe<'_> {
+    /// Quantises the network from its first layer to its last at ln κ, each layer after those before it. In its metric a
+    /// quarter is the covariance of the inputs x̂ that it then has; and it is made from weights a quarter of the way from
+    /// W to the W′ that turn x̂ into what W makes of the float model's x ([`Drift`]). `weights` must be those of the
+    /// recipe. An embedding that is also the head comes first, with the metric it has.
+    ///
+    /// All of the text goes through the float network and the quantised one at once. `progress` is called with the
+    /// matrices done and the matrices to do.
+    ///
+    /// # Errors
+    /// Those of [`Recipe::artifact`] and of [`Drift`], and if the weights do not fit the configuration.
+    pub fn sequential(
+        &self,
+        (config, weights): (&ModelConfig, &NamedWeights),
+        text: &CalibrationText,
+        log_kappa: f64,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Sequential, CompressError> {
+        let float = Transformer::from_weights(config, weights, &device())?;
+        let (inputs, row) = text.all();
+        let mut walk = Walk {
+            recipe: self.clone(),
+            float: weights,
+            found: Sequential { weights: weights.clone(), metrics: self.metrics.clone() },
+            done: BTreeSet::new(),
+            log_kappa,
+        };
+        let mut order = Vec::new();
+        float.observe_inputs(&inputs[..row], row, &mut |names, _, _| {
+            let names = names.iter().filter(|name| !config.ties(name));
+            order.extend(names.map(|name| (*name).to_owned()));
+        });
+        order.sort_unstable();
+        order.dedup();
+        let prefix = walk.before(&order)?;
+        let prefix = Transformer::from_weights(config, &prefix, &device())?;
+        let mut outcome = Ok(());
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(0);
+            scope.spawn(move || show_all(&float, inputs, row, &sender));
+            prefix.replace_matrices(inputs, row, &mut |names, values, _| {
+                let step = || walk.layer(config, names, values, &receiver);
+                match outcome.is_ok().then(step).unwrap_or(Ok(Vec::new())) {
+                    Ok(replaced) => {
+                        progress(walk.done.len(), order.len());
+                        replaced
+                    }
+                    Err(error) => {
+                        outcome = Err(error);
+                        Vec::new()
+                    }
+                }
+            });
+        });
+        outcome.map(|()| walk.found)
+    }
+}
+
+/// Sends the inputs of all layers, until nobody wants them any more.
+fn show_all(network: &Transformer, inputs: &[u16], row: usize, sender: &SyncSender<Shown>) {
+    network.observe_inputs(inputs, row, &mut |_, values, width| {
+        // Nobody receives after an error, which the other side reports.
+        let _ = sender.send((values.to_vec(), width));
+    });
+}
+
+/// A network that is being quantised, layer by layer.
+struct Walk<'a> {
+    /// The recipe, its metrics those of the inputs that there are now.
+    recipe: Recipe<'a>,
+    float: &'a NamedWeights,
+    found: Sequential,
+    done: BTreeSet<String>,
+    log_kappa: f64,
+}
+
+impl Walk<'_> {
+    /// The network before its first layer: everything is quantised but the matrices that are still to come.
+    fn before(&self, to_come: &[String]) -> Result<NamedWeights, CompressError> {
+        let decoded = self.recipe.weights.par_iter().map(|tensor| {
+            let data = if to_come.iter().any(|name| name == tensor.name) {
+                tensor.data.to_vec()
+            } else {
+                self.decoded(tensor)?
+            };
+            let (name, shape) = (tensor.name.to_owned(), tensor.shape.to_vec());
+            Ok(NamedTensor { name, shape, data })
+        });
+        Ok(NamedWeights::new(decoded.collect::<Result<_, CompressError>>()?))
+    }
+
+    /// What the matrices of a layer become, now that its inputs are known.
+    fn layer(
+        &mut self,
+        config: &ModelConfig,
+        names: &[&str],
+        now: &[f32],
+        receiver: &Receiver<Shown>,
+    ) -> Result<Vec<Vec<f32>>, CompressError> {
+        let (before, width) = receiver.recv().expect("both networks have the same layers");
+        if config.ties(names[0]) || self.done.contains(names[0]) {
+            return Ok(Vec::new());
+        }
+        let mut drift = Drift::new(width)?;
+        drift.accumulate(&before, now)?;
+        drop(before);
+        for name in names {
+            let float = self.recipe.metrics.get(*name);
+            let metric = match float {
+                Some(float) => float.blended(drift.covariance(), NOW)?,
+                None => drift.covariance().clone(),
+            };
+            self.recipe.metrics.insert((*name).to_owned(), metric.clone());
+            self.found.metrics.insert((*name).to_owned(), metric);
+        }
+        let matrices = names.par_iter().map(|name| self.matrix(config, name, &drift));
+        let (mut replaced, mut corrected) = (Vec::new(), Vec::new());
+        for matrix in matrices.collect::<Result<Vec<_>, CompressError>>()? {
+            corrected.push(matrix.0);
+            replaced.push(matrix.1);
+        }
+        for (name, data) in names.iter().zip(corrected) {
+            let at = self.found.weights.position(name).expect("a weight of the network");
+            self.found.weights.tensors_mut()[at].data = data;
+            self.done.insert((*name).to_owned());
+        }
+        Ok(replaced)
+    }
+
+    /// The corrected weights of a matrix, and what is decoded of them.
+    fn matrix(
+        &self,
+        config: &ModelConfig,
+        name: &str,
+        drift: &Drift,
+    ) -> Result<(Vec<f32>, Vec<f32>), CompressError> {
+        let NamedTensor { name, shape, data } =
+            self.float.get(name).expect("a weight of the network");
+        let float = Weights { name, shape, data };
+        let ridge = self.recipe.options.ridge;
+        let full = match config.has_inputs_first(name) {
+            true => drift.corrected_inputs_first(&float, ridge)?,
+            false => drift.corrected(&float, ridge)?,
+        };
+        let pairs = data.iter().zip(&full);
+        let corrected: Vec<f32> =
+            pairs.map(|(w, full)| w + CORRECTION as f32 * (full - w)).collect();
+        let weights = Weights { data: &corrected, ..float };
+        let decoded = self.decoded(&weights)?;
+        Ok((corrected, decoded))
+    }
+
+    /// What a tensor is read back as.
+    fn decoded(&self, tensor: &Weights<'_>) -> Result<Vec<f32>, CompressError> {
+        Ok(match self.recipe.tensor(tensor, self.log_kappa)? {
+            Tensor::Quantized(tensor) => tensor.dequantize(),
+            Tensor::Raw(raw) => raw.to_f32(tensor.name)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibration::covariances;
+    use crate::{Allocation, Calibration};
+    use backslash_codec::Artifact;
+    use backslash_model::{Architecture, initial_weights};
+    use backslash_quant::Rung;
+    use rand::{RngExt, SeedableRng};
+
+    fn model(architecture: Architecture) -> (ModelConfig, NamedWeights, CalibrationText) {
+        let config = ModelConfig {
+            architecture,
+            vocabulary_size: 40,
+            width: 32,
+            layers: 2,
+            heads: 2,
+            kv_heads: 2,
+            context: 16,
+            embedding_std: 0.5,
+            ..ModelConfig::default()
+        };
+        let mut weights = initial_weights(&config, 3).unwrap();
+        let mut random = rand_pcg::Pcg64::seed_from_u64(4);
+        for tensor in weights.tensors_mut() {
+            tensor.data.iter_mut().for_each(|w| *w += 0.2 * (random.random::<f32>() - 0.5));
+        }
+        let tokens: Vec<u16> = (0..1601).map(|_| random.random_range(0..40)).collect();
+        let text = CalibrationText::new(&config, &tokens, tokens.len()).unwrap();
+        (config, weights, text)
+    }
+
+    fn views(weights: &NamedWeights) -> Vec<Weights<'_>> {
+        let tensors = weights.tensors().iter();
+        tensors.map(|NamedTensor { name, shape, data }| Weights { name, shape, data }).collect()
+    }
+
+    fn decoded(artifact: &Artifact) -> NamedWeights {
+        let tensors = artifact.tensors.iter().map(|(name, tensor)| {
+            let data = match tensor {
+                Tensor::Quantized(tensor) => tensor.dequantize(),
+                Tensor::Raw(raw) => raw.to_f32(name).unwrap(),
+            };
+            NamedTensor { name: name.clone(), shape: tensor.shape().to_vec(), data }
+        });
+        NamedWeights::new(tensors.collect())
+    }
+
+    /// The inputs that the walk has seen are those of the model that its recipe makes in the end.
+    #[test]
+    fn metrics_are_those_of_the_quantised_model() {
+        for architecture in [Architecture::Decoder, Architecture::Golf, Architecture::Gpt2] {
+            let (config, weights, text) = model(architecture);
+            let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
+            let float = calibration.covariances.clone();
+            let recipe = Recipe::calibrated(
+                views(&weights),
+                BTreeMap::new(),
+                calibration,
+                Rung::Watersic,
+                Allocation::Rows,
+            );
+            let recipe = recipe.unwrap();
+            let log_kappa = recipe.guess(2.5);
+            let mut last = (0, 1);
+            let found = recipe.sequential((&config, &weights), &text, log_kappa, |done, total| {
+                last = (done, total);
+            });
+            let found = found.unwrap();
+            assert_eq!(last.0, last.1);
+            let made = Recipe {
+                weights: views(&found.weights),
+                metrics: found.metrics.clone(),
+                ..recipe.clone()
+            };
+            let decoded = decoded(&made.artifact(log_kappa).unwrap());
+            let now = covariances(&config, &decoded, &text, |_| ()).unwrap();
+            for (name, now) in now.iter().filter(|(name, _)| !config.ties(name)) {
+                let expected = float[name].blended(now, NOW).unwrap();
+                let scale = expected.diagonal().iter().copied().fold(0.0, f64::max);
+                for i in 0..now.width() {
+                    for j in 0..=i {
+                        let off = found.metrics[name].moment(i, j) - expected.moment(i, j);
+                        assert!(off.abs() < 1e-4 * scale, "{architecture:?} {name} {i} {j}: {off}");
+                    }
+                }
+            }
+            let tied = |name: &str| config.ties(name);
+            for tensor in weights.tensors() {
+                let same = found.weights.get(&tensor.name).unwrap().data == tensor.data;
+                let moves = now.contains_key(&tensor.name) && !tied(&tensor.name);
+                assert_eq!(same, !moves, "{}", tensor.name);
+            }
+        }
+    }
+
+    #[test]
+    fn errors_on_the_way_are_returned() {
+        let (config, weights, text) = model(Architecture::Decoder);
+        let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
+        let (metadata, rung) = (BTreeMap::new(), Rung::Gptq);
+        let recipe =
+            Recipe::calibrated(views(&weights), metadata, calibration, rung, Allocation::Rows);
+        let mut recipe = recipe.unwrap();
+        recipe.rules.remove("blocks.1.mlp.fc.weight");
+        let log_kappa = recipe.guess(3.0);
+        let whole = (&config, &weights);
+        let error = recipe.sequential(whole, &text, log_kappa, |_, _| ()).unwrap_err();
+        assert!(error.to_string().contains("blocks.1.mlp.fc.weight"), "{error}");
+    }
+}
