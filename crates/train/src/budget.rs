@@ -7,7 +7,7 @@
 
 use backslash_codec::SizeSplit;
 
-use crate::{TrainConfig, schedule};
+use crate::{RateConfig, TrainConfig, schedule};
 
 /// Share of the budget that is aimed at: the solver of the finished file uses the rest.
 const AIM: f64 = 0.99;
@@ -59,9 +59,9 @@ pub(crate) struct Budget {
     budget: u64,
     /// Weights in all coded tensors.
     coded: f64,
-    /// Time that the run takes in all, in multiples of the peak learning rate.
+    /// Time that the run takes from the start of the rate on, in multiples of the peak learning rate.
     total: f64,
-    /// Time so far.
+    /// Time since then.
     time: f64,
     log_lambda: f64,
     scale: Scale,
@@ -78,13 +78,20 @@ pub(crate) const STATE: usize = 9;
 
 impl Budget {
     /// A controller for a file of at most `budget` bytes, of which `fixed` are no codes, and `coded` coded weights.
-    pub(crate) fn new(budget: u64, fixed: u64, coded: f64, train: &TrainConfig) -> Self {
+    pub(crate) fn new(
+        budget: u64,
+        fixed: u64,
+        coded: f64,
+        rate: &RateConfig,
+        train: &TrainConfig,
+    ) -> Self {
+        let steps = rate.first_step(train)..train.steps;
         let bits = 8.0 * (AIM * budget as f64 - fixed as f64).max(1.0) / coded;
         let guess = KNOWN.0.ln() + ELASTICITY * (KNOWN.1 / bits).ln();
         Self {
             budget,
             coded,
-            total: (0..train.steps).map(|step| schedule::multiplier(train, step)).sum(),
+            total: steps.map(|step| schedule::multiplier(train, step)).sum(),
             time: 0.0,
             log_lambda: guess.clamp(LOG_LAMBDA.0, LOG_LAMBDA.1),
             scale: Scale { fixed: fixed as f64, per_bit: 0.125 / USUAL_RATIO, ratio: USUAL_RATIO },
@@ -204,17 +211,21 @@ mod tests {
 
     const CODED: f64 = 2e6;
 
+    fn rate(start: f64) -> RateConfig {
+        RateConfig { start, ..RateConfig::default() }
+    }
+
     fn train() -> TrainConfig {
         TrainConfig { steps: 600, warmup_steps: 20, warmdown: 0.5, ..TrainConfig::default() }
     }
 
     /// A model whose code length goes to a·λ^(−0.7) with a lag, and drops when rounding begins.
-    fn simulate(budget: u64, amplitude: f64) -> (Budget, Vec<Forecast>, f64) {
+    fn simulate(budget: u64, amplitude: f64, start: f64) -> (Budget, Vec<Forecast>, f64) {
         let train = train();
-        let mut controller = Budget::new(budget, 20_000, CODED, &train);
+        let mut controller = Budget::new(budget, 20_000, CODED, &rate(start), &train);
         let mut bits = 6.0_f64;
         let mut forecasts = Vec::new();
-        for step in 0..train.steps {
+        for step in rate(start).first_step(&train)..train.steps {
             let multiplier = schedule::multiplier(&train, step);
             let amplitude = if step < 300 { amplitude } else { 0.85 * amplitude };
             if step == 300 {
@@ -231,16 +242,18 @@ mod tests {
 
     #[test]
     fn files_end_near_the_aim_whatever_the_model() {
-        for amplitude in [0.15, 0.38, 0.9] {
-            for budget in [300_000, 500_000, 900_000] {
-                let (controller, forecasts, file) = simulate(budget, amplitude);
-                let share = file / budget as f64;
-                assert!((share - AIM).abs() < 0.03, "{amplitude} {budget}: {share}");
-                let half = forecasts[300].bytes / file;
-                assert!((half - 1.0).abs() < 0.05, "{amplitude} {budget}: {half}");
-                assert!(controller.lambda() > 0.0);
-                let last = forecasts.last().unwrap();
-                assert!(last.deviation < 0.01 * file, "{last:?}");
+        for start in [0.0, 0.4] {
+            for amplitude in [0.15, 0.38, 0.9] {
+                for budget in [300_000, 500_000, 900_000] {
+                    let (controller, forecasts, file) = simulate(budget, amplitude, start);
+                    let share = file / budget as f64;
+                    assert!((share - AIM).abs() < 0.03, "{amplitude} {budget}: {share}");
+                    let half = forecasts[forecasts.len() / 2].bytes / file;
+                    assert!((half - 1.0).abs() < 0.05, "{amplitude} {budget}: {half}");
+                    assert!(controller.lambda() > 0.0);
+                    let last = forecasts.last().unwrap();
+                    assert!(last.deviation < 0.01 * file, "{last:?}");
+                }
             }
         }
     }
@@ -248,18 +261,18 @@ mod tests {
     #[test]
     fn a_restored_controller_goes_on_alike() {
         let train = train();
-        let mut first = Budget::new(400_000, 1_000, CODED, &train);
+        let mut first = Budget::new(400_000, 1_000, CODED, &rate(0.0), &train);
         for step in 0..100 {
             first.step(3.0 - 0.01 * f64::from(step), 1.0);
         }
-        let mut second = Budget::new(400_000, 1_000, CODED, &train);
+        let mut second = Budget::new(400_000, 1_000, CODED, &rate(0.0), &train);
         second.restore(&first.state());
         assert_eq!(first, second);
         first.step(2.0, 0.5);
         second.step(2.0, 0.5);
         assert_eq!(first, second);
         // Nothing is known before the first step.
-        let fresh = Budget::new(400_000, 1_000, CODED, &train);
+        let fresh = Budget::new(400_000, 1_000, CODED, &rate(0.0), &train);
         let mut restored = fresh.clone();
         restored.restore(&fresh.state());
         assert_eq!(restored.forecast(), None);

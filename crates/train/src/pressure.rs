@@ -56,10 +56,17 @@ impl Pressure {
         }
     }
 
+    /// What has to be known of the weights before a step.
+    pub(crate) fn prepare(&mut self, weights: &NamedWeights, step: u64) {
+        if let Self::Bits(bits) = self {
+            bits.prepare(weights, step);
+        }
+    }
+
     /// The weights the loss is computed with at a step, where they differ from the real ones.
     pub(crate) fn perturbed(&self, weights: &NamedWeights, step: u64) -> Option<NamedWeights> {
         match self {
-            Self::Bits(bits) => Some(bits.perturbed(weights, step)),
+            Self::Bits(bits) if bits.acts_at(step) => Some(bits.perturbed(weights, step)),
             _ => None,
         }
     }
@@ -71,10 +78,13 @@ impl Pressure {
         &mut self,
         weights: &NamedWeights,
         seen: &NamedWeights,
+        step: u64,
         gradients: &mut Gradients,
     ) -> Option<f64> {
         match self {
-            Self::Bits(bits) => Some(bits.add_gradient(weights, seen, gradients)),
+            Self::Bits(bits) if bits.acts_at(step) => {
+                Some(bits.add_gradient(weights, seen, gradients))
+            }
             Self::Backslash { lambda_per_parameter, epsilon, shape, in_loss: true } => {
                 let pull = pull(*lambda_per_parameter, *epsilon, *shape, weights);
                 for (tensor, gradient) in weights.tensors().iter().zip(&mut gradients.values) {
@@ -92,7 +102,7 @@ impl Pressure {
     /// What happens after the optimizer's step; `multiplier` is the learning rate over its peak.
     pub(crate) fn after_step(&mut self, weights: &mut NamedWeights, step: u64, multiplier: f64) {
         match self {
-            Self::Bits(bits) => bits.update(step + 1, multiplier),
+            Self::Bits(bits) if bits.acts_at(step) => bits.update(step, multiplier),
             Self::Backslash { lambda_per_parameter, epsilon, shape, in_loss: false } => {
                 let pull = pull(*lambda_per_parameter, *epsilon, *shape, weights);
                 for tensor in weights.tensors_mut() {

@@ -73,7 +73,7 @@ impl Trainer {
         let budget = match (&mut pressure, config.rate.budget) {
             (Pressure::Bits(bits), bytes) if bytes > 0 => {
                 let fixed = bytes_without_codes(&weights, bits.steps(), &metadata, bytes)?;
-                let budget = Budget::new(bytes, fixed, bits.coded(), train);
+                let budget = Budget::new(bytes, fixed, bits.coded(), &config.rate, train);
                 bits.set_lambda(budget.lambda());
                 Some(budget)
             }
@@ -106,10 +106,10 @@ impl Trainer {
         &self.weights
     }
 
-    /// The learned step of every coded tensor; `None` where the rate is not in bits.
+    /// The learned step of every coded tensor; `None` where the rate is not in bits, or has not begun.
     pub fn learned_steps(&self) -> Option<BTreeMap<String, f32>> {
         match &self.pressure {
-            Pressure::Bits(bits) => Some(bits.steps()),
+            Pressure::Bits(bits) if bits.has_begun(self.step) => Some(bits.steps()),
             _ => None,
         }
     }
@@ -121,6 +121,7 @@ impl Trainer {
     /// were before the step.
     pub fn step(&mut self, tokens: &[u16]) -> Result<StepReport, TrainError> {
         let batch = self.sampler.next(tokens);
+        self.pressure.prepare(&self.weights, self.step);
         let perturbed = self.pressure.perturbed(&self.weights, self.step);
         let seen = perturbed.as_ref().unwrap_or(&self.weights);
         let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?;
@@ -136,7 +137,8 @@ impl Trainer {
         }
         let clip = (self.config.train.clip_norm / gradient_norm.max(1e-30)).min(1.0);
         scale(&mut gradients, clip as f32);
-        let bits_per_weight = self.pressure.add_gradient(&self.weights, seen, &mut gradients);
+        let bits_per_weight =
+            self.pressure.add_gradient(&self.weights, seen, self.step, &mut gradients);
 
         let multiplier = schedule::multiplier(&self.config.train, self.step);
         let learning_rate = multiplier * self.config.train.learning_rate;
@@ -158,13 +160,15 @@ impl Trainer {
     }
 
     /// Bits per coded weight that the codec spends on the weights at their learned steps, payload and tables; `None`
-    /// where the rate is not in bits.
+    /// where there are none.
     ///
     /// # Errors
     /// If a weight is not finite.
     pub fn coded_bits_per_weight(&self) -> Result<Option<f64>, TrainError> {
-        let Pressure::Bits(bits) = &self.pressure else { return Ok(None) };
-        let artifact = sizing::artifact(&self.weights, bits.steps(), &self.metadata)?;
+        let (Pressure::Bits(bits), Some(steps)) = (&self.pressure, self.learned_steps()) else {
+            return Ok(None);
+        };
+        let artifact = sizing::artifact(&self.weights, steps, &self.metadata)?;
         let split = sizing::size(&artifact, Effort::Smallest)?;
         Ok(Some(8.0 * (split.payload + split.tables) as f64 / bits.coded()))
     }

@@ -163,14 +163,17 @@ pub struct RateConfig {
     pub lambda: f64,
     /// `bits`: most bytes of the finished file, λ then being found on the way; 0 for a fixed λ.
     pub budget: u64,
+    /// `bits`: share of the steps after which there is a rate, and a quantiser; until then training is plain.
+    pub start: f64,
     /// `bits`: whether steps are learned.
     pub step_rule: StepRule,
-    /// `bits`: step at the start, in units of the root mean square of the initial weights; 1/√(3·inputs)
-    /// for a matrix that starts at zero.
+    /// `bits`: step at the start of the rate, in units of the root mean square of the weights then; 1/√(3·inputs) for a
+    /// matrix of zeros.
     pub initial_step: f64,
     /// `bits`: learning rate of the logarithms of steps and of the probability model.
     pub learning_rate: f64,
-    /// `bits`: share of the steps after which noise gives way to rounding.
+    /// `bits`: share of the steps after which the quantiser rounds. From the start of the rate until then, if that is
+    /// earlier, noise of one step stands for it.
     pub rounding_from: f64,
     /// `backslash`: ε in (|θ|+ε)^(ν−1).
     pub epsilon: f64,
@@ -182,12 +185,20 @@ impl Default for RateConfig {
             method: RateMethod::None,
             lambda: 0.12,
             budget: 0,
+            start: 0.5,
             step_rule: StepRule::Learned,
-            initial_step: 0.5,
+            initial_step: 1.0,
             learning_rate: 0.02,
             rounding_from: 0.5,
             epsilon: 1.0,
         }
+    }
+}
+
+impl RateConfig {
+    /// The first step with a rate in bits.
+    pub(crate) fn first_step(&self, train: &TrainConfig) -> u64 {
+        ((self.start * train.steps as f64).round() as u64).min(train.steps.saturating_sub(1))
     }
 }
 
@@ -202,7 +213,7 @@ impl RunConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 14] = [
+        let rules: [(&'static str, f64, bool, &'static str); 15] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -228,6 +239,12 @@ impl RunConfig {
             ),
             ("train.clip_norm", train.clip_norm, positive(train.clip_norm), "must be positive"),
             ("rate.lambda", rate.lambda, not_negative(rate.lambda), "must not be negative"),
+            (
+                "rate.start",
+                rate.start,
+                share(rate.start) && rate.start < 1.0,
+                "must be from 0 to below 1",
+            ),
             (
                 "rate.initial_step",
                 rate.initial_step,
@@ -292,6 +309,7 @@ mod tests {
             "train.steps=0",
             "train.beta2=1.0",
             "rate.rounding_from=1.5",
+            "rate.start=1",
             "train.clip_norm=nan",
             "model.architecture=bert",
         ] {

@@ -12,10 +12,10 @@ use crate::{RateConfig, StepRule, TrainConfig};
 
 /// J = D + λ·R, with R the mean code length in bits of all coded weights.
 ///
-/// Each coded tensor has a step Δ and a mixture of two Laplace components. In the first part of a run the
-/// loss sees w + Δ·u, u uniform in ±½, and R is the code length at that point; afterwards the loss sees
-/// Δ·round(w/Δ) and R is the code length of that code, and the gradient of both passes straight through to
-/// w. In both, ∂/∂ln Δ of the point is (point − w), so the step's gradient is Σ g·(point − w) plus what the
+/// In the first part of a run there is neither a rate nor a quantiser. From its start on, each coded tensor has a step Δ
+/// and a mixture of two Laplace components. Until rounding begins the loss sees w + Δ·u, u uniform in ±½, and R is the
+/// code length at that point; afterwards the loss sees Δ·round(w/Δ) and R is the code length of that code, and the
+/// gradient of both passes straight through to w. In both, ∂/∂ln Δ of the point is (point − w), so the step's gradient is Σ g·(point − w) plus what the
 /// code length itself depends on Δ, with g the gradient of J at the points.
 #[derive(Clone, Debug)]
 pub(crate) struct BitsPressure {
@@ -24,6 +24,10 @@ pub(crate) struct BitsPressure {
     learning_rate: f64,
     learned: bool,
     seed: u64,
+    /// Steps at the start, in units of the root mean square of the weights then.
+    initial_step: f64,
+    /// The first step with a rate.
+    start: u64,
     /// The first step that rounds.
     rounding_from: u64,
     /// Weights in all coded tensors.
@@ -52,17 +56,7 @@ impl BitsPressure {
             .iter()
             .enumerate()
             .filter(|(_, tensor)| is_coded(&tensor.shape))
-            .map(|(at, tensor)| {
-                let scale = expected_scale(tensor);
-                TensorRate {
-                    at,
-                    name: tensor.name.clone(),
-                    log_step: (rate.initial_step * scale).ln(),
-                    mixture: LaplaceMixture::around(scale),
-                    adam: ScalarAdam::default(),
-                    gradient: [0.0; 4],
-                }
-            })
+            .map(|(at, tensor)| TensorRate::new(at, tensor, rate.initial_step))
             .collect();
         let coded = tensors.iter().map(|t| weights.tensors()[t.at].data.len()).sum::<usize>();
         Self {
@@ -71,6 +65,8 @@ impl BitsPressure {
             learning_rate: rate.learning_rate,
             learned: rate.step_rule == StepRule::Learned,
             seed: train.seed,
+            initial_step: rate.initial_step,
+            start: rate.first_step(train),
             rounding_from: (rate.rounding_from * train.steps as f64).round() as u64,
             coded: coded.max(1) as f64,
         }
@@ -86,9 +82,29 @@ impl BitsPressure {
         self.lambda = lambda;
     }
 
-    /// Whether a step is the first that rounds.
+    /// Whether a step is the first that rounds, after others that had noise.
     pub(crate) fn rounding_begins(&self, step: u64) -> bool {
-        step == self.rounding_from && step > 0
+        step == self.rounding_from && step > self.start
+    }
+
+    /// Whether there is a rate at a step.
+    pub(crate) fn acts_at(&self, step: u64) -> bool {
+        step >= self.start
+    }
+
+    /// Whether steps and models are known once so many steps have been taken.
+    pub(crate) fn has_begun(&self, taken: u64) -> bool {
+        self.start == 0 || taken > self.start
+    }
+
+    /// Before the first step with a rate, steps and models are set by the weights as they are; otherwise nothing happens.
+    pub(crate) fn prepare(&mut self, weights: &NamedWeights, step: u64) {
+        if step == self.start && step > 0 {
+            let tensors = weights.tensors();
+            for rate in &mut self.tensors {
+                *rate = TensorRate::new(rate.at, &tensors[rate.at], self.initial_step);
+            }
+        }
     }
 
     /// The step of every coded tensor, by name.
@@ -96,6 +112,7 @@ impl BitsPressure {
         self.tensors.iter().map(|rate| (rate.name.clone(), rate.step())).collect()
     }
 
+    /// The weights that the loss is computed with at a step with a rate.
     pub(crate) fn perturbed(&self, weights: &NamedWeights, step: u64) -> NamedWeights {
         let mut seen = weights.clone();
         for rate in &self.tensors {
@@ -153,8 +170,9 @@ impl BitsPressure {
         bits / self.coded
     }
 
-    /// Moves steps and models by Adam; `time` counts from 1.
-    pub(crate) fn update(&mut self, time: u64, multiplier: f64) {
+    /// Moves steps and models by Adam after a step with a rate.
+    pub(crate) fn update(&mut self, step: u64, multiplier: f64) {
+        let time = step + 1 - self.start;
         for rate in &mut self.tensors {
             let moved = rate.adam.step(time, multiplier * self.learning_rate, rate.gradient);
             if self.learned {
@@ -195,12 +213,24 @@ impl BitsPressure {
 }
 
 impl TensorRate {
+    fn new(at: usize, tensor: &NamedTensor, initial_step: f64) -> Self {
+        let scale = expected_scale(tensor);
+        Self {
+            at,
+            name: tensor.name.clone(),
+            log_step: (initial_step * scale).ln(),
+            mixture: LaplaceMixture::around(scale),
+            adam: ScalarAdam::default(),
+            gradient: [0.0; 4],
+        }
+    }
+
     fn step(&self) -> f32 {
         self.log_step.exp() as f32
     }
 }
 
-/// Root mean square of the initial weights, or that of a uniformly drawn layer where they start at zero.
+/// Root mean square of the weights, or that of a uniformly drawn layer where all are zero.
 fn expected_scale(tensor: &NamedTensor) -> f64 {
     let rms = Moments::of(&tensor.data).root_mean_square();
     let inputs: usize = tensor.shape[1..].iter().product();
@@ -237,7 +267,13 @@ mod tests {
     }
 
     fn pressure(rounding_from: f64) -> BitsPressure {
-        let rate = RateConfig { method: RateMethod::Bits, rounding_from, ..RateConfig::default() };
+        let rate = RateConfig {
+            method: RateMethod::Bits,
+            start: 0.0,
+            initial_step: 0.5,
+            rounding_from,
+            ..RateConfig::default()
+        };
         let train = TrainConfig { steps: 100, ..TrainConfig::default() };
         BitsPressure::new(&rate, &train, &weights())
     }
@@ -285,20 +321,44 @@ mod tests {
     }
 
     #[test]
+    fn a_late_start_begins_with_the_weights_of_that_time() {
+        let rate = RateConfig { start: 0.3, initial_step: 0.5, ..RateConfig::default() };
+        let train = TrainConfig { steps: 100, ..TrainConfig::default() };
+        let mut late = BitsPressure::new(&rate, &train, &weights());
+        assert!(!late.acts_at(29) && late.acts_at(30));
+        assert!(!late.has_begun(30) && late.has_begun(31));
+        let mut grown = weights();
+        grown.tensors_mut()[0].data.iter_mut().for_each(|w| *w *= 3.0);
+        let before = late.steps()["w"];
+        late.prepare(&grown, 29);
+        assert_eq!(late.steps()["w"], before);
+        late.prepare(&grown, 30);
+        assert!((late.steps()["w"] / before - 3.0).abs() < 1e-5);
+        // The first correction of Adam is that of its first step, however late.
+        values(&mut late, &grown, 30);
+        let log_step = late.tensors[0].log_step;
+        late.update(30, 1.0);
+        let moved = (late.tensors[0].log_step - log_step).abs();
+        assert!((moved / rate.learning_rate - 1.0).abs() < 1e-3, "{moved}");
+        late.prepare(&grown, 31);
+        assert!(late.tensors[0].adam.first[0] != 0.0, "prepared once");
+    }
+
+    #[test]
     fn a_restored_state_continues_alike() {
         let weights = weights();
         let mut first = pressure(0.5);
         for step in 0..5 {
             values(&mut first, &weights, step);
-            first.update(step + 1, 1.0);
+            first.update(step, 1.0);
         }
         let mut second = pressure(0.5);
         assert!(second.restore(&first.state()));
         for step in 5..8 {
             values(&mut first, &weights, step);
             values(&mut second, &weights, step);
-            first.update(step + 1, 1.0);
-            second.update(step + 1, 1.0);
+            first.update(step, 1.0);
+            second.update(step, 1.0);
         }
         assert_eq!(first.tensors, second.tensors);
         assert!(!second.restore(&[0.0; 3]));
@@ -319,7 +379,7 @@ mod tests {
         let before = entropy(&weights, &pressure);
         for step in 0..200 {
             let (_, gradients) = values(&mut pressure, &weights, step);
-            pressure.update(step + 1, 1.0);
+            pressure.update(step, 1.0);
             let at = weights.position("w").unwrap();
             for (w, g) in weights.tensors_mut()[at].data.iter_mut().zip(&gradients.values[at]) {
                 *w -= 3e-3 * 4096.0 * 0.01 * g;
