@@ -377,6 +377,7 @@ def decode(data):
             continue
         shrink = d.u8() if flags & 4 else 0
         step = struct.unpack("<f", d.take(4))[0]
+        origin = (d.varint(), d.varint(), struct.unpack("<f", d.take(4))[0]) if flags & 8 else None
         shape = [d.varint() for _ in range(d.varint())]
         count = int(np.prod(shape, dtype=object))
         rows, columns = (shape[0], count // max(shape[0], 1)) if len(shape) > 1 else (1, count)
@@ -397,9 +398,21 @@ def decode(data):
         for start in range(0, count, per_block):
             n = min(per_block, count - start)
             codes[start:start + n] = (mix_codes if mix else rans_codes)(section(), n, width, start // width, parameters, trellis)
-        result[key] = dict(shape=shape, codes=codes.astype(np.int32), step=step, shrink=shrink, rows=factors[0], columns=factors[1])
+        result[key] = dict(shape=shape, codes=codes.astype(np.int32), step=step, shrink=shrink, rows=factors[0], columns=factors[1], origin=origin)
     assert at == len(data) and d.at == len(d.data), "the sections do not cover the file"
     return result
+
+
+def draws(seed, stream, bound, count):
+    """Uniform numbers in +-bound, by PCG XSL RR 128/64."""
+    factor, mask, odd, values = 0x2360ED051FC65DA44385DF649FCCF645, (1 << 128) - 1, 2 * stream + 1, np.empty(count, np.uint32)
+    state = (seed + odd) * factor + odd & mask
+    for i in range(count):
+        state = state * factor + odd & mask
+        folded, turn = (state >> 64 ^ state) & (1 << 64) - 1, state >> 122
+        values[i] = ((folded >> turn | folded << 64 - turn) & 0xFFFFFFFF) >> 9
+    bound = np.float32(bound)
+    return values.astype(np.float32) * np.float32(2.0**-23) * (bound + bound) - bound
 
 
 def dequantise(t):
@@ -410,6 +423,7 @@ def dequantise(t):
     w = w.reshape(shape)
     if t["rows"] is not None: w = w * t["rows"][:, None]
     if t["columns"] is not None: w = w * t["columns"]
+    if t["origin"]: w = w + draws(*t["origin"], w.size).reshape(w.shape)
     return w.reshape(t["shape"])
 
 

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use backslash_codec::{Artifact, Effort, Limits, Overwrite, decode, encode_with};
+use backslash_codec::{
+    Artifact, Effort, Limits, Origin, Overwrite, decode, encode_with, write_bytes,
+};
 use backslash_data::{ByteTable, Source, TokenSet, Tokenizer};
 use backslash_eval::{ModelFile, Quality, decoded_weights, evaluate};
 use backslash_model::{ModelConfig, NamedWeights, Transformer, device};
+use backslash_quant::Plan;
 use backslash_train::RunConfig;
+use serde::{Deserialize, Serialize};
 
 use crate::console::say;
 use crate::failure::Usage;
@@ -123,16 +127,52 @@ pub fn roundtrip(
     Ok(Measured { bytes, quality })
 }
 
-/// Steps that a run has learned, from the `steps.json` in its folder.
-pub fn learned_steps(folder: &Path) -> Result<Option<BTreeMap<String, f32>>> {
+/// What a run has learned about the codes of a tensor, as its `steps.json` has it.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum LearnedStep {
+    FromZero(f32),
+    FromOrigin { step: f32, seed: u64, stream: u64, bound: f32 },
+}
+
+/// Writes the steps of a plan, and what codes are added to, into the `steps.json` of a folder.
+pub fn write_plan(folder: &Path, plan: &Plan) -> Result<()> {
+    let learned = plan.steps.iter().map(|(name, step)| {
+        let learned = match plan.origins.get(name) {
+            None => LearnedStep::FromZero(*step),
+            Some(&Origin { seed, stream, bound }) => {
+                LearnedStep::FromOrigin { step: *step, seed, stream, bound }
+            }
+        };
+        (name, learned)
+    });
+    let learned: BTreeMap<&String, LearnedStep> = learned.collect();
+    let text = serde_json::to_vec_pretty(&learned)?;
+    write_bytes(&folder.join("steps.json"), &text, Overwrite::Replace)?;
+    Ok(())
+}
+
+/// The plan that a run has learned, from the `steps.json` in its folder.
+pub fn learned_plan(folder: &Path) -> Result<Option<Plan>> {
     let path = folder.join("steps.json");
     if !path.exists() {
         return Ok(None);
     }
     let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-    let steps = serde_json::from_slice(&text)
+    let learned: BTreeMap<String, LearnedStep> = serde_json::from_slice(&text)
         .with_context(|| format!("{}: not a list of steps by tensor", path.display()))?;
-    Ok(Some(steps))
+    let (mut steps, mut origins) = (BTreeMap::new(), BTreeMap::new());
+    for (name, learned) in learned {
+        let step = match learned {
+            LearnedStep::FromZero(step) => step,
+            LearnedStep::FromOrigin { step, seed, stream, bound } => {
+                origins.insert(name.clone(), Origin { seed, stream, bound });
+                step
+            }
+        };
+        steps.insert(name, step);
+    }
+    Ok(Some(Plan::learned(steps).from_origins(origins)))
 }
 
 /// Whether an output may be written, before the work is done.

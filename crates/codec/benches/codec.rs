@@ -72,6 +72,7 @@ fn dequantise_seconds(codes: Vec<i32>) -> f64 {
         row_scales: Some(vec![1.5; 1024]),
         column_scales: None,
         reconstruction: Reconstruction::Shrink(20),
+        origin: None,
     };
     let run = |_| {
         let start = Instant::now();

@@ -89,6 +89,7 @@ pub fn trellis_round_trip(data: &[u8]) {
         row_scales: None,
         column_scales: None,
         reconstruction: Reconstruction::Uniform,
+        origin: None,
     };
     let mut artifact = Artifact::default();
     artifact.tensors.insert("fuzz".into(), Tensor::Quantized(tensor));

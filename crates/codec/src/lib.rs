@@ -17,6 +17,7 @@
 //!     row_scales: None,
 //!     column_scales: None,
 //!     reconstruction: Reconstruction::Uniform,
+//!     origin: None,
 //! };
 //! let mut artifact = Artifact::default();
 //! artifact.tensors.insert("layer.weight".into(), Tensor::Quantized(tensor));
@@ -36,6 +37,7 @@ mod file;
 pub mod fuzzing;
 mod layout;
 mod mix;
+mod origin;
 mod paper;
 mod quantized;
 mod rans;
@@ -57,6 +59,7 @@ pub use container::{
 };
 pub use error::CodecError;
 pub use file::{Overwrite, read_bytes, read_file, write_bytes, write_file};
+pub use origin::Origin;
 pub use paper::{PaperBits, paper_bits};
 pub use quantized::{QuantizedTensor, Reconstruction};
 pub use raw::{FloatType, RawTensor};

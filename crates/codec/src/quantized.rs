@@ -1,6 +1,7 @@
 //! The quantised tensor and the one place that turns its codes back into weights.
 
 use crate::error::CodecError;
+use crate::origin::Origin;
 use crate::shape::{element_count, matrix_shape};
 use crate::trellis::Indices;
 
@@ -54,6 +55,8 @@ pub struct QuantizedTensor {
     pub column_scales: Option<Vec<f32>>,
     /// Rule from code to real number.
     pub reconstruction: Reconstruction,
+    /// What is added in the end.
+    pub origin: Option<Origin>,
 }
 
 impl QuantizedTensor {
@@ -69,8 +72,8 @@ impl QuantizedTensor {
         matrix_shape(&self.shape).1
     }
 
-    /// Weights, row-major: w = ((r(q)·Δ)·row)·column, each product rounded to f32 (to nearest, ties to
-    /// even), absent factors left out. The order is part of the file format.
+    /// Weights, row-major: w = ((r(q)·Δ)·row)·column + origin, each product and the sum rounded to f32 (to nearest, ties
+    /// to even), absent parts left out. The order is part of the file format.
     ///
     /// # Panics
     ///
@@ -85,6 +88,7 @@ impl QuantizedTensor {
     ///     row_scales: Some(vec![1.0, 2.0]),
     ///     column_scales: None,
     ///     reconstruction: Reconstruction::Uniform,
+    ///     origin: None,
     /// };
     /// assert_eq!(tensor.dequantize(), [0.5, -1.0, 0.0, 3.0]);
     /// ```
@@ -120,6 +124,11 @@ impl QuantizedTensor {
             }
             done = end;
         }
+        if let Some(origin) = &self.origin {
+            let mut start = vec![0.0; weights.len()];
+            origin.draw(position as u64, &mut start);
+            weights.iter_mut().zip(start).for_each(|(weight, start)| *weight += start);
+        }
     }
 
     /// Entropy of the codes' histogram in bits per weight: what a static table per tensor approaches, its
@@ -136,7 +145,7 @@ impl QuantizedTensor {
         bits / self.codes.len().max(1) as f64
     }
 
-    /// Checks that codes and scales fit the shape.
+    /// Checks that codes and scales fit the shape, and that the origin is made of numbers.
     ///
     /// # Errors
     ///
@@ -145,6 +154,10 @@ impl QuantizedTensor {
         let expected = element_count(&self.shape).ok_or_else(|| {
             CodecError::invalid(name, "the shape has more elements than memory can hold")
         })?;
+        if let Some(origin) = self.origin.filter(|origin| !origin.is_finite()) {
+            let bound = origin.bound;
+            return Err(CodecError::invalid(name, format!("an origin uniform in ±{bound}")));
+        }
         let mut lengths = vec![("codes", self.codes.len(), expected)];
         if let Some(scales) = &self.row_scales {
             lengths.push(("row scales", scales.len(), self.rows()));
@@ -188,12 +201,23 @@ mod tests {
             row_scales: Some(vec![0.3, 7.7]),
             column_scales: Some(vec![1.1, 0.9, 3.3]),
             reconstruction: Reconstruction::Shrink(25),
+            origin: None,
         };
         let weights = tensor.dequantize();
         let code = 5.0_f32 - 25.0 / 256.0;
         assert_eq!(weights[4], -(((code * 0.1) * 7.7) * 0.9));
         assert_eq!(weights[5], (((-2147483648.0_f32) * 0.1) * 7.7) * 3.3);
         assert!(tensor.validate("t").is_ok());
+        // The origin is added last, in any part of the tensor.
+        let origin = Origin { seed: 5, stream: 6, bound: 0.25 };
+        let mut start = [0.0; 6];
+        origin.draw(0, &mut start);
+        let moved = QuantizedTensor { origin: Some(origin), ..tensor };
+        let expected: Vec<f32> = weights.iter().zip(start).map(|(w, start)| w + start).collect();
+        assert_eq!(moved.dequantize(), expected);
+        let mut part = [0.0; 3];
+        moved.dequantize_part(2, &moved.codes[2..5], &mut part);
+        assert_eq!(part, expected[2..5]);
     }
 
     #[test]
@@ -205,9 +229,14 @@ mod tests {
             row_scales: Some(vec![1.0; 3]),
             column_scales: None,
             reconstruction: Reconstruction::Uniform,
+            origin: None,
         };
         let message = tensor.validate("layer.weight").unwrap_err().to_string();
         assert!(message.contains("layer.weight") && message.contains("row scales"), "{message}");
+        let origin = Some(Origin { seed: 0, stream: 0, bound: f32::NAN });
+        let tensor = QuantizedTensor { row_scales: None, origin, ..tensor };
+        let message = tensor.validate("layer.weight").unwrap_err().to_string();
+        assert!(message.contains("layer.weight") && message.contains("NaN"), "{message}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 mod common;
 
 use backslash_codec::{
-    Artifact, CodecError, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor,
-    decode, decode_tensor, encode, encode_with, encoded_size, encoded_size_with,
+    Artifact, CodecError, Effort, Limits, Origin, QuantizedTensor, RawTensor, Reconstruction,
+    Tensor, decode, decode_tensor, encode, encode_with, encoded_size, encoded_size_with,
     estimated_code_bytes, inspect,
 };
 
@@ -36,9 +36,11 @@ fn artifact() -> Artifact {
             row_scales: None,
             column_scales: None,
             reconstruction: Reconstruction::Shrink(20),
+            origin: None,
         };
         tensor.row_scales = (index % 2 == 0).then(|| vec![0.5; tensor.rows()]);
         tensor.column_scales = (index == 1).then(|| vec![2.0; tensor.columns()]);
+        tensor.origin = (index % 2 == 1).then_some(Origin { seed: 300, stream: 4, bound: 0.75 });
         artifact.tensors.insert(format!("layer.{index}.weight"), Tensor::Quantized(tensor));
     }
     let on_trellis = QuantizedTensor {
@@ -48,6 +50,7 @@ fn artifact() -> Artifact {
         row_scales: None,
         column_scales: None,
         reconstruction: Reconstruction::Uniform,
+        origin: None,
     };
     artifact.tensors.insert("layer.trellis.weight".into(), Tensor::Quantized(on_trellis));
     let norm = RawTensor::from_f32_as_bf16(vec![40], &[1.0; 40]);
@@ -175,6 +178,7 @@ fn scales_of_a_tensor_without_elements_are_few() {
             row_scales: Some(vec![1.0; rows]),
             column_scales: None,
             reconstruction: Reconstruction::Uniform,
+            origin: None,
         })
     };
     for (rows, fits) in [(1 << 20, true), ((1 << 20) + 1, false)] {
@@ -275,6 +279,7 @@ fn codes_on_a_trellis_come_back_and_take_the_bits_of_their_indices() {
         row_scales: None,
         column_scales: None,
         reconstruction: Reconstruction::Uniform,
+        origin: None,
     };
     assert!((tensor.entropy_bits() - 1.5).abs() < 0.01, "{}", tensor.entropy_bits());
     let estimate = estimated_code_bytes("w", &tensor).unwrap();
@@ -289,4 +294,23 @@ fn codes_on_a_trellis_come_back_and_take_the_bits_of_their_indices() {
         assert!(bits < 1.51, "{effort:?}: {bits}");
         assert!((estimate as f64 / file.len() as f64 - 1.0).abs() < 0.01, "{estimate}");
     }
+}
+
+#[test]
+fn an_origin_that_is_no_number_is_corrupt() {
+    let good = encode(&artifact()).unwrap();
+    let bytes = 0.75_f32.to_le_bytes();
+    let at = good.windows(4).position(|window| window == bytes).unwrap();
+    let directory = u64::from_le_bytes(good[20..28].try_into().unwrap()) as usize;
+    for bound in [f32::NAN, f32::INFINITY, f32::MAX, -0.75] {
+        let mut file = good.clone();
+        file[at..at + 4].copy_from_slice(&bound.to_le_bytes());
+        backslash_codec::reseal(&mut file, directory);
+        let error = decode(&file, &Limits::default()).unwrap_err().to_string();
+        assert!(error.contains("layer.1.weight: an origin"), "{error}");
+    }
+    let mut file = good.clone();
+    file[at..at + 4].copy_from_slice(&0.5_f32.to_le_bytes());
+    backslash_codec::reseal(&mut file, directory);
+    assert!(decode(&file, &Limits::default()).is_ok());
 }

@@ -1,4 +1,4 @@
-//! Golden files of format versions 1.0 and 1.1: they must decode to the same content for ever, and
+//! Golden files of format versions 1.0 to 1.2: they must decode to the same content for ever, and
 //! `docs/decoder/bsl_decode.py` must decode them to the same codes and weights.
 
 mod common;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backslash_codec::{
-    Artifact, Effort, Limits, QuantizedTensor, RawTensor, Reconstruction, Tensor, decode,
+    Artifact, Effort, Limits, Origin, QuantizedTensor, RawTensor, Reconstruction, Tensor, decode,
     encode_with, round_scale,
 };
 use common::codes_of;
@@ -50,6 +50,7 @@ fn content() -> Artifact {
             } else {
                 Reconstruction::Uniform
             },
+            origin: None,
         };
         let scale = |index: usize| match name {
             _ if name.contains("bfloat") => bf16(1e30 * index as f32),
@@ -124,6 +125,7 @@ fn trellis_content() -> Artifact {
             row_scales: None,
             column_scales: None,
             reconstruction: Reconstruction::Uniform,
+            origin: None,
         };
         if name.contains("scaled") {
             tensor.row_scales = Some((0..shape[0]).map(|row| round_scale(row as f32)).collect());
@@ -157,6 +159,7 @@ fn trellis_content() -> Artifact {
         row_scales: None,
         column_scales: None,
         reconstruction: Reconstruction::Uniform,
+        origin: None,
     });
     artifact.tensors.insert("off".into(), off);
     artifact
@@ -176,19 +179,50 @@ fn trellis_content_in_blocks() -> Artifact {
         row_scales: None,
         column_scales: None,
         reconstruction: Reconstruction::Uniform,
+        origin: None,
     });
     artifact.tensors.insert("blocks".into(), blocks);
+    artifact
+}
+
+/// The content of the golden files of version 1.2: tensors with an origin, and whatever else.
+fn origin_content() -> Artifact {
+    let mut random = noise(13);
+    let mut artifact = Artifact::default();
+    let origins = [(1337, 3, 0.072_168_78), (0, 0, 1.0), (u64::MAX, u64::MAX, 1e-3)];
+    for (index, (seed, stream, bound)) in origins.into_iter().enumerate() {
+        let shape = [vec![64, 48], vec![500], vec![6, 5, 4]][index].clone();
+        let mut tensor = QuantizedTensor {
+            codes: (0..shape.iter().product()).map(|_| random() % 3 - 1).collect(),
+            shape,
+            step: 0.1,
+            row_scales: None,
+            column_scales: None,
+            reconstruction: Reconstruction::Shrink(40),
+            origin: Some(Origin { seed, stream, bound }),
+        };
+        tensor.row_scales =
+            (index == 2).then(|| (0..6).map(|row| round_scale(1.0 + row as f32)).collect());
+        artifact.tensors.insert(format!("moved.{index}"), Tensor::Quantized(tensor));
+    }
+    let mut on_trellis = trellis_content().tensors.remove("scaled").unwrap();
+    if let Tensor::Quantized(tensor) = &mut on_trellis {
+        tensor.origin = Some(Origin { seed: 7, stream: 9, bound: 0.5 });
+    }
+    artifact.tensors.insert("trellis".into(), on_trellis);
     artifact
 }
 
 /// Name of a file, how it was encoded, and its content.
 type Golden = (&'static str, Effort, fn() -> Artifact);
 
-const FILES: [Golden; 4] = [
+const FILES: [Golden; 6] = [
     ("v1_smallest.bsl", Effort::Smallest, content),
     ("v1_fast.bsl", Effort::Fast, content),
     ("v1_1_smallest.bsl", Effort::Smallest, trellis_content),
     ("v1_1_fast.bsl", Effort::Fast, trellis_content_in_blocks),
+    ("v1_2_smallest.bsl", Effort::Smallest, origin_content),
+    ("v1_2_fast.bsl", Effort::Fast, origin_content),
 ];
 
 /// Writes the golden files whose names begin with the environment variable `BSL_WRITE_GOLDEN`: only for a new

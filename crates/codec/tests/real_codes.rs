@@ -36,6 +36,7 @@ fn real_codes() -> Option<Artifact> {
             row_scales: Some(scales.collect()),
             column_scales: None,
             reconstruction: Reconstruction::Uniform,
+            origin: None,
         };
         artifact.tensors.insert(name.to_owned(), Tensor::Quantized(tensor));
     }

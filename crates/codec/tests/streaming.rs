@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use backslash_codec::{
-    Artifact, CodecError, Effort, FileReader, FileWriter, FloatType, Limits, Overwrite,
+    Artifact, CodecError, Effort, FileReader, FileWriter, FloatType, Limits, Origin, Overwrite,
     QuantizedTensor, RawTensor, Reconstruction, SizeSplit, Tensor, decode, encode_with,
     encoded_size_with, reseal, round_scale, verify,
 };
@@ -21,6 +21,7 @@ fn quantized(shape: &[usize], code: impl Fn(usize) -> i32) -> QuantizedTensor {
         row_scales: None,
         column_scales: None,
         reconstruction: Reconstruction::Shrink(9),
+        origin: Some(Origin { seed: 1, stream: 2, bound: 0.1 }),
     }
 }
 
@@ -269,7 +270,7 @@ fn verification_tells_canonical_files_from_others() {
         assert_eq!(found.weights, 2000 + 105 + 3000 + 1 + 720 + 40 + 30);
         // Another minor version is whole, but not what this version writes.
         let mut other = bytes.clone();
-        assert_eq!(other[10], 1);
+        assert_eq!(other[10], 2);
         other[10] = 0;
         let directory_bytes = u64::from_le_bytes(other[20..28].try_into().unwrap()) as usize;
         reseal(&mut other, directory_bytes);

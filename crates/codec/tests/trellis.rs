@@ -22,6 +22,7 @@ fn tensor(shape: &[usize], codes: Vec<i32>) -> QuantizedTensor {
         row_scales: None,
         column_scales: None,
         reconstruction: Reconstruction::Uniform,
+        origin: None,
     }
 }
 

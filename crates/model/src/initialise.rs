@@ -1,5 +1,7 @@
 //! The weights a training run starts from.
 
+use std::collections::BTreeMap;
+
 use rand::RngExt;
 use rand_distr::{Distribution, Normal};
 use rand_pcg::Pcg64;
@@ -30,13 +32,42 @@ pub fn initial_weights(config: &ModelConfig, seed: u64) -> Result<NamedWeights, 
     Ok(NamedWeights::new(tensors))
 }
 
-fn initial_values(
-    config: &ModelConfig,
-    name: &str,
-    shape: &[usize],
-    random: &mut Pcg64,
-) -> Vec<f32> {
-    let count = shape.iter().product();
+/// How [`initial_weights`] draws a matrix uniformly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UniformStart {
+    /// Stream of the generator, PCG XSL RR 128/64 with the seed as its state.
+    pub stream: u64,
+    /// Values are uniform in ±`bound`.
+    pub bound: f32,
+}
+
+/// The matrices that [`initial_weights`] draws uniformly, by name.
+///
+/// # Panics
+/// If the configuration is not [valid](ModelConfig::validate).
+pub fn uniform_starts(config: &ModelConfig) -> BTreeMap<String, UniformStart> {
+    let tensors = config.layout().into_iter().zip(0..);
+    let starts = tensors.filter_map(|((name, shape), stream)| {
+        let bound = match value_at_start(config, &name, &shape) {
+            AtStart::Uniform(bound) => bound,
+            _ => return None,
+        };
+        Some((name, UniformStart { stream, bound }))
+    });
+    starts.collect()
+}
+
+/// What a tensor starts as.
+enum AtStart {
+    Constant(f32),
+    /// The residual mix: ones, then zeros.
+    OnesThenZeros,
+    /// With the deviation of embeddings.
+    Normal,
+    Uniform(f32),
+}
+
+fn value_at_start(config: &ModelConfig, name: &str, shape: &[usize]) -> AtStart {
     let last = name.strip_suffix(".weight").unwrap_or(name).rsplit('.').next().unwrap_or(name);
     match last {
         "tok_emb"
@@ -45,27 +76,43 @@ fn initial_values(
         | "wpe"
         | "word_embeddings"
         | "position_embeddings"
-        | "token_type_embeddings" => {
-            let normal = Normal::new(0.0, config.embedding_std).expect("a validated deviation");
-            normal.sample_iter(random).take(count).collect()
+        | "token_type_embeddings" => AtStart::Normal,
+        "proj" | "o_proj" | "down_proj" | "c_proj" | "bias" | "repeat_shifts" => {
+            AtStart::Constant(0.0)
         }
-        "proj" | "o_proj" | "down_proj" | "c_proj" | "bias" | "repeat_shifts" => vec![0.0; count],
-        "q_gain" => vec![1.5; count],
-        "resid_mix" => {
-            let mut values = vec![1.0; count];
-            values[count / 2..].fill(0.0);
-            values
-        }
-        "attn_scale" | "mlp_scale" | "skip_weights" | "repeat_scales" => vec![1.0; count],
-        _ if shape.len() == 1 => vec![1.0; count],
+        "q_gain" => AtStart::Constant(1.5),
+        "resid_mix" => AtStart::OnesThenZeros,
+        "attn_scale" | "mlp_scale" | "skip_weights" | "repeat_scales" => AtStart::Constant(1.0),
+        _ if shape.len() == 1 => AtStart::Constant(1.0),
         _ => {
             let inputs = match config.architecture {
                 Architecture::Gpt2 => shape[0],
                 _ => shape[1],
             };
-            let bound = 1.0 / (inputs as f32).sqrt();
-            (0..count).map(|_| random.random_range(-bound..bound)).collect()
+            AtStart::Uniform(1.0 / (inputs as f32).sqrt())
         }
+    }
+}
+
+fn initial_values(
+    config: &ModelConfig,
+    name: &str,
+    shape: &[usize],
+    random: &mut Pcg64,
+) -> Vec<f32> {
+    let count = shape.iter().product();
+    match value_at_start(config, name, shape) {
+        AtStart::Constant(value) => vec![value; count],
+        AtStart::OnesThenZeros => {
+            let mut values = vec![1.0; count];
+            values[count / 2..].fill(0.0);
+            values
+        }
+        AtStart::Normal => {
+            let normal = Normal::new(0.0, config.embedding_std).expect("a validated deviation");
+            normal.sample_iter(random).take(count).collect()
+        }
+        AtStart::Uniform(bound) => (0..count).map(|_| random.random_range(-bound..bound)).collect(),
     }
 }
 

@@ -34,7 +34,7 @@ pub use bind::{Gradients, device};
 pub use checkpoint::{CheckpointReader, CheckpointTensor, CheckpointWriter};
 pub use config::{Architecture, Gelu, ModelConfig, SpecialTokens};
 pub use error::ModelError;
-pub use initialise::initial_weights;
+pub use initialise::{UniformStart, initial_weights, uniform_starts};
 pub use masking::{MaskedRow, Masking};
 pub use network::{
     Encoder, EncoderInput, InputObserver, MatrixReplacer, Transformer, use_composed_operations,

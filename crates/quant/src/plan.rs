@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backslash_codec::{Artifact, RawTensor, Tensor};
+use backslash_codec::{Artifact, Origin, QuantizedTensor, RawTensor, Tensor};
 use backslash_rate::Moments;
 use rayon::prelude::*;
 
@@ -63,12 +63,20 @@ pub struct Plan {
     pub steps: BTreeMap<String, f32>,
     /// What codes are read back as.
     pub levels: Levels,
+    /// Tensors whose codes say how far each weight is from a number that the decoder draws.
+    pub origins: BTreeMap<String, Origin>,
 }
 
 impl Plan {
     /// The steps that a training with rounding has learned, with the levels it has seen.
     pub fn learned(steps: BTreeMap<String, f32>) -> Self {
-        Self { steps, levels: Levels::Grid }
+        Self { steps, levels: Levels::Grid, origins: BTreeMap::new() }
+    }
+
+    /// The same plan with codes that start from these numbers.
+    #[must_use]
+    pub fn from_origins(self, origins: BTreeMap<String, Origin>) -> Self {
+        Self { origins, ..self }
     }
 
     /// One step for all tensors.
@@ -93,13 +101,13 @@ impl Plan {
     /// The same plan with every step multiplied by `factor`.
     pub fn scaled(&self, factor: f32) -> Self {
         let steps = self.steps.iter().map(|(name, step)| (name.clone(), factor * step));
-        Self { steps: steps.collect(), levels: self.levels }
+        Self { steps: steps.collect(), levels: self.levels, origins: self.origins.clone() }
     }
 
     fn of(weights: &[Weights<'_>], step: impl Fn(&Weights<'_>) -> f32) -> Self {
         let coded = weights.iter().filter(|tensor| is_coded(tensor.shape));
         let steps = coded.map(|tensor| (tensor.name.to_owned(), step(tensor))).collect();
-        Self { steps, levels: Levels::Centroids }
+        Self { steps, levels: Levels::Centroids, origins: BTreeMap::new() }
     }
 
     /// Quantises all weights by this plan into the content of a file; `metadata` goes along as it is.
@@ -129,10 +137,21 @@ impl Plan {
                 Levels::Grid => quantize,
                 Levels::Centroids => quantize_to_centroids,
             };
-            return Ok(Tensor::Quantized(quantize(name, shape, data, step)?));
+            let origin = self.origins.get(name).copied();
+            let moved = origin.map(|origin| moved_from(origin, data));
+            let data = moved.as_deref().unwrap_or(data);
+            let quantized = quantize(name, shape, data, step)?;
+            return Ok(Tensor::Quantized(QuantizedTensor { origin, ..quantized }));
         }
         Ok(Tensor::Raw(store_uncoded(name, shape, data)?))
     }
+}
+
+/// How far weights are from the numbers that an origin draws.
+pub fn moved_from(origin: Origin, weights: &[f32]) -> Vec<f32> {
+    let mut start = vec![0.0; weights.len()];
+    origin.draw(0, &mut start);
+    weights.iter().zip(start).map(|(weight, start)| weight - start).collect()
 }
 
 /// A tensor that is not coded, as BF16.

@@ -39,6 +39,7 @@ pub fn quantize(
         step,
         row_scales: None,
         column_scales: None,
+        origin: None,
     })
 }
 

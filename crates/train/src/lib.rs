@@ -22,7 +22,8 @@ use optimizer::adamw;
 
 pub use budget::Forecast;
 pub use config::{
-    DataConfig, OptimizerConfig, RateConfig, RateMethod, RunConfig, StepRule, TrainConfig,
+    DataConfig, OptimizerConfig, OriginRule, RateConfig, RateMethod, RunConfig, StepRule,
+    TrainConfig,
 };
 pub use error::TrainError;
 pub use metrics::{EvaluationRecord, Record, StepRecord};

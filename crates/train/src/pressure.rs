@@ -8,7 +8,7 @@ use backslash_rate::{Moments, published_shape};
 use rayon::prelude::*;
 
 use crate::adamw::CHUNK;
-use crate::{RateConfig, RateMethod, TrainConfig};
+use crate::{RateMethod, RunConfig};
 
 pub(crate) use bits::BitsPressure;
 
@@ -37,7 +37,8 @@ pub(crate) enum Shape {
 }
 
 impl Pressure {
-    pub(crate) fn new(rate: &RateConfig, train: &TrainConfig, weights: &NamedWeights) -> Self {
+    pub(crate) fn new(config: &RunConfig, weights: &NamedWeights) -> Self {
+        let RunConfig { rate, .. } = config;
         let backslash = |shape, in_loss| Self::Backslash {
             lambda_per_parameter: rate.lambda,
             epsilon: rate.epsilon,
@@ -46,7 +47,7 @@ impl Pressure {
         };
         match rate.method {
             RateMethod::None => Self::None,
-            RateMethod::Bits => Self::Bits(BitsPressure::new(rate, train, weights)),
+            RateMethod::Bits => Self::Bits(BitsPressure::new(config, weights)),
             RateMethod::Backslash => backslash(Shape::Fitted, false),
             RateMethod::BackslashInLoss => backslash(Shape::Fitted, true),
             RateMethod::L2 => backslash(Shape::Fixed(2.0), false),
@@ -149,6 +150,7 @@ fn soft_threshold(weights: &mut [f32], threshold: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RateConfig;
     use backslash_model::NamedTensor;
 
     fn after_a_step(method: RateMethod, data: &[f32]) -> Vec<f32> {
@@ -156,7 +158,8 @@ mod tests {
             NamedTensor { name: "w".to_owned(), shape: vec![data.len()], data: data.to_vec() };
         let mut weights = NamedWeights::new(vec![tensor]);
         let rate = RateConfig { method, lambda: 0.01, ..RateConfig::default() };
-        let mut pressure = Pressure::new(&rate, &TrainConfig::default(), &weights);
+        let config = RunConfig { rate, ..RunConfig::default() };
+        let mut pressure = Pressure::new(&config, &weights);
         pressure.after_step(&mut weights, 0, 1.0);
         weights.tensors()[0].data.clone()
     }

@@ -22,10 +22,10 @@ pub(crate) fn effort_at(step: u64, steps: u64) -> Option<Effort> {
     step.is_multiple_of(at(FAST_EVERY).max(1)).then_some(Effort::Fast)
 }
 
-/// The content of the file of weights at these steps.
+/// The content of the file of weights by a plan.
 pub(crate) fn artifact(
     weights: &NamedWeights,
-    steps: BTreeMap<String, f32>,
+    plan: &Plan,
     metadata: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Artifact, TrainError> {
     let views: Vec<Weights<'_>> = weights
@@ -33,7 +33,7 @@ pub(crate) fn artifact(
         .iter()
         .map(|tensor| Weights { name: &tensor.name, shape: &tensor.shape, data: &tensor.data })
         .collect();
-    Ok(Plan::learned(steps).artifact(&views, metadata)?)
+    Ok(plan.artifact(&views, metadata)?)
 }
 
 /// The size of a file, by purpose.

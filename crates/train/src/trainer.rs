@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use backslash_codec::Effort;
 use backslash_data::Sampler;
 use backslash_model::{Gradients, NamedWeights, Transformer, device};
+use backslash_quant::Plan;
 use rayon::prelude::*;
 
 use crate::adamw::CHUNK;
@@ -69,10 +70,10 @@ impl Trainer {
         let Beginning { weights, metadata } = beginning;
         Transformer::from_weights(&config.model, &weights, &device())?;
         let train = &config.train;
-        let mut pressure = Pressure::new(&config.rate, train, &weights);
+        let mut pressure = Pressure::new(config, &weights);
         let budget = match (&mut pressure, config.rate.budget) {
             (Pressure::Bits(bits), bytes) if bytes > 0 => {
-                let fixed = bytes_without_codes(&weights, bits.steps(), &metadata, bytes)?;
+                let fixed = bytes_without_codes(&weights, &bits.plan(), &metadata, bytes)?;
                 let budget = Budget::new(bytes, fixed, bits.coded(), &config.rate, train);
                 bits.set_lambda(budget.lambda());
                 Some(budget)
@@ -106,10 +107,11 @@ impl Trainer {
         &self.weights
     }
 
-    /// The learned step of every coded tensor; `None` where the rate is not in bits, or has not begun.
-    pub fn learned_steps(&self) -> Option<BTreeMap<String, f32>> {
+    /// The learned step of every coded tensor, and what its codes are added to; `None` where the rate is not in bits, or
+    /// has not begun.
+    pub fn learned_plan(&self) -> Option<Plan> {
         match &self.pressure {
-            Pressure::Bits(bits) if bits.has_begun(self.step) => Some(bits.steps()),
+            Pressure::Bits(bits) if bits.has_begun(self.step) => Some(bits.plan()),
             _ => None,
         }
     }
@@ -165,10 +167,10 @@ impl Trainer {
     /// # Errors
     /// If a weight is not finite.
     pub fn coded_bits_per_weight(&self) -> Result<Option<f64>, TrainError> {
-        let (Pressure::Bits(bits), Some(steps)) = (&self.pressure, self.learned_steps()) else {
+        let (Pressure::Bits(bits), Some(plan)) = (&self.pressure, self.learned_plan()) else {
             return Ok(None);
         };
-        let artifact = sizing::artifact(&self.weights, steps, &self.metadata)?;
+        let artifact = sizing::artifact(&self.weights, &plan, &self.metadata)?;
         let split = sizing::size(&artifact, Effort::Smallest)?;
         Ok(Some(8.0 * (split.payload + split.tables) as f64 / bits.coded()))
     }
@@ -186,7 +188,7 @@ impl Trainer {
             budget.break_trend();
         }
         if let Some(effort) = sizing::effort_at(self.step, self.config.train.steps) {
-            let artifact = sizing::artifact(&self.weights, bits.steps(), &self.metadata)?;
+            let artifact = sizing::artifact(&self.weights, &bits.plan(), &self.metadata)?;
             let fast = sizing::size(&artifact, Effort::Fast)?;
             budget.measured(&fast, bits_per_weight * bits.coded());
             if effort == Effort::Smallest {
@@ -210,14 +212,14 @@ impl Trainer {
 /// If a file whose codes are all zero has more bytes than the budget.
 fn bytes_without_codes(
     weights: &NamedWeights,
-    steps: BTreeMap<String, f32>,
+    plan: &Plan,
     metadata: &BTreeMap<String, Vec<u8>>,
     budget: u64,
 ) -> Result<u64, TrainError> {
-    let coded: usize =
-        steps.keys().filter_map(|name| weights.get(name)).map(|t| t.data.len()).sum();
-    let wide = steps.into_iter().map(|(name, step)| (name, COARSE * step)).collect();
-    let empty = sizing::size(&sizing::artifact(weights, wide, metadata)?, Effort::Smallest)?;
+    let tensors = plan.steps.keys().filter_map(|name| weights.get(name));
+    let coded: usize = tensors.map(|tensor| tensor.data.len()).sum();
+    let wide = plan.scaled(COARSE);
+    let empty = sizing::size(&sizing::artifact(weights, &wide, metadata)?, Effort::Smallest)?;
     let smallest = empty.total();
     if budget <= smallest {
         // A byte for every weight is more than any run has needed.

@@ -31,7 +31,7 @@ pub fn run(arguments: Compress) -> Result<()> {
     };
     // Learned steps are the best there are, as long as nothing but a size is asked for.
     let learned = match arguments.input.is_dir() && !fit::asked_beyond_size(&arguments) {
-        true => session::learned_steps(&arguments.input)?.map(Plan::learned),
+        true => session::learned_plan(&arguments.input)?,
         false => None,
     };
     if arguments.dry_run {

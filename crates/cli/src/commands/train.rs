@@ -129,11 +129,9 @@ pub fn train(
     };
     watch.progress.finish();
     let weights = run.trainer.weights().clone();
-    let plan = match run.trainer.learned_steps() {
-        Some(steps) => Plan::learned(steps),
-        None => Plan::relative(&views(&weights), DEFAULT_RELATIVE_STEP),
-    };
-    let learned = run.trainer.learned_steps().is_some();
+    let learned = run.trainer.learned_plan();
+    let is_learned = learned.is_some();
+    let plan = learned.unwrap_or_else(|| Plan::relative(&views(&weights), DEFAULT_RELATIVE_STEP));
     let views = views(&weights);
     let (plan, file) = match config.rate.budget {
         0 => {
@@ -147,7 +145,7 @@ pub fn train(
             (plan.scaled(fitted.log_kappa.exp() as f32), fitted.bytes)
         }
     };
-    leave(folder, config, tokenizer, &weights, learned.then_some(&plan))?;
+    leave(folder, config, tokenizer, &weights, is_learned.then_some(&plan))?;
 
     let path = folder.join("model.bsl");
     let file_bytes = write_bytes(&path, &file, Overwrite::Replace)?;
@@ -170,8 +168,7 @@ fn leave(
     write_bytes(&folder.join("config.json"), &model, Overwrite::Replace)?;
     tokenizer.save(&folder.join(format!("tokenizer.{}", tokenizer.extension())))?;
     if let Some(plan) = plan {
-        let steps = serde_json::to_vec_pretty(&plan.steps)?;
-        write_bytes(&folder.join("steps.json"), &steps, Overwrite::Replace)?;
+        session::write_plan(folder, plan)?;
     }
     Ok(())
 }

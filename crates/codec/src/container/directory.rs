@@ -3,6 +3,7 @@
 use crate::cursor::{Cursor, write_varint};
 use crate::error::CodecError;
 use crate::layout::Layout;
+use crate::origin::Origin;
 use crate::quantized::Reconstruction;
 use crate::raw::FloatType;
 use crate::shape::{element_count, matrix_shape};
@@ -49,6 +50,8 @@ pub(super) enum Body {
         reconstruction: Reconstruction,
         row_scales: bool,
         column_scales: bool,
+        /// Since minor version 2.
+        origin: Option<Origin>,
     },
 }
 
@@ -146,17 +149,31 @@ pub(super) fn write<'a>(entries: impl ExactSizeIterator<Item = &'a Entry>) -> Ve
                 out.extend([1, *coder as u8, *dtype as u8]);
                 write_shape(&mut out, shape);
             }
-            Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales } => {
+            Body::Quantized {
+                shape,
+                coder,
+                step,
+                reconstruction,
+                row_scales,
+                column_scales,
+                origin,
+            } => {
                 let shrink = match reconstruction {
                     Reconstruction::Uniform => None,
                     Reconstruction::Shrink(n) => Some(*n),
                 };
                 let flags = u8::from(*row_scales)
                     | u8::from(*column_scales) << 1
-                    | u8::from(shrink.is_some()) << 2;
+                    | u8::from(shrink.is_some()) << 2
+                    | u8::from(origin.is_some()) << 3;
                 out.extend([2, flags, *coder as u8]);
                 out.extend(shrink);
                 out.extend(step.to_le_bytes());
+                if let Some(Origin { seed, stream, bound }) = origin {
+                    write_varint(&mut out, *seed);
+                    write_varint(&mut out, *stream);
+                    out.extend(bound.to_le_bytes());
+                }
                 write_shape(&mut out, shape);
             }
         }
@@ -170,12 +187,13 @@ pub(super) fn write<'a>(entries: impl ExactSizeIterator<Item = &'a Entry>) -> Ve
 
 /// The first minor version that has all that these entries use: files that do not use what a later one adds are the
 /// same as ever.
-pub(super) fn minor_version<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> u16 {
-    let needs_trellis = |entry: &Entry| match &entry.body {
-        Body::Quantized { coder, .. } => coder.needs_trellis(),
-        Body::Metadata { .. } | Body::Raw { .. } => false,
+pub(super) fn minor_version<'a>(entries: impl Iterator<Item = &'a Entry>) -> u16 {
+    let needed = |entry: &Entry| match &entry.body {
+        Body::Quantized { origin: Some(_), .. } => 2,
+        Body::Quantized { coder, .. } if coder.needs_trellis() => 1,
+        Body::Quantized { .. } | Body::Metadata { .. } | Body::Raw { .. } => 0,
     };
-    u16::from(entries.any(needs_trellis))
+    entries.map(needed).max().unwrap_or(0)
 }
 
 fn write_shape(out: &mut Vec<u8>, shape: &[usize]) {
@@ -278,7 +296,7 @@ fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> 
         }
         2 => {
             let flags = cursor.u8()?;
-            if flags > 7 {
+            if flags > 15 {
                 return Err(cursor.corrupt(format!("{name}: flags {flags} are unknown")));
             }
             let number = cursor.u8()?;
@@ -288,7 +306,11 @@ fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> 
                 0 => Reconstruction::Uniform,
                 _ => Reconstruction::Shrink(cursor.u8()?),
             };
-            let step = f32::from_le_bytes(cursor.u32()?.to_le_bytes());
+            let step = f32::from_bits(cursor.u32()?);
+            let origin = match flags & 8 {
+                0 => None,
+                _ => Some(read_origin(cursor, &name)?),
+            };
             let (row_scales, column_scales) = (flags & 1 != 0, flags & 2 != 0);
             let shape = read_shape(cursor, &name)?;
             if has_idle_scales(&shape, row_scales, column_scales) {
@@ -299,7 +321,15 @@ fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> 
             if coder.needs_trellis() && rows_per_run(&shape).is_none() {
                 return Err(cursor.corrupt(format!("{name}: shape {shape:?} has no trellis")));
             }
-            Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales }
+            Body::Quantized {
+                shape,
+                coder,
+                step,
+                reconstruction,
+                row_scales,
+                column_scales,
+                origin,
+            }
         }
         kind => return Err(cursor.corrupt(format!("{name}: entry kind {kind} is unknown"))),
     };
@@ -309,6 +339,15 @@ fn read_entry(cursor: &mut Cursor, previous: &str) -> Result<Entry, CodecError> 
         sections.push(Section { length: cursor.varint()?, checksum: cursor.u32()? });
     }
     Ok(Entry { name, body, sections })
+}
+
+fn read_origin(cursor: &mut Cursor, name: &str) -> Result<Origin, CodecError> {
+    let (seed, stream) = (cursor.varint()?, cursor.varint()?);
+    let origin = Origin { seed, stream, bound: f32::from_bits(cursor.u32()?) };
+    match origin.is_finite() {
+        true => Ok(origin),
+        false => Err(cursor.corrupt(format!("{name}: an origin uniform in ±{}", origin.bound))),
+    }
 }
 
 fn read_coder(cursor: &mut Cursor) -> Result<ByteCoder, CodecError> {

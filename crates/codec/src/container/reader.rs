@@ -171,7 +171,7 @@ pub(super) fn decode_side(
     entry: &Entry,
     side: &[u8],
 ) -> Result<(Decoder, QuantizedTensor), CodecError> {
-    let Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales } =
+    let Body::Quantized { shape, coder, step, reconstruction, row_scales, column_scales, origin } =
         &entry.body
     else {
         panic!("{} is not quantised", entry.name);
@@ -193,6 +193,7 @@ pub(super) fn decode_side(
         row_scales,
         column_scales,
         reconstruction: *reconstruction,
+        origin: *origin,
     };
     Ok((decoder, tensor))
 }

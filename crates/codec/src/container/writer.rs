@@ -177,6 +177,7 @@ fn encode_quantized(
         reconstruction: tensor.reconstruction,
         row_scales,
         column_scales,
+        origin: tensor.origin,
     };
     let mut side = std::mem::take(&mut encoding.tables);
     let mut split = SizeSplit { tables: side.len() as u64, ..SizeSplit::default() };

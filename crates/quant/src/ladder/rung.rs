@@ -293,5 +293,6 @@ pub(super) fn tensor_of(weights: &Weights<'_>, codes: Vec<i32>, step: f32) -> Qu
         row_scales: None,
         column_scales: None,
         reconstruction: Reconstruction::Uniform,
+        origin: None,
     }
 }

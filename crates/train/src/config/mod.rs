@@ -4,9 +4,11 @@
 mod optimizer;
 mod read;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use backslash_model::{Architecture, ModelConfig};
+use backslash_codec::Origin;
+use backslash_model::{Architecture, ModelConfig, UniformStart, uniform_starts};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -152,6 +154,18 @@ pub enum StepRule {
     Fixed,
 }
 
+/// What codes are added to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OriginRule {
+    /// What the run has drawn a matrix from, where it has; nothing for all others. The decoder draws it again, so a weight
+    /// that stays where it started costs nothing, and the network keeps its random features.
+    #[default]
+    Initial,
+    /// Nothing: a weight of zero costs least.
+    Zero,
+}
+
 /// The price of bits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -165,6 +179,8 @@ pub struct RateConfig {
     pub budget: u64,
     /// `bits`: share of the steps after which there is a rate, and a quantiser; until then training is plain.
     pub start: f64,
+    /// `bits`: what codes are added to.
+    pub origin: OriginRule,
     /// `bits`: whether steps are learned.
     pub step_rule: StepRule,
     /// `bits`: step at the start of the rate, in units of the root mean square of the weights then; 1/√(3·inputs) for a
@@ -185,14 +201,31 @@ impl Default for RateConfig {
             method: RateMethod::None,
             lambda: 0.12,
             budget: 0,
-            start: 0.5,
+            start: 0.6,
+            origin: OriginRule::Initial,
             step_rule: StepRule::Learned,
             initial_step: 1.0,
             learning_rate: 0.02,
-            rounding_from: 0.5,
+            rounding_from: 0.6,
             epsilon: 1.0,
         }
     }
+}
+
+impl RunConfig {
+    /// What the codes of a rate in bits are added to, by tensor.
+    pub(crate) fn origins(&self) -> BTreeMap<String, Origin> {
+        if self.rate.origin == OriginRule::Zero || !self.train.from.is_empty() {
+            return BTreeMap::new();
+        }
+        let starts = uniform_starts(&self.model).into_iter();
+        let seed = self.train.seed;
+        starts.map(|(name, start)| (name, origin(seed, start))).collect()
+    }
+}
+
+fn origin(seed: u64, UniformStart { stream, bound }: UniformStart) -> Origin {
+    Origin { seed, stream, bound }
 }
 
 impl RateConfig {

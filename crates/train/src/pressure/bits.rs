@@ -1,21 +1,23 @@
 //! The rate in bits: learned steps, noise or rounding, and a probability model that follows the weights.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
+use backslash_codec::Origin;
 use backslash_model::{Gradients, NamedTensor, NamedWeights};
-use backslash_quant::is_coded;
+use backslash_quant::{Plan, is_coded, moved_from};
 use backslash_rate::{LaplaceMixture, Moments, RateSums, add_uniform_noise, round_to_step};
 use rayon::prelude::*;
 
 use crate::adamw::{CHUNK, ScalarAdam};
-use crate::{RateConfig, StepRule, TrainConfig};
+use crate::{RunConfig, StepRule};
 
 /// J = D + λ·R, with R the mean code length in bits of all coded weights.
 ///
 /// In the first part of a run there is neither a rate nor a quantiser. From its start on, each coded tensor has a step Δ
 /// and a mixture of two Laplace components. Until rounding begins the loss sees w + Δ·u, u uniform in ±½, and R is the
 /// code length at that point; afterwards the loss sees Δ·round(w/Δ) and R is the code length of that code, and the
-/// gradient of both passes straight through to w. In both, ∂/∂ln Δ of the point is (point − w), so the step's gradient is Σ g·(point − w) plus what the
+/// gradient of both passes straight through to w. A matrix with an origin o has w − o in the place of w: what is
+/// perturbed and priced is how far it has moved. In both, ∂/∂ln Δ of the point is (point − w), so the step's gradient is Σ g·(point − w) plus what the
 /// code length itself depends on Δ, with g the gradient of J at the points.
 #[derive(Clone, Debug)]
 pub(crate) struct BitsPressure {
@@ -39,6 +41,10 @@ struct TensorRate {
     /// Where the tensor stands among the weights.
     at: usize,
     name: String,
+    /// What the decoder draws, where it does.
+    origin: Option<Origin>,
+    /// Its values, or none.
+    start: Vec<f32>,
     log_step: f64,
     mixture: LaplaceMixture,
     adam: ScalarAdam<4>,
@@ -50,13 +56,18 @@ struct TensorRate {
 const STATE: usize = 12;
 
 impl BitsPressure {
-    pub(crate) fn new(rate: &RateConfig, train: &TrainConfig, weights: &NamedWeights) -> Self {
+    pub(crate) fn new(config: &RunConfig, weights: &NamedWeights) -> Self {
+        let RunConfig { rate, train, .. } = config;
+        let origins = config.origins();
         let tensors: Vec<TensorRate> = weights
             .tensors()
             .iter()
             .enumerate()
             .filter(|(_, tensor)| is_coded(&tensor.shape))
-            .map(|(at, tensor)| TensorRate::new(at, tensor, rate.initial_step))
+            .map(|(at, tensor)| {
+                let origin = origins.get(&tensor.name).copied();
+                TensorRate::new(at, tensor, origin, rate.initial_step)
+            })
             .collect();
         let coded = tensors.iter().map(|t| weights.tensors()[t.at].data.len()).sum::<usize>();
         Self {
@@ -102,14 +113,18 @@ impl BitsPressure {
         if step == self.start && step > 0 {
             let tensors = weights.tensors();
             for rate in &mut self.tensors {
-                *rate = TensorRate::new(rate.at, &tensors[rate.at], self.initial_step);
+                let tensor = &tensors[rate.at];
+                *rate = TensorRate::new(rate.at, tensor, rate.origin, self.initial_step);
             }
         }
     }
 
-    /// The step of every coded tensor, by name.
-    pub(crate) fn steps(&self) -> BTreeMap<String, f32> {
-        self.tensors.iter().map(|rate| (rate.name.clone(), rate.step())).collect()
+    /// The step of every coded tensor, and what its codes are added to.
+    pub(crate) fn plan(&self) -> Plan {
+        let tensors = self.tensors.iter();
+        let steps = tensors.clone().map(|rate| (rate.name.clone(), rate.step())).collect();
+        let origins = tensors.filter_map(|rate| Some((rate.name.clone(), rate.origin?)));
+        Plan::learned(steps).from_origins(origins.collect())
     }
 
     /// The weights that the loss is computed with at a step with a rate.
@@ -122,11 +137,15 @@ impl BitsPressure {
             let rounding = step >= self.rounding_from;
             to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).enumerate().for_each(
                 |(chunk, (to, from))| {
+                    let first = chunk * CHUNK;
+                    let moved = rate.moved(first, from);
                     if rounding {
-                        round_to_step(from, rate.step(), to);
+                        round_to_step(&moved, rate.step(), to);
                     } else {
-                        add_uniform_noise(from, rate.step(), key, (chunk * CHUNK) as u64, to);
+                        add_uniform_noise(&moved, rate.step(), key, first as u64, to);
                     }
+                    let start = rate.start.get(first..).unwrap_or(&[]);
+                    to.iter_mut().zip(start).for_each(|(to, start)| *to += start);
                 },
             );
         }
@@ -148,8 +167,10 @@ impl BitsPressure {
             let parts: Vec<(RateSums, f64)> = gradients.values[rate.at]
                 .par_chunks_mut(CHUNK)
                 .zip(points.par_chunks(CHUNK).zip(origins.par_chunks(CHUNK)))
-                .map(|(gradient, (points, origins))| {
-                    let sums = code_length.accumulate(points, weight_of_bit as f32, gradient);
+                .enumerate()
+                .map(|(chunk, (gradient, (points, origins)))| {
+                    let moved = rate.moved(chunk * CHUNK, points);
+                    let sums = code_length.accumulate(&moved, weight_of_bit as f32, gradient);
                     (sums, moved_by_step(gradient, points, origins))
                 })
                 .collect();
@@ -213,11 +234,18 @@ impl BitsPressure {
 }
 
 impl TensorRate {
-    fn new(at: usize, tensor: &NamedTensor, initial_step: f64) -> Self {
-        let scale = expected_scale(tensor);
+    fn new(at: usize, tensor: &NamedTensor, origin: Option<Origin>, initial_step: f64) -> Self {
+        let mut start = vec![0.0; if origin.is_some() { tensor.data.len() } else { 0 }];
+        if let Some(origin) = origin {
+            origin.draw(0, &mut start);
+        }
+        let moved = origin.map(|origin| moved_from(origin, &tensor.data));
+        let scale = expected_scale(moved.as_deref().unwrap_or(&tensor.data), &tensor.shape);
         Self {
             at,
             name: tensor.name.clone(),
+            origin,
+            start,
             log_step: (initial_step * scale).ln(),
             mixture: LaplaceMixture::around(scale),
             adam: ScalarAdam::default(),
@@ -228,12 +256,22 @@ impl TensorRate {
     fn step(&self) -> f32 {
         self.log_step.exp() as f32
     }
+
+    /// How far weights, the first of which stands at `first`, are from where the decoder starts.
+    fn moved<'a>(&self, first: usize, weights: &'a [f32]) -> Cow<'a, [f32]> {
+        match self.start.get(first..) {
+            Some(start) if !start.is_empty() => {
+                weights.iter().zip(start).map(|(weight, start)| weight - start).collect()
+            }
+            _ => Cow::Borrowed(weights),
+        }
+    }
 }
 
 /// Root mean square of the weights, or that of a uniformly drawn layer where all are zero.
-fn expected_scale(tensor: &NamedTensor) -> f64 {
-    let rms = Moments::of(&tensor.data).root_mean_square();
-    let inputs: usize = tensor.shape[1..].iter().product();
+fn expected_scale(weights: &[f32], shape: &[usize]) -> f64 {
+    let rms = Moments::of(weights).root_mean_square();
+    let inputs: usize = shape[1..].iter().product();
     if rms > 0.0 { rms } else { 1.0 / (3.0 * inputs as f64).sqrt() }
 }
 
@@ -256,7 +294,8 @@ fn noise_key(seed: u64, step: u64, tensor: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RateMethod;
+    use crate::{OriginRule, RateConfig, RateMethod, TrainConfig};
+    use backslash_model::{ModelConfig, initial_weights};
 
     fn weights() -> NamedWeights {
         let data = (0..64 * 64).map(|i| ((i * 2_654_435_761_usize) % 1000) as f32 * 1e-4 - 0.05);
@@ -266,16 +305,26 @@ mod tests {
         ])
     }
 
-    fn pressure(rounding_from: f64) -> BitsPressure {
+    /// Steps and rate of 100 steps, codes from zero.
+    fn config(start: f64, rounding_from: f64) -> RunConfig {
         let rate = RateConfig {
             method: RateMethod::Bits,
-            start: 0.0,
+            start,
+            origin: OriginRule::Zero,
             initial_step: 0.5,
             rounding_from,
             ..RateConfig::default()
         };
         let train = TrainConfig { steps: 100, ..TrainConfig::default() };
-        BitsPressure::new(&rate, &train, &weights())
+        RunConfig { rate, train, ..RunConfig::default() }
+    }
+
+    fn pressure(rounding_from: f64) -> BitsPressure {
+        BitsPressure::new(&config(0.0, rounding_from), &weights())
+    }
+
+    fn step_of(pressure: &BitsPressure) -> f32 {
+        pressure.plan().steps["w"]
     }
 
     fn values(pressure: &mut BitsPressure, weights: &NamedWeights, step: u64) -> (f64, Gradients) {
@@ -289,7 +338,7 @@ mod tests {
     #[test]
     fn only_matrices_are_perturbed_by_at_most_half_a_step() {
         let (weights, pressure) = (weights(), pressure(0.5));
-        let step = pressure.steps()["w"];
+        let step = step_of(&pressure);
         for (at, whole) in [(3, false), (70, true)] {
             let seen = pressure.perturbed(&weights, at);
             assert_eq!(seen.get("gain"), weights.get("gain"));
@@ -322,26 +371,76 @@ mod tests {
 
     #[test]
     fn a_late_start_begins_with_the_weights_of_that_time() {
-        let rate = RateConfig { start: 0.3, initial_step: 0.5, ..RateConfig::default() };
-        let train = TrainConfig { steps: 100, ..TrainConfig::default() };
-        let mut late = BitsPressure::new(&rate, &train, &weights());
+        let config = config(0.3, 0.3);
+        let mut late = BitsPressure::new(&config, &weights());
         assert!(!late.acts_at(29) && late.acts_at(30));
         assert!(!late.has_begun(30) && late.has_begun(31));
         let mut grown = weights();
-        grown.tensors_mut()[0].data.iter_mut().for_each(|w| *w *= 3.0);
-        let before = late.steps()["w"];
+        let at = grown.position("w").unwrap();
+        grown.tensors_mut()[at].data.iter_mut().for_each(|w| *w *= 3.0);
+        let before = step_of(&late);
         late.prepare(&grown, 29);
-        assert_eq!(late.steps()["w"], before);
+        assert_eq!(step_of(&late), before);
         late.prepare(&grown, 30);
-        assert!((late.steps()["w"] / before - 3.0).abs() < 1e-5);
+        assert!((step_of(&late) / before - 3.0).abs() < 1e-5);
         // The first correction of Adam is that of its first step, however late.
         values(&mut late, &grown, 30);
         let log_step = late.tensors[0].log_step;
         late.update(30, 1.0);
         let moved = (late.tensors[0].log_step - log_step).abs();
-        assert!((moved / rate.learning_rate - 1.0).abs() < 1e-3, "{moved}");
+        assert!((moved / config.rate.learning_rate - 1.0).abs() < 1e-3, "{moved}");
         late.prepare(&grown, 31);
         assert!(late.tensors[0].adam.first[0] != 0.0, "prepared once");
+    }
+
+    /// Weights that have not moved cost next to nothing and are seen as they are; those that have are on the grid
+    /// around their start, which the file gives back bit for bit.
+    #[test]
+    fn codes_are_what_weights_have_moved_by() {
+        let model = ModelConfig {
+            vocabulary_size: 64,
+            width: 32,
+            layers: 1,
+            heads: 2,
+            kv_heads: 2,
+            ..ModelConfig::default()
+        };
+        let mut config = RunConfig { model, ..config(0.0, 0.0) };
+        config.rate.origin = OriginRule::Initial;
+        let mut weights = initial_weights(&config.model, config.train.seed).unwrap();
+        let name = "blocks.0.mlp.fc.weight";
+        let mut pressure = BitsPressure::new(&config, &weights);
+        let plan = pressure.plan();
+        assert!(plan.origins.contains_key(name) && !plan.origins.contains_key("tok_emb.weight"));
+        assert!(!plan.origins.contains_key("blocks.0.mlp.proj.weight"), "starts at zero");
+        assert_eq!(pressure.perturbed(&weights, 0).get(name), weights.get(name));
+
+        let at = weights.position(name).unwrap();
+        let step = plan.steps[name];
+        weights.tensors_mut()[at].data.iter_mut().step_by(3).for_each(|w| *w += 1.1 * step);
+        let seen = pressure.perturbed(&weights, 0);
+        let artifact = crate::sizing::artifact(&weights, &plan, &Default::default()).unwrap();
+        let backslash_codec::Tensor::Quantized(tensor) = &artifact.tensors[name] else {
+            panic!("a matrix is coded");
+        };
+        assert!(
+            tensor
+                .codes
+                .chunks(3)
+                .all(|codes| codes[0] == 1 && codes[1..] == [0; 2][..codes.len() - 1])
+        );
+        assert_eq!(tensor.dequantize(), seen.get(name).unwrap().data);
+        // A pull towards the start, not towards zero.
+        let mut gradients = Gradients {
+            values: weights.tensors().iter().map(|t| vec![0.0; t.data.len()]).collect(),
+        };
+        pressure.add_gradient(&weights, &seen, &mut gradients);
+        let pulls = gradients.values[at].iter();
+        assert!(
+            pulls
+                .enumerate()
+                .all(|(i, g)| (*g > 0.0) == (i % 3 == 0) && (*g == 0.0) == (i % 3 > 0))
+        );
     }
 
     #[test]
@@ -371,7 +470,7 @@ mod tests {
         pressure.learned = false;
         let entropy = |weights: &NamedWeights, pressure: &BitsPressure| {
             let seen = pressure.perturbed(weights, 99);
-            let step = pressure.steps()["w"];
+            let step = step_of(pressure);
             let codes: Vec<i32> =
                 seen.get("w").unwrap().data.iter().map(|s| (s / step).round() as i32).collect();
             backslash_rate::entropy_bits(&codes)
