@@ -28,6 +28,8 @@ const LARGEST_GAP: f64 = 0.5;
 const LOG_LAMBDA: (f64, f64) = (-14.0, 3.0);
 /// λ and bits per weight at which a small model has come to rest, for a first guess.
 const KNOWN: (f64, f64) = (0.12, 1.68);
+/// How far files end from the aim, as a share of it.
+const USUAL_DEVIATION: f64 = 0.02;
 /// Smallest over fast payload until it has been measured.
 const USUAL_RATIO: f64 = 0.97;
 
@@ -167,13 +169,17 @@ impl Budget {
         self.log_lambda = self.log_lambda.clamp(LOG_LAMBDA.0, LOG_LAMBDA.1);
     }
 
-    /// What the file will be, once a step has been taken.
-    pub(crate) fn forecast(&self) -> Option<Forecast> {
-        let bytes = self.forecast?;
+    /// What the file will be. Before there is a rate that is what λ will be driven to.
+    pub(crate) fn forecast(&self) -> Forecast {
+        let budget = self.budget;
+        let Some(bytes) = self.forecast else {
+            let bytes = AIM * budget as f64;
+            return Forecast { bytes, deviation: USUAL_DEVIATION * bytes, budget };
+        };
         // A forecast that wanders without memory strays by the root of the time that is left; λ pulls it back within
         // the time of its response.
         let left = (self.total - self.time).clamp(0.0, RESPONSE * self.total);
-        Some(Forecast { bytes, deviation: (self.wander * left).sqrt(), budget: self.budget })
+        Forecast { bytes, deviation: (self.wander * left).sqrt(), budget }
     }
 
     pub(crate) fn state(&self) -> [f64; STATE] {
@@ -236,7 +242,7 @@ mod tests {
             let rest = amplitude * controller.lambda().powf(-0.7);
             bits += (rest - bits) * multiplier / 30.0;
             controller.step(bits, multiplier);
-            forecasts.push(controller.forecast().unwrap());
+            forecasts.push(controller.forecast());
         }
         let file = 20_000.0 + bits * CODED * 0.125;
         (controller, forecasts, file)
@@ -273,10 +279,10 @@ mod tests {
         first.step(2.0, 0.5);
         second.step(2.0, 0.5);
         assert_eq!(first, second);
-        // Nothing is known before the first step.
+        // Nothing is known before the first step but what is wanted.
         let fresh = Budget::new(400_000, 1_000, CODED, &rate(0.0), &train);
         let mut restored = fresh.clone();
         restored.restore(&fresh.state());
-        assert_eq!(restored.forecast(), None);
+        assert_eq!(restored.forecast().bytes, AIM * 400_000.0);
     }
 }

@@ -157,7 +157,7 @@ impl Trainer {
             gradient_norm,
             bits_per_weight,
             lambda: bits_per_weight.map(|_| self.lambda()),
-            forecast: self.budget.as_ref().and_then(Budget::forecast),
+            forecast: self.budget.as_ref().map(Budget::forecast),
         })
     }
 

@@ -125,6 +125,11 @@ fn with_recipe<T>(
     let model = session::open_model(&arguments.input).with_context(|| {
         "--text needs a model that can be run: a run's folder, or one with config.json and tokenizer"
     })?;
+    if session::learned_plan(&arguments.input)?.is_some() {
+        say(
+            "note: this run has learned steps, and its training has seen weights rounded to them: without --text and --rung the file is made by these, and loses less",
+        );
+    }
     let source = Source::open(&arguments.text, &arguments.text)?;
     let tokens = source.tokens(&model.tokenizer)?.train;
     let text = CalibrationText::new(&model.config, &tokens, arguments.calibration_tokens)?;
