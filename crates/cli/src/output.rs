@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use backslash_codec::{Inspection, SizeSplit, TensorReport};
+use backslash_codec::{Inspection, Origin, SizeSplit, TensorReport};
 use backslash_eval::Quality;
 use backslash_eval::table::{Column, Table, grouped};
 use serde::Serialize;
@@ -45,6 +45,9 @@ pub fn inspection_json(inspection: &Inspection) -> Value {
             "shape": tensor.shape,
             "coder": tensor.coder,
             "step": tensor.step,
+            "origin": tensor.origin.map(|Origin { seed, stream, bound }| {
+                json!({ "seed": seed, "stream": stream, "bound": bound })
+            }),
             "bits_per_weight": tensor.bits_per_weight,
             "entropy_bits": tensor.entropy_bits,
             "split": split_json(&tensor.split),
@@ -75,7 +78,10 @@ pub fn inspection_table(inspection: &Inspection) -> Table<7> {
         table.push([
             tensor.name.clone(),
             shape.join("×"),
-            tensor.coder.clone(),
+            match tensor.origin {
+                None => tensor.coder.clone(),
+                Some(_) => format!("{} from start", tensor.coder),
+            },
             number(tensor.step.map(f64::from), 6),
             format!("{:.3}", tensor.bits_per_weight),
             number(tensor.entropy_bits, 3),

@@ -9,6 +9,7 @@ use crate::cursor::Cursor;
 use crate::error::CodecError;
 use crate::layout::Layout;
 use crate::mix;
+use crate::origin::Origin;
 use crate::rans;
 use crate::shape::element_count;
 use crate::size::SizeSplit;
@@ -24,6 +25,8 @@ pub struct TensorReport {
     pub coder: String,
     /// Quantiser step; `None` for a verbatim tensor.
     pub step: Option<f32>,
+    /// What codes are added to.
+    pub origin: Option<Origin>,
     /// All bytes of the tensor, in bits, per weight.
     pub bits_per_weight: f64,
     /// Entropy of the codes' histogram in bits per weight, filled by [`inspect_codes`] only.
@@ -62,7 +65,7 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
     for (entry, sections) in &open.entries {
         let stored: u64 = sections.iter().map(|section| section.len() as u64).sum();
         let mut split = SizeSplit::default();
-        let (shape, coder, step) = match &entry.body {
+        let (shape, coder, step, origin) = match &entry.body {
             Body::Metadata { length, .. } => {
                 split.uncoded = stored;
                 inspection.split += split;
@@ -71,9 +74,9 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
             }
             Body::Raw { shape, coder, .. } => {
                 split.uncoded = stored;
-                (shape, format!("{coder:?}").to_lowercase(), None)
+                (shape, format!("{coder:?}").to_lowercase(), None, None)
             }
-            Body::Quantized { shape, coder, step, .. } => {
+            Body::Quantized { shape, coder, step, origin, .. } => {
                 let mut side = Cursor::new(sections[0], &entry.name);
                 let layout = Layout::new(shape);
                 let coder = match coder {
@@ -89,7 +92,7 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
                 split.scales = side.remaining() as u64;
                 split.tables = sections[0].len() as u64 - split.scales;
                 split.payload = stored - sections[0].len() as u64;
-                (shape, coder.to_owned(), Some(*step))
+                (shape, coder.to_owned(), Some(*step), *origin)
             }
         };
         let weights = element_count(shape).expect("checked when read").max(1) as f64;
@@ -99,9 +102,9 @@ pub fn inspect(file: &[u8]) -> Result<Inspection, CodecError> {
             shape: shape.clone(),
             coder,
             step,
+            origin,
             entropy_bits: None,
             bits_per_weight: split.total() as f64 * 8.0 / weights,
-
             split,
         });
     }
