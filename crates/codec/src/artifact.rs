@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::CodecError;
 use crate::quantized::QuantizedTensor;
 use crate::raw::RawTensor;
 
@@ -21,6 +22,18 @@ impl Tensor {
         match self {
             Self::Quantized(tensor) => &tensor.shape,
             Self::Raw(tensor) => &tensor.shape,
+        }
+    }
+
+    /// The weights, row-major: of codes those that they stand for.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RawTensor::to_f32`], in which `name` is named.
+    pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, CodecError> {
+        match self {
+            Self::Quantized(tensor) => Ok(tensor.dequantize()),
+            Self::Raw(tensor) => tensor.to_f32(name),
         }
     }
 }

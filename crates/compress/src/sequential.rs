@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use backslash_codec::Tensor;
 use backslash_model::{ModelConfig, NamedTensor, NamedWeights, Transformer, device};
 use backslash_quant::{Covariance, Drift, Weights};
 use rayon::prelude::*;
@@ -183,10 +182,7 @@ impl Walk<'_> {
 
     /// What a tensor is read back as.
     fn decoded(&self, tensor: &Weights<'_>) -> Result<Vec<f32>, CompressError> {
-        Ok(match self.recipe.tensor(tensor, self.log_kappa)? {
-            Tensor::Quantized(tensor) => tensor.dequantize(),
-            Tensor::Raw(raw) => raw.to_f32(tensor.name)?,
-        })
+        Ok(self.recipe.tensor(tensor, self.log_kappa)?.to_f32(tensor.name)?)
     }
 }
 
@@ -229,10 +225,7 @@ mod tests {
 
     fn decoded(artifact: &Artifact) -> NamedWeights {
         let tensors = artifact.tensors.iter().map(|(name, tensor)| {
-            let data = match tensor {
-                Tensor::Quantized(tensor) => tensor.dequantize(),
-                Tensor::Raw(raw) => raw.to_f32(name).unwrap(),
-            };
+            let data = tensor.to_f32(name).unwrap();
             NamedTensor { name: name.clone(), shape: tensor.shape().to_vec(), data }
         });
         NamedWeights::new(tensors.collect())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use backslash_codec::{Artifact, Limits, Tensor, read_file};
+use backslash_codec::{Artifact, Limits, read_file};
 use backslash_data::{EncoderTokens, Tokenizer};
 use backslash_model::{
     Architecture, ModelConfig, NamedTensor, NamedWeights, Pretrained, SpecialTokens, Transformer,
@@ -128,10 +128,7 @@ impl ModelFile {
 /// If a tensor is neither quantised nor of a float type.
 pub fn decoded_weights(artifact: &Artifact) -> Result<NamedWeights, EvalError> {
     let tensors = artifact.tensors.iter().map(|(name, tensor)| {
-        let data = match tensor {
-            Tensor::Quantized(tensor) => tensor.dequantize(),
-            Tensor::Raw(tensor) => tensor.to_f32(name)?,
-        };
+        let data = tensor.to_f32(name)?;
         Ok(NamedTensor { name: name.clone(), shape: tensor.shape().to_vec(), data })
     });
     Ok(NamedWeights::new(tensors.collect::<Result<_, EvalError>>()?))

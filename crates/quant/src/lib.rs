@@ -20,6 +20,6 @@ pub use ladder::{
     squared_error, weighted_error,
 };
 pub use pieces::quantize_pieces;
-pub use plan::{Levels, Plan, Weights, is_coded, moved_from, store_uncoded};
+pub use plan::{Levels, Plan, Weights, is_coded, store_uncoded};
 pub use published::{PAPER_STEP, PaperExport, export_as_published};
 pub use uniform::{quantize, quantize_to_centroids};

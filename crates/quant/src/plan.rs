@@ -148,7 +148,7 @@ impl Plan {
 }
 
 /// How far weights are from the numbers that an origin draws.
-pub fn moved_from(origin: Origin, weights: &[f32]) -> Vec<f32> {
+fn moved_from(origin: Origin, weights: &[f32]) -> Vec<f32> {
     let mut start = vec![0.0; weights.len()];
     origin.draw(0, &mut start);
     weights.iter().zip(start).map(|(weight, start)| weight - start).collect()

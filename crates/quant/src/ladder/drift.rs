@@ -1,12 +1,15 @@
 //! What a layer is to make of inputs that are no longer those it was trained on.
 
-use faer::linalg::{matmul::matmul, solvers::Solve};
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use faer::linalg::matmul::matmul;
+use faer::linalg::triangular_solve::{
+    solve_lower_triangular_in_place, solve_upper_triangular_in_place,
+};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::covariance::Covariance;
 use super::inputs_first::transposed;
-use super::rung::matrix_shape;
+use super::rung::{matrix_of, matrix_shape};
 use crate::{QuantError, Weights};
 
 /// Rows of inputs that are turned into double precision at a time.
@@ -83,17 +86,16 @@ impl Drift {
         }
         let metric = self.covariance.damped(ridge)?;
         let samples = self.covariance.samples().max(1) as f64;
-        let matrix = Mat::from_fn(rows, columns, |row, column| {
-            f64::from(weights.data[row * columns + column])
-        });
+        let matrix = matrix_of(weights, rows, columns);
         let mut outputs = Mat::zeros(rows, columns);
         let right = MatRef::from_column_major_slice(&self.moved, width, width);
         let left = matrix.as_ref();
         matmul(outputs.as_mut(), Accum::Replace, left, right, 1.0 / samples, Par::Seq);
-        let factor = metric.matrix.llt(Side::Lower);
-        let factor = factor.map_err(|_| QuantError::NotPositive { ridge })?;
         // Σ̂ is symmetric: its inverse from the right is that of the transposed from the left.
-        let change = factor.solve(outputs.transpose());
+        let mut change = outputs.transpose().to_owned();
+        let factor = metric.factor.as_ref();
+        solve_lower_triangular_in_place(factor, change.as_mut(), Par::Seq);
+        solve_upper_triangular_in_place(factor.transpose(), change.as_mut(), Par::Seq);
         let corrected = |row: usize, column: usize| matrix[(row, column)] + change[(column, row)];
         let rows = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
         Ok(rows.map(|(row, column)| corrected(row, column) as f32).collect())

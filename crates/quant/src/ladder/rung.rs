@@ -280,7 +280,7 @@ pub(super) fn matrix_shape(weights: &Weights<'_>) -> Result<(usize, usize), Quan
 }
 
 /// The weights in double precision, one column after the other.
-fn matrix_of(weights: &Weights<'_>, rows: usize, columns: usize) -> Mat<f64> {
+pub(super) fn matrix_of(weights: &Weights<'_>, rows: usize, columns: usize) -> Mat<f64> {
     Mat::from_fn(rows, columns, |row, column| f64::from(weights.data[row * columns + column]))
 }
 

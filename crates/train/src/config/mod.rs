@@ -218,14 +218,14 @@ impl RunConfig {
         if self.rate.origin == OriginRule::Zero || !self.train.from.is_empty() {
             return BTreeMap::new();
         }
-        let starts = uniform_starts(&self.model).into_iter();
         let seed = self.train.seed;
-        starts.map(|(name, start)| (name, origin(seed, start))).collect()
+        let starts = uniform_starts(&self.model).into_iter();
+        let origins = starts.map(|(name, start)| {
+            let UniformStart { stream, bound } = start;
+            (name, Origin { seed, stream, bound })
+        });
+        origins.collect()
     }
-}
-
-fn origin(seed: u64, UniformStart { stream, bound }: UniformStart) -> Origin {
-    Origin { seed, stream, bound }
 }
 
 impl RateConfig {

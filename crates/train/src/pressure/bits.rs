@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use backslash_codec::Origin;
 use backslash_model::{Gradients, NamedTensor, NamedWeights};
-use backslash_quant::{Plan, is_coded, moved_from};
+use backslash_quant::{Plan, is_coded};
 use backslash_rate::{LaplaceMixture, Moments, RateSums, add_uniform_noise, round_to_step};
 use rayon::prelude::*;
 
@@ -17,7 +17,8 @@ use crate::{RunConfig, StepRule};
 /// and a mixture of two Laplace components. Until rounding begins the loss sees w + Δ·u, u uniform in ±½, and R is the
 /// code length at that point; afterwards the loss sees Δ·round(w/Δ) and R is the code length of that code, and the
 /// gradient of both passes straight through to w. A matrix with an origin o has w − o in the place of w: what is
-/// perturbed and priced is how far it has moved. In both, ∂/∂ln Δ of the point is (point − w), so the step's gradient is Σ g·(point − w) plus what the
+/// perturbed and priced is how far it has moved. In both, ∂/∂ln Δ of the point is (point − w), so the step's gradient
+/// is Σ g·(point − w) plus what the
 /// code length itself depends on Δ, with g the gradient of J at the points.
 #[derive(Clone, Debug)]
 pub(crate) struct BitsPressure {
@@ -111,10 +112,8 @@ impl BitsPressure {
     /// Before the first step with a rate, steps and models are set by the weights as they are; otherwise nothing happens.
     pub(crate) fn prepare(&mut self, weights: &NamedWeights, step: u64) {
         if step == self.start && step > 0 {
-            let tensors = weights.tensors();
             for rate in &mut self.tensors {
-                let tensor = &tensors[rate.at];
-                *rate = TensorRate::new(rate.at, tensor, rate.origin, self.initial_step);
+                rate.begin_with(&weights.tensors()[rate.at], self.initial_step);
             }
         }
     }
@@ -235,22 +234,30 @@ impl BitsPressure {
 
 impl TensorRate {
     fn new(at: usize, tensor: &NamedTensor, origin: Option<Origin>, initial_step: f64) -> Self {
-        let mut start = vec![0.0; if origin.is_some() { tensor.data.len() } else { 0 }];
+        let mut start = Vec::new();
         if let Some(origin) = origin {
+            start.resize(tensor.data.len(), 0.0);
             origin.draw(0, &mut start);
         }
-        let moved = origin.map(|origin| moved_from(origin, &tensor.data));
-        let scale = expected_scale(moved.as_deref().unwrap_or(&tensor.data), &tensor.shape);
-        Self {
+        let mut rate = Self {
             at,
             name: tensor.name.clone(),
             origin,
             start,
-            log_step: (initial_step * scale).ln(),
-            mixture: LaplaceMixture::around(scale),
+            log_step: 0.0,
+            mixture: LaplaceMixture::around(1.0),
             adam: ScalarAdam::default(),
             gradient: [0.0; 4],
-        }
+        };
+        rate.begin_with(tensor, initial_step);
+        rate
+    }
+
+    /// Step and model are those for the weights as they are.
+    fn begin_with(&mut self, tensor: &NamedTensor, initial_step: f64) {
+        let scale = expected_scale(&self.moved(0, &tensor.data), &tensor.shape);
+        self.log_step = (initial_step * scale).ln();
+        self.mixture = LaplaceMixture::around(scale);
     }
 
     fn step(&self) -> f32 {
