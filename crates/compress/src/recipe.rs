@@ -7,14 +7,19 @@ use backslash_quant::{
     Covariance, Gain, LadderOptions, QuantError, Rung, Weights, is_coded, quantize_inputs_first,
     quantize_matrix, store_uncoded,
 };
+use backslash_rate::Moments;
 use rayon::prelude::*;
 
 use crate::allocation::{StepRule, step_rules};
 use crate::{Allocation, Calibration, CompressError};
 
-/// Share of the mean diagonal that is added to covariances. A few directions that inputs hardly take are not as cheap as
-/// their moments say once the layers before have been quantised: 0.03 has lost least at two bits and below.
+/// Share of the mean diagonal that is added to covariances where no step is known.
 const RIDGE: f64 = 0.03;
+/// The same share at a step Δ, by the relative noise Δ²/12E\[w²\] of a quantiser. Directions that inputs hardly take are
+/// not as cheap as their moments say once the layers before have been quantised too, with about that noise.
+const RIDGE_BY_NOISE: f64 = 0.25;
+/// Least and largest such share.
+const RIDGES: [f64; 2] = [1e-3, 0.1];
 
 /// All that is decided about a file but how large it is.
 #[derive(Clone, Debug)]
@@ -127,7 +132,14 @@ impl Recipe<'_> {
             true => quantize_inputs_first,
             false => quantize_matrix,
         };
-        Ok(quantize(self.rung, tensor, metric, step, &self.options)?)
+        Ok(quantize(self.rung, tensor, metric, step, &self.options_at(tensor, step))?)
+    }
+
+    /// What the quantiser of a matrix is told at a step.
+    pub(crate) fn options_at(&self, tensor: &Weights<'_>, step: f32) -> LadderOptions {
+        let noise = f64::from(step) / Moments::of(tensor.data).root_mean_square();
+        let ridge = RIDGE_BY_NOISE * noise.powi(2) / 12.0;
+        LadderOptions { ridge: ridge.clamp(RIDGES[0], RIDGES[1]), ..self.options }
     }
 
     /// The metric of a matrix in which rows are outputs.
@@ -160,4 +172,36 @@ pub(crate) fn coded_by(
         }
     });
     Ok(quantized)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 0.25·Δ²/12E[w²], between 0.001 and 0.1.
+    #[test]
+    fn the_ridge_grows_with_the_noise_of_the_step() {
+        let data = [0.5_f32, -0.5, 0.5, 0.5];
+        let weights = Weights { name: "w", shape: &[2, 2], data: &data };
+        let calibration = Calibration {
+            covariances: BTreeMap::new(),
+            sensitivities: BTreeMap::new(),
+            inputs_first: BTreeSet::new(),
+            tokens: 0,
+        };
+        let recipe = Recipe::calibrated(
+            vec![weights],
+            BTreeMap::new(),
+            calibration,
+            Rung::Watersic,
+            Allocation::Relative,
+        )
+        .unwrap();
+        let ridge = |weights, step| recipe.options_at(weights, step).ridge;
+        assert!((ridge(&weights, 0.5) - 0.25 / 12.0).abs() < 1e-12);
+        assert_eq!(ridge(&weights, 0.01), 1e-3);
+        assert_eq!(ridge(&weights, 5.0), 0.1);
+        let zeros = Weights { data: &[0.0; 4], ..weights };
+        assert_eq!(ridge(&zeros, 0.5), 0.1);
+    }
 }

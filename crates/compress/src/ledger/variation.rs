@@ -7,9 +7,9 @@ use backslash_quant::{
 };
 
 use super::{ExceptionPath, OperatingPoint};
+use crate::CompressError;
 use crate::allocation::{StepRule, row_factors};
 use crate::recipe::coded_by;
-use crate::{CompressError, Recipe};
 
 /// One column in so many is protected.
 const PROTECTED_SHARE: usize = 32;
@@ -84,7 +84,6 @@ impl OperatingPoint<'_> {
         tensor: &Weights<'_>,
         rule: &StepRule,
     ) -> Result<QuantizedTensor, CompressError> {
-        let Recipe { rung, options, .. } = self.recipe;
         let whole = &self.coded(tensor.name).tensor;
         let metric = self.recipe.metric_of_columns(tensor.name);
         let columns = whole.columns();
@@ -94,8 +93,9 @@ impl OperatingPoint<'_> {
         order.truncate(columns.div_ceil(PROTECTED_SHARE).min(columns - 1));
         order.sort_unstable();
         coded_by(tensor, rule, self.log_kappa, |weights, step| {
+            let (rung, options) = (self.recipe.rung, self.recipe.options_at(weights, step));
             let finer = PROTECTED_FINER;
-            Ok(quantize_protected(*rung, weights, metric, step, options, whole, &order, finer)?)
+            Ok(quantize_protected(rung, weights, metric, step, &options, whole, &order, finer)?)
         })
     }
 
@@ -104,14 +104,13 @@ impl OperatingPoint<'_> {
         tensor: &Weights<'_>,
         rule: &StepRule,
     ) -> Result<QuantizedTensor, CompressError> {
-        let options = self.recipe.options;
-        let scale_fit = match options.scale_fit {
+        let scale_fit = match self.recipe.options.scale_fit {
             ScaleFit::RowsAndColumns => ScaleFit::Columns,
             ScaleFit::Columns | ScaleFit::Recursion => ScaleFit::RowsAndColumns,
         };
-        let options = LadderOptions { scale_fit, ..options };
         let metric = self.recipe.metric_of_columns(tensor.name);
         coded_by(tensor, rule, self.log_kappa, |weights, step| {
+            let options = LadderOptions { scale_fit, ..self.recipe.options_at(weights, step) };
             Ok(quantize_matrix(self.recipe.rung, weights, metric, step, &options)?)
         })
     }
