@@ -175,10 +175,12 @@ fn ledger_table(entries: &[Entry]) -> Table<7> {
             format!("{:+.3}", 1e3 * entry.predicted),
             match entry.return_per_kb() {
                 f64::INFINITY => "saves both".to_owned(),
+                f64::NEG_INFINITY => "saves nothing".to_owned(),
                 figure => format!("{:.3} ± {:.3}", 1e3 * figure, 1e3 * entry.return_error_per_kb()),
             },
             match entry.predicted_return_per_kb() {
                 f64::INFINITY => "saves both".to_owned(),
+                f64::NEG_INFINITY => "saves nothing".to_owned(),
                 figure => format!("{:.3}", 1e3 * figure),
             },
         ]);
@@ -209,7 +211,7 @@ fn alone_table(entries: &[Entry]) -> Table<5> {
 
 fn entry_json(entry: &Entry) -> Value {
     let mut value = serde_json::to_value(entry).expect("plain data");
-    // JSON has no infinity: null is what saves both.
+    // JSON has no infinity: null is what saves both or, where the loss rises, nothing.
     value["return_per_kb"] = json!(entry.return_per_kb());
     value["predicted_return_per_kb"] = json!(entry.predicted_return_per_kb());
     value["hypothetical"] = json!(entry.path.is_hypothetical());

@@ -17,7 +17,10 @@ fn a_ledger_is_sorted_and_goes_on_where_it_stopped() {
     let entries = first["ledger"].as_array().unwrap();
     let returns: Vec<f64> = entries
         .iter()
-        .map(|entry| entry["return_per_kb"].as_f64().unwrap_or(f64::INFINITY))
+        .map(|entry| {
+            let change = entry["divergence"]["mean"].as_f64().unwrap();
+            entry["return_per_kb"].as_f64().unwrap_or(-change.signum() * f64::INFINITY)
+        })
         .collect();
     assert!(returns.is_sorted_by(|a, b| a >= b), "{returns:?}");
     let of = |path: &str| entries.iter().filter(|entry| entry["path"] == path).count();

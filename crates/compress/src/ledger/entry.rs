@@ -72,7 +72,7 @@ pub struct Entry {
 
 impl Entry {
     /// Loss saved per byte spent, or paid per byte freed, in nats per token per kB: −ΔD/ΔB·1000, D being the divergence.
-    /// Infinite for what saves both.
+    /// Infinite for what saves both, and less than any number for what costs loss without a change of bytes.
     ///
     /// ```
     /// use backslash_compress::ledger::{Change, Entry, ExceptionPath};
@@ -90,6 +90,7 @@ impl Entry {
     /// assert_eq!(entry(-500, 0.25).return_per_kb(), 0.5);
     /// assert_eq!(entry(500, 0.25).return_per_kb(), -0.5);
     /// assert_eq!(entry(-500, -0.25).return_per_kb(), f64::INFINITY);
+    /// assert_eq!(entry(0, 0.25).return_per_kb(), f64::NEG_INFINITY);
     /// ```
     pub fn return_per_kb(&self) -> f64 {
         self.per_kb(self.divergence.mean)
