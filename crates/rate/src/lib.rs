@@ -19,6 +19,7 @@
 
 pub mod backslash;
 mod code_length;
+mod code_table;
 mod exponential;
 mod generalised_gaussian;
 mod mixture;
@@ -26,6 +27,7 @@ mod moments;
 mod quantiser;
 
 pub use code_length::entropy_bits;
+pub use code_table::CodeTable;
 pub use generalised_gaussian::{moment_ratio, published_shape, shape_from_ratio};
 pub use mixture::{CodeLength, LaplaceMixture, RateSums};
 pub use moments::Moments;

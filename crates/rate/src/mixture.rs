@@ -105,6 +105,18 @@ pub struct RateSums {
     pub by_log_scales: [f64; 2],
 }
 
+impl RateSums {
+    /// The sums of so many weights like these.
+    pub fn times(&self, count: f64) -> Self {
+        Self {
+            bits: count * self.bits,
+            by_log_step: count * self.by_log_step,
+            by_logit: count * self.by_logit,
+            by_log_scales: self.by_log_scales.map(|sum| count * sum),
+        }
+    }
+}
+
 impl std::ops::AddAssign for RateSums {
     fn add_assign(&mut self, other: Self) {
         self.bits += other.bits;

@@ -64,11 +64,20 @@ impl Pressure {
         }
     }
 
-    /// The weights the loss is computed with at a step, where they differ from the real ones.
-    pub(crate) fn perturbed(&self, weights: &NamedWeights, step: u64) -> Option<NamedWeights> {
+    /// The weights the loss is computed with at a step: the real ones, or others in `buffer`.
+    pub(crate) fn seen<'a>(
+        &self,
+        weights: &'a NamedWeights,
+        step: u64,
+        buffer: &'a mut Option<NamedWeights>,
+    ) -> &'a NamedWeights {
         match self {
-            Self::Bits(bits) if bits.acts_at(step) => Some(bits.perturbed(weights, step)),
-            _ => None,
+            Self::Bits(bits) if bits.acts_at(step) => {
+                let buffer = buffer.get_or_insert_with(|| weights.clone());
+                bits.perturb(weights, step, buffer);
+                buffer
+            }
+            _ => weights,
         }
     }
 
@@ -84,7 +93,7 @@ impl Pressure {
     ) -> Option<f64> {
         match self {
             Self::Bits(bits) if bits.acts_at(step) => {
-                Some(bits.add_gradient(weights, seen, gradients))
+                Some(bits.add_gradient(weights, seen, step, gradients))
             }
             Self::Backslash { lambda_per_parameter, epsilon, shape, in_loss: true } => {
                 let pull = pull(*lambda_per_parameter, *epsilon, *shape, weights);

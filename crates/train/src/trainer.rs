@@ -25,6 +25,8 @@ pub struct Trainer {
     pub(crate) budget: Option<Budget>,
     /// What the file will hold beside the tensors.
     metadata: BTreeMap<String, Vec<u8>>,
+    /// Room for the weights that the loss is computed with.
+    perturbed: Option<NamedWeights>,
 }
 
 /// What a run begins with.
@@ -85,6 +87,7 @@ impl Trainer {
             pressure,
             budget,
             metadata,
+            perturbed: None,
             sampler: Sampler::new(tokens, config.model.context, train.batch_size, train.seed)?,
             step: 0,
             weights,
@@ -124,8 +127,7 @@ impl Trainer {
     pub fn step(&mut self, tokens: &[u16]) -> Result<StepReport, TrainError> {
         let batch = self.sampler.next(tokens);
         self.pressure.prepare(&self.weights, self.step);
-        let perturbed = self.pressure.perturbed(&self.weights, self.step);
-        let seen = perturbed.as_ref().unwrap_or(&self.weights);
+        let seen = self.pressure.seen(&self.weights, self.step, &mut self.perturbed);
         let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?;
         let loss = network.loss(&batch.inputs, &batch.targets, batch.sequence_length);
         let mut gradients = network.gradients(&loss, seen);

@@ -1,0 +1,80 @@
+//! Times steps of training with and without the rate in bits, in turn.
+//!
+//! ```text
+//! cargo bench -p backslash-train --bench rate                    # 2 M parameters, 32 rows of 256 tokens
+//! cargo bench -p backslash-train --bench rate -- golf rows=8     # the 17 M golf preset
+//! ```
+//!
+//! Settings: `rows` (of a batch) and `steps` (of each kind). Printed is the fastest step of each kind, and what it takes
+//! more than the one without a rate. `RAYON_NUM_THREADS` sets the threads.
+
+use std::time::{Duration, Instant};
+
+use backslash_model::{ModelConfig, initial_weights};
+use backslash_train::{
+    Beginning, OriginRule, RateConfig, RateMethod, RunConfig, TrainConfig, Trainer,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let golf = arguments.iter().any(|argument| argument == "golf");
+    let number = |key: &str, default: usize| {
+        let of = |argument: &String| argument.strip_prefix(key)?.strip_prefix('=')?.parse().ok();
+        arguments.iter().find_map(of).unwrap_or(default)
+    };
+    let (rows, steps) = (number("rows", if golf { 8 } else { 32 }), number("steps", 8));
+    let model = match golf {
+        true => ModelConfig::golf(),
+        false => {
+            ModelConfig { vocabulary_size: 1024, width: 192, kv_heads: 4, ..ModelConfig::default() }
+        }
+    };
+    let vocabulary = model.vocabulary_size;
+    let token = |i: usize| ((i * i * 31 + i * 7919) % vocabulary) as u16;
+    let tokens: Vec<u16> = (0..2 * rows * (model.context + 1)).map(token).collect();
+
+    let trainer = |method, rounding_from, origin| {
+        let rate =
+            RateConfig { method, start: 0.0, rounding_from, origin, ..RateConfig::default() };
+        let train = TrainConfig { batch_size: rows, steps: 1_000_000, ..TrainConfig::default() };
+        let config = RunConfig { model: model.clone(), rate, train, ..RunConfig::default() };
+        let weights = initial_weights(&model, 1).expect("the settings make a network");
+        let beginning = Beginning { weights, metadata: Default::default() };
+        Trainer::new(&config, tokens.len(), beginning).expect("a valid configuration")
+    };
+    let mut kinds = [
+        ("none", trainer(RateMethod::None, 0.0, OriginRule::Zero)),
+        ("noise", trainer(RateMethod::Bits, 1.0, OriginRule::Zero)),
+        ("rounding", trainer(RateMethod::Bits, 0.0, OriginRule::Zero)),
+        ("rounding from an origin", trainer(RateMethod::Bits, 0.0, OriginRule::Initial)),
+    ];
+    let mut best = [Duration::MAX; 4];
+    for _ in 0..steps {
+        for ((_, trainer), best) in kinds.iter_mut().zip(&mut best) {
+            let start = Instant::now();
+            trainer.step(&tokens).expect("a finite loss");
+            *best = (*best).min(start.elapsed());
+        }
+    }
+    println!(
+        "{} parameters, {} tokens a step, {} threads",
+        model.parameters(),
+        rows * model.context,
+        rayon::current_num_threads()
+    );
+    println!("rate                     step ms  tokens/s     more");
+    let plain = best[0].as_secs_f64();
+    for ((name, _), best) in kinds.iter().zip(&best) {
+        let seconds = best.as_secs_f64();
+        println!(
+            "{name:23}  {:7.1}  {:8.0}  {:+6.2} %",
+            1e3 * seconds,
+            (rows * model.context) as f64 / seconds,
+            100.0 * (seconds / plain - 1.0)
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! One tensor's step and model.
+
+use std::borrow::Cow;
+
+use backslash_codec::Origin;
+use backslash_model::NamedTensor;
+use backslash_rate::{LaplaceMixture, Moments, RateSums, add_uniform_noise, round_to_step};
+use rayon::prelude::*;
+
+use crate::adamw::{CHUNK, ScalarAdam};
+
+/// What stands in for the quantiser of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Quantiser {
+    /// Uniform noise of one step.
+    Noise {
+        /// What it is drawn by.
+        key: u64,
+    },
+    /// The quantiser itself, which gradients pass straight through.
+    Rounding,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct TensorRate {
+    /// Where the tensor stands among the weights.
+    pub(super) at: usize,
+    pub(super) name: String,
+    /// What the decoder draws, where it does.
+    pub(super) origin: Option<Origin>,
+    /// Its values, or none.
+    start: Vec<f32>,
+    pub(super) log_step: f64,
+    pub(super) mixture: LaplaceMixture,
+    pub(super) adam: ScalarAdam<4>,
+    /// Gradient of J by ln Δ, logit, ln s₀, ln s₁, waiting for the update.
+    pub(super) gradient: [f64; 4],
+}
+
+impl TensorRate {
+    pub(super) fn new(
+        at: usize,
+        tensor: &NamedTensor,
+        origin: Option<Origin>,
+        initial_step: f64,
+    ) -> Self {
+        let mut start = Vec::new();
+        if let Some(origin) = origin {
+            start.resize(tensor.data.len(), 0.0);
+            origin.draw(0, &mut start);
+        }
+        let mut rate = Self {
+            at,
+            name: tensor.name.clone(),
+            origin,
+            start,
+            log_step: 0.0,
+            mixture: LaplaceMixture::around(1.0),
+            adam: ScalarAdam::default(),
+            gradient: [0.0; 4],
+        };
+        rate.begin_with(tensor, initial_step);
+        rate
+    }
+
+    /// Step and model are those for the weights as they are.
+    pub(super) fn begin_with(&mut self, tensor: &NamedTensor, initial_step: f64) {
+        let scale = expected_scale(&self.moved(0, &tensor.data), &tensor.shape);
+        self.log_step = (initial_step * scale).ln();
+        self.mixture = LaplaceMixture::around(scale);
+    }
+
+    pub(super) fn step(&self) -> f32 {
+        self.log_step.exp() as f32
+    }
+
+    /// The point of every weight: what it is with noise, or rounded.
+    pub(super) fn perturb(&self, weights: &[f32], quantiser: Quantiser, points: &mut [f32]) {
+        let chunks = points.par_chunks_mut(CHUNK).zip(weights.par_chunks(CHUNK)).enumerate();
+        chunks.for_each(|(chunk, (points, weights))| {
+            let first = chunk * CHUNK;
+            let moved = self.moved(first, weights);
+            match quantiser {
+                Quantiser::Rounding => round_to_step(&moved, self.step(), points),
+                Quantiser::Noise { key } => {
+                    add_uniform_noise(&moved, self.step(), key, first as u64, points);
+                }
+            }
+            let start = self.start.get(first..).unwrap_or(&[]);
+            points.iter_mut().zip(start).for_each(|(point, start)| *point += start);
+        });
+    }
+
+    /// Adds `weight_of_bit` times the gradient of the code length at the points; the sums over them, and Σ g·(point − w).
+    pub(super) fn accumulate(
+        &self,
+        weights: &[f32],
+        points: &[f32],
+        quantiser: Quantiser,
+        weight_of_bit: f64,
+        gradient: &mut [f32],
+    ) -> (RateSums, f64) {
+        let weight_of_bit = weight_of_bit as f32;
+        let code_length = self.mixture.at_step(self.step());
+        let code_table = self.mixture.codes_at_step(self.step());
+        let chunks = gradient
+            .par_chunks_mut(CHUNK)
+            .zip(points.par_chunks(CHUNK).zip(weights.par_chunks(CHUNK)))
+            .enumerate();
+        let parts: Vec<(RateSums, f64)> = chunks
+            .map(|(chunk, (gradient, (points, weights)))| {
+                let first = chunk * CHUNK;
+                match quantiser {
+                    Quantiser::Rounding => {
+                        let moved = self.moved(first, weights);
+                        code_table.accumulate(&moved, weight_of_bit, gradient)
+                    }
+                    Quantiser::Noise { .. } => {
+                        let moved = self.moved(first, points);
+                        let sums = code_length.accumulate(&moved, weight_of_bit, gradient);
+                        (sums, moved_by_step(gradient, points, weights))
+                    }
+                }
+            })
+            .collect();
+        let mut sums = RateSums::default();
+        let mut through_points = 0.0;
+        for (part, through) in parts {
+            sums += part;
+            through_points += through;
+        }
+        (sums, through_points)
+    }
+
+    /// How far weights, the first of which stands at `first`, are from where the decoder starts.
+    fn moved<'a>(&self, first: usize, weights: &'a [f32]) -> Cow<'a, [f32]> {
+        match self.start.get(first..) {
+            Some(start) if !start.is_empty() => {
+                weights.iter().zip(start).map(|(weight, start)| weight - start).collect()
+            }
+            _ => Cow::Borrowed(weights),
+        }
+    }
+}
+
+/// Root mean square of the weights, or that of a uniformly drawn layer where all are zero.
+fn expected_scale(weights: &[f32], shape: &[usize]) -> f64 {
+    let rms = Moments::of(weights).root_mean_square();
+    let inputs: usize = shape[1..].iter().product();
+    if rms > 0.0 { rms } else { 1.0 / (3.0 * inputs as f64).sqrt() }
+}
+
+/// Σ g·(point − w): the gradient by ln Δ that passes through the points.
+fn moved_by_step(gradient: &[f32], points: &[f32], weights: &[f32]) -> f64 {
+    let terms = gradient.iter().zip(points.iter().zip(weights));
+    terms.map(|(g, (point, weight))| f64::from(*g) * f64::from(point - weight)).sum()
+}
