@@ -2,91 +2,122 @@
 
 use multiversion::multiversion;
 
+use crate::lines::{LineLevels, LineSums};
 use crate::{CodeLength, LaplaceMixture, RateSums};
 
-/// Codes of a smaller magnitude are looked up, others computed.
-const TABLE: usize = 128;
+/// Codes of a magnitude from here on are computed one by one.
+const LARGEST: usize = 128;
 /// Weights treated side by side.
 const BLOCK: usize = 256;
+/// Classes of scale, four per octave, the middle one being that of the whole matrix.
+const CLASSES: usize = 33;
+const LEVELS_PER_CLASS_LOG2: u32 = 2;
 /// Counts of each code that are kept apart, so that equal codes in a row do not wait for one another.
-const COUNTERS: usize = 4;
+const COUNTERS: usize = 2;
 
-/// The code lengths of all codes of a [`LaplaceMixture`] at one step, with their derivatives.
+/// The code lengths of the codes of a matrix, with their derivatives.
 ///
-/// What [`CodeLength::accumulate`] computes for every point, this reads from a table of the codes q, at the points q·Δ.
+/// The weights of a row and a column have the scales of a [`LaplaceMixture`] times those of their row and their column,
+/// as a coder has it that adapts to both. For the same levels, what [`CodeLength::accumulate`] computes for every point,
+/// this reads from tables of the codes q, at the points q·Δ.
 #[derive(Clone, Debug)]
-pub struct CodeTable {
+pub struct CodeTables {
     step: f32,
-    code_length: CodeLength,
-    /// ∂bits/∂x by magnitude; the last entry is 0, for codes beyond the table.
-    slopes: [f32; TABLE],
-    sums: [RateSums; TABLE],
+    levels: LineLevels,
+    /// log₂ of the entries of a class.
+    width_log2: u32,
+    classes: Vec<CodeLength>,
+    /// ∂bits/∂x by class and magnitude; the last entry of a class is 0, for codes that are not in the table.
+    slopes: Vec<f32>,
+    sums: Vec<RateSums>,
 }
 
 impl LaplaceMixture {
-    /// The code lengths of the codes of a quantiser of that step.
-    pub fn codes_at_step(&self, step: f32) -> CodeTable {
-        let code_length = self.at_step(step);
-        let (mut slopes, mut sums) = ([0.0; TABLE], [RateSums::default(); TABLE]);
-        for magnitude in 0..TABLE - 1 {
-            let point = magnitude as f32 * step;
-            // At zero the code length has its least value.
-            let mut slope = [0.0];
-            sums[magnitude] = code_length.accumulate(&[point], 1.0, &mut slope);
-            slopes[magnitude] = if magnitude == 0 { 0.0 } else { slope[0] };
+    /// The code lengths of the codes of a matrix at the step that `lines` are of.
+    pub fn codes_at_step(&self, step: f32, lines: &LineSums) -> CodeTables {
+        let entries = (lines.largest().min(LARGEST as f32) as usize + 2).next_power_of_two();
+        let width = entries.min(LARGEST);
+        let of_class = |class: usize| {
+            let octaves = (class as f64 - (CLASSES / 2) as f64) / 4.0;
+            let wider = octaves * std::f64::consts::LN_2;
+            Self { log_scales: self.log_scales.map(|log| log + wider), ..*self }.at_step(step)
+        };
+        let classes: Vec<CodeLength> = (0..CLASSES).map(of_class).collect();
+        let mut slopes = vec![0.0; CLASSES * width];
+        let mut sums = vec![RateSums::default(); CLASSES * width];
+        for (class, code_length) in classes.iter().enumerate() {
+            for magnitude in 0..width - 1 {
+                let (entry, mut slope) = (class * width + magnitude, [0.0]);
+                let point = magnitude as f32 * step;
+                sums[entry] = code_length.accumulate(&[point], 1.0, &mut slope);
+                // At zero the code length is least.
+                slopes[entry] = if magnitude == 0 { 0.0 } else { slope[0] };
+            }
         }
-        CodeTable { step, code_length, slopes, sums }
+        let width_log2 = width.ilog2();
+        CodeTables { step, levels: lines.levels(), width_log2, classes, slopes, sums }
     }
 }
 
-impl CodeTable {
-    /// Rounds weights w to codes q = round(w/Δ), ties to even, and adds `weight_of_bit` · ∂bits/∂x at x = q·Δ to each entry
-    /// of `gradient`. Returned are the sums over the codes, and Σ g·(q·Δ − w) with g the gradient after that: what the
-    /// step gains through the points where rounding is passed straight through.
+impl CodeTables {
+    /// Rounds rows of weights w, the first being row `first_row`, to codes q = round(w/Δ), ties to even, and adds
+    /// `weight_of_bit` · ∂bits/∂x at x = q·Δ to each entry of `gradient`. Returned are the sums over the codes, and
+    /// Σ g·(q·Δ − w) with g the gradient after that: what the step gains through the points where rounding is passed
+    /// straight through.
     ///
     /// ```
-    /// use backslash_rate::LaplaceMixture;
+    /// use backslash_rate::{LaplaceMixture, LineSums};
     ///
     /// let (mixture, step) = (LaplaceMixture::around(0.1), 0.25);
-    /// let mut gradient = [0.0, 0.0, 1.0];
-    /// let weights = [0.3, 0.1, -0.2];
-    /// let (sums, through_points) =
-    ///     mixture.codes_at_step(step).accumulate(&weights, 1.0, &mut gradient);
-    /// let bits: f64 = [0.25, 0.0, -0.25].map(|x| mixture.at_step(step).bits(x)).iter().sum();
-    /// assert!((sums.bits - bits).abs() < 1e-4);
+    /// let weights = [0.3, 0.1, -0.2, 0.0, 0.1, 0.1]; // two rows of three
+    /// let tables = mixture.codes_at_step(step, &LineSums::of(&weights, 3, step));
+    /// let mut gradient = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
+    /// let (sums, through_points) = tables.accumulate(0, &weights, 1.0, &mut gradient);
     /// // A code of 1 costs more than one of 0, whose cost does not depend on the weight.
     /// assert!(gradient[0] > 0.0 && gradient[1] == 0.0 && gradient[2] < 1.0);
     /// let moved = [0.25 - 0.3, 0.0 - 0.1, -0.25 + 0.2];
     /// let expected: f32 = moved.iter().zip(gradient).map(|(m, g)| m * g).sum();
     /// assert!((through_points - f64::from(expected)).abs() < 1e-6);
+    /// assert!(sums.bits > 2.0 && sums.bits < 20.0);
     /// ```
     ///
     /// # Panics
-    /// If the slices differ in length.
+    /// If the slices differ in length, or hold more rows than follow the first, or no whole ones.
     pub fn accumulate(
         &self,
+        first_row: usize,
         weights: &[f32],
         weight_of_bit: f32,
         gradient: &mut [f32],
     ) -> (RateSums, f64) {
+        let columns = self.levels.columns.len();
         assert_eq!(weights.len(), gradient.len());
-        let mut counts = [[0; TABLE]; COUNTERS];
+        assert!(weights.len().is_multiple_of(columns.max(1)), "whole rows");
+        let mut counts = vec![0; COUNTERS * self.sums.len()];
         let mut sums = RateSums::default();
         let mut through_points = 0.0;
-        let blocks = weights.chunks(BLOCK).zip(gradient.chunks_mut(BLOCK));
-        for (weights, gradient) in blocks {
-            let mut magnitudes = [0; BLOCK];
-            let magnitudes = &mut magnitudes[..weights.len()];
-            read(self, weights, weight_of_bit, gradient, magnitudes);
-            count(magnitudes, &mut counts);
-            if magnitudes.contains(&LAST) {
-                self.compute(weights, weight_of_bit, gradient, magnitudes, &mut sums);
+        let rows = weights.chunks(columns.max(1)).zip(gradient.chunks_mut(columns.max(1)));
+        let rows = self.levels.rows[first_row..][..rows.len()].iter().zip(rows);
+        for (level, (weights, gradient)) in rows {
+            let blocks = weights.chunks(BLOCK).zip(gradient.chunks_mut(BLOCK));
+            let levels = self.levels.columns.chunks(BLOCK);
+            for (levels, (weights, gradient)) in levels.zip(blocks) {
+                let mut entries = [0; BLOCK];
+                let entries = &mut entries[..weights.len()];
+                read(self, *level, levels, weights, weight_of_bit, gradient, entries);
+                if count(entries, self.width_log2, &mut counts) {
+                    self.compute(weights, weight_of_bit, gradient, entries, &mut sums);
+                }
+                through_points += moved(self.step, weights, gradient);
             }
-            through_points += moved(self.step, weights, gradient);
         }
-        for (magnitude, each) in self.sums.iter().enumerate().take(TABLE - 1) {
-            let count: u32 = counts.iter().map(|counts| counts[magnitude]).sum();
-            sums += each.times(f64::from(count));
+        let last = (1 << self.width_log2) - 1;
+        for (entry, each) in self.sums.iter().enumerate().filter(|(entry, _)| entry & last != last)
+        {
+            let count: u32 = counts[COUNTERS * entry..][..COUNTERS].iter().sum();
+            if count > 0 {
+                sums += each.times(f64::from(count));
+            }
         }
         (sums, through_points)
     }
@@ -97,55 +128,62 @@ impl CodeTable {
         weights: &[f32],
         weight_of_bit: f32,
         gradient: &mut [f32],
-        magnitudes: &[u8],
+        entries: &[u16],
         sums: &mut RateSums,
     ) {
-        for (index, magnitude) in magnitudes.iter().enumerate() {
-            if *magnitude == LAST {
-                let point = round(weights[index], 1.0 / self.step) * self.step;
-                let gradient = &mut gradient[index..=index];
-                *sums += self.code_length.accumulate(&[point], weight_of_bit, gradient);
-            }
+        let last = (1 << self.width_log2) - 1;
+        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| *entry & last == last)
+        {
+            let point = round(weights[index], 1.0 / self.step) * self.step;
+            let code_length = &self.classes[usize::from(entry >> self.width_log2)];
+            let gradient = &mut gradient[index..=index];
+            *sums += code_length.accumulate(&[point], weight_of_bit, gradient);
         }
     }
 }
-
-/// The entry of codes beyond the table.
-const LAST: u8 = (TABLE - 1) as u8;
 
 #[inline(always)]
 fn round(weight: f32, codes_per_unit: f32) -> f32 {
     (weight * codes_per_unit).round_ties_even()
 }
 
-/// Magnitudes of codes, and the gradient of those in the table.
+/// The entries of codes of a row, and the gradient of those that are in the table.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
 fn read(
-    table: &CodeTable,
+    tables: &CodeTables,
+    row: i16,
+    columns: &[i16],
     weights: &[f32],
     weight_of_bit: f32,
     gradient: &mut [f32],
-    magnitudes: &mut [u8],
+    entries: &mut [u16],
 ) {
-    let codes_per_unit = 1.0 / table.step;
-    for ((weight, gradient), magnitude) in weights.iter().zip(gradient).zip(magnitudes) {
+    const MIDDLE: i16 = (CLASSES / 2) as i16;
+    const HALF_CLASS: i16 = 1 << (LEVELS_PER_CLASS_LOG2 - 1);
+    let codes_per_unit = 1.0 / tables.step;
+    let last = ((1 << tables.width_log2) - 1) as f32;
+    let columns = columns.iter().zip(weights);
+    for ((column, weight), (gradient, entry)) in columns.zip(gradient.iter_mut().zip(entries)) {
+        let class = (row + column + HALF_CLASS) >> LEVELS_PER_CLASS_LOG2;
+        let class = (class + MIDDLE).clamp(0, 2 * MIDDLE) as u16;
         let code = round(*weight, codes_per_unit);
-        let index = code.abs().min(f32::from(LAST)) as usize;
-        *magnitude = index as u8;
-        *gradient += weight_of_bit * table.slopes[index & (TABLE - 1)].copysign(code);
+        *entry = (class << tables.width_log2) + code.abs().min(last) as u16;
+        let slope = tables.slopes[usize::from(*entry)];
+        *gradient += weight_of_bit * slope.copysign(code);
     }
 }
 
-fn count(magnitudes: &[u8], counts: &mut [[u32; TABLE]; COUNTERS]) {
-    let groups = magnitudes.chunks_exact(COUNTERS);
-    for magnitude in groups.remainder() {
-        counts[0][usize::from(*magnitude) & (TABLE - 1)] += 1;
-    }
-    for group in groups {
-        for (counts, magnitude) in counts.iter_mut().zip(group) {
-            counts[usize::from(*magnitude) & (TABLE - 1)] += 1;
+/// Counts entries; whether any is the last of its class.
+fn count(entries: &[u16], width_log2: u32, counts: &mut [u32]) -> bool {
+    let last = (1 << width_log2) - 1;
+    let mut beyond = false;
+    for group in entries.chunks(COUNTERS) {
+        for (counter, entry) in group.iter().enumerate() {
+            counts[COUNTERS * usize::from(*entry) + counter] += 1;
+            beyond |= entry & last == last;
         }
     }
+    beyond
 }
 
 /// Σ g·(q·Δ − w).
@@ -165,14 +203,14 @@ fn moved(step: f32, weights: &[f32], gradient: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::round_to_step;
     use proptest::prelude::*;
 
     proptest! {
-        /// The table gives what the code lengths at the rounded points give.
+        /// The tables give what the code length of each code gives, at the scale of its row and its column.
         #[test]
-        fn it_agrees_with_the_code_length_of_each_point(
-            weights in prop::collection::vec(-1.0_f32..1.0, 0..700),
+        fn they_agree_with_the_code_length_of_each_point(
+            columns in 1_usize..300,
+            mut weights in prop::collection::vec(-1.0_f32..1.0, 300..1500),
             far in -2e4_f32..2e4,
             step in 0.003_f32..0.6,
             logit in -3.0_f64..3.0,
@@ -180,34 +218,52 @@ mod tests {
             weight_of_bit in 0.0_f32..2.0,
         ) {
             let mixture = LaplaceMixture { logit, log_scales: [narrow.ln(), wide.ln()] };
-            let weights: Vec<f32> = weights.into_iter().chain([far, -far, 0.0]).collect();
+            weights.truncate(weights.len() / columns * columns);
+            weights[0] = far;
+            weights.iter_mut().skip(columns).step_by(columns).for_each(|weight| *weight *= 0.2);
+            let lines = LineSums::of(&weights, columns, step);
+            let levels = lines.levels();
             let before: Vec<f32> = weights.iter().map(|w| 0.1 * w - 0.01).collect();
 
-            let mut points = vec![0.0; weights.len()];
-            round_to_step(&weights, step, &mut points);
             let mut expected = before.clone();
-            let one_by_one =
-                mixture.at_step(step).accumulate(&points, weight_of_bit, &mut expected);
+            let mut one_by_one = RateSums::default();
+            let (mut through, mut size) = (0.0, 0.0);
+            for (index, (weight, gradient)) in weights.iter().zip(&mut expected).enumerate() {
+                let point = (weight * (1.0 / step)).round_ties_even() * step;
+                let level = levels.rows[index / columns] + levels.columns[index % columns];
+                let quarters = f64::from((level + 2).div_euclid(4)).clamp(-16.0, 16.0);
+                let wider = 0.25 * quarters * std::f64::consts::LN_2;
+                let own = LaplaceMixture {
+                    log_scales: mixture.log_scales.map(|log| log + wider),
+                    ..mixture
+                };
+                let gradient = std::slice::from_mut(gradient);
+                one_by_one += own.at_step(step).accumulate(&[point], weight_of_bit, gradient);
+                let term = f64::from(gradient[0]) * f64::from(point - weight);
+                (through, size) = (through + term, size + term.abs());
+            }
 
+            let tables = mixture.codes_at_step(step, &lines);
             let mut gradient = before;
-            let (sums, through_points) =
-                mixture.codes_at_step(step).accumulate(&weights, weight_of_bit, &mut gradient);
+            let cut = weights.len() / columns / 2;
+            let (above, below) = weights.split_at(cut * columns);
+            let (gradient_above, gradient_below) = gradient.split_at_mut(cut * columns);
+            let (mut sums, first) = tables.accumulate(0, above, weight_of_bit, gradient_above);
+            let (more, second) = tables.accumulate(cut, below, weight_of_bit, gradient_below);
+            sums += more;
             // At the middle of the zero cell rounding leaves a slope of some 1e-7 of its terms.
             for (gradient, expected) in gradient.iter().zip(&expected) {
                 prop_assert!((gradient - expected).abs() <= 1e-4 * (1.0 + expected.abs()));
             }
             let near = |a: f64, b: f64, scale: f64| (a - b).abs() <= 1e-4 * (1.0 + scale.abs());
-            prop_assert!(near(sums.bits, one_by_one.bits, one_by_one.bits));
             let bits = one_by_one.bits;
+            prop_assert!(near(sums.bits, bits, bits));
             prop_assert!(near(sums.by_log_step, one_by_one.by_log_step, bits));
             prop_assert!(near(sums.by_logit, one_by_one.by_logit, bits));
             for (scale, one) in sums.by_log_scales.iter().zip(one_by_one.by_log_scales) {
                 prop_assert!(near(*scale, one, bits));
             }
-            let terms = || weights.iter().zip(&points).zip(&expected)
-                .map(|((weight, point), g)| f64::from(*g) * f64::from(point - weight));
-            let size = terms().map(f64::abs).sum::<f64>();
-            prop_assert!(near(through_points, terms().sum(), size));
+            prop_assert!(near(first + second, through, size));
         }
     }
 }

@@ -145,8 +145,9 @@ impl Trainer {
             self.pressure.add_gradient(&self.weights, seen, self.step, &mut gradients);
 
         let multiplier = schedule::multiplier(&self.config.train, self.step);
-        let learning_rate = multiplier * self.config.train.learning_rate;
-        self.optimizer.update(self.step, multiplier, &mut self.weights, &gradients);
+        let of_weights = multiplier * self.pressure.learning_rate_factor(self.step);
+        let learning_rate = of_weights * self.config.train.learning_rate;
+        self.optimizer.update(self.step, of_weights, &mut self.weights, &gradients);
         self.pressure.after_step(&mut self.weights, self.step, multiplier);
         self.step += 1;
         if let Some(bits_per_weight) = bits_per_weight {

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use backslash_codec::Origin;
 use backslash_model::NamedTensor;
-use backslash_rate::{LaplaceMixture, Moments, RateSums, add_uniform_noise, round_to_step};
+use backslash_rate::{
+    LaplaceMixture, LineSums, Moments, RateSums, add_uniform_noise, round_to_step,
+};
 use rayon::prelude::*;
 
 use crate::adamw::{CHUNK, ScalarAdam};
@@ -26,6 +28,8 @@ pub(super) struct TensorRate {
     /// Where the tensor stands among the weights.
     pub(super) at: usize,
     pub(super) name: String,
+    /// Weights of a row.
+    columns: usize,
     /// What the decoder draws, where it does.
     pub(super) origin: Option<Origin>,
     /// Its values, or none.
@@ -52,6 +56,7 @@ impl TensorRate {
         let mut rate = Self {
             at,
             name: tensor.name.clone(),
+            columns: tensor.shape[1..].iter().product::<usize>().max(1),
             origin,
             start,
             log_step: 0.0,
@@ -101,28 +106,32 @@ impl TensorRate {
         gradient: &mut [f32],
     ) -> (RateSums, f64) {
         let weight_of_bit = weight_of_bit as f32;
-        let code_length = self.mixture.at_step(self.step());
-        let code_table = self.mixture.codes_at_step(self.step());
-        let chunks = gradient
-            .par_chunks_mut(CHUNK)
-            .zip(points.par_chunks(CHUNK).zip(weights.par_chunks(CHUNK)))
-            .enumerate();
-        let parts: Vec<(RateSums, f64)> = chunks
-            .map(|(chunk, (gradient, (points, weights)))| {
-                let first = chunk * CHUNK;
-                match quantiser {
-                    Quantiser::Rounding => {
-                        let moved = self.moved(first, weights);
-                        code_table.accumulate(&moved, weight_of_bit, gradient)
-                    }
-                    Quantiser::Noise { .. } => {
-                        let moved = self.moved(first, points);
+        let parts: Vec<(RateSums, f64)> = match quantiser {
+            Quantiser::Rounding => {
+                let tables = self.mixture.codes_at_step(self.step(), &self.lines(weights));
+                let rows = CHUNK.div_ceil(self.columns);
+                let cut = rows * self.columns;
+                let chunks = gradient.par_chunks_mut(cut).zip(weights.par_chunks(cut)).enumerate();
+                chunks
+                    .map(|(chunk, (gradient, weights))| {
+                        let moved = self.moved(chunk * cut, weights);
+                        tables.accumulate(chunk * rows, &moved, weight_of_bit, gradient)
+                    })
+                    .collect()
+            }
+            Quantiser::Noise { .. } => {
+                let code_length = self.mixture.at_step(self.step());
+                let points = points.par_chunks(CHUNK).zip(weights.par_chunks(CHUNK));
+                let chunks = gradient.par_chunks_mut(CHUNK).zip(points).enumerate();
+                chunks
+                    .map(|(chunk, (gradient, (points, weights)))| {
+                        let moved = self.moved(chunk * CHUNK, points);
                         let sums = code_length.accumulate(&moved, weight_of_bit, gradient);
                         (sums, moved_by_step(gradient, points, weights))
-                    }
-                }
-            })
-            .collect();
+                    })
+                    .collect()
+            }
+        };
         let mut sums = RateSums::default();
         let mut through_points = 0.0;
         for (part, through) in parts {
@@ -130,6 +139,21 @@ impl TensorRate {
             through_points += through;
         }
         (sums, through_points)
+    }
+
+    /// What tells rows and columns of the codes apart.
+    fn lines(&self, weights: &[f32]) -> LineSums {
+        let cut = CHUNK.div_ceil(self.columns) * self.columns;
+        let parts: Vec<LineSums> = weights
+            .par_chunks(cut)
+            .enumerate()
+            .map(|(chunk, weights)| {
+                LineSums::of(&self.moved(chunk * cut, weights), self.columns, self.step())
+            })
+            .collect();
+        let mut lines = LineSums::default();
+        parts.into_iter().for_each(|part| lines.append(part));
+        lines
     }
 
     /// How far weights, the first of which stands at `first`, are from where the decoder starts.

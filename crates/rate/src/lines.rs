@@ -1,0 +1,142 @@
+//! How rows and columns of a matrix differ in scale: what a coder that adapts to both knows.
+
+use multiversion::multiversion;
+
+/// Codes of average magnitude that a line is assumed to have more: the fewer it has, the less it says.
+const PRIOR: f64 = 8.0;
+/// Levels of lines per octave of scale.
+const LEVELS: f64 = 16.0;
+/// Furthest level from the mean.
+const FURTHEST: f64 = 8.0 * LEVELS;
+
+/// Sums of the magnitudes of the codes of some rows of a matrix, along both its dimensions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LineSums {
+    rows: Vec<f64>,
+    columns: Vec<f64>,
+    largest: f32,
+}
+
+impl LineSums {
+    /// Sums over the codes round(w/Δ) of rows of `columns` weights each.
+    ///
+    /// # Panics
+    /// If there are no columns.
+    pub fn of(weights: &[f32], columns: usize, step: f32) -> Self {
+        let mut by_column = vec![0.0; columns];
+        let mut largest = 0.0;
+        let rows = weights.chunks(columns);
+        let rows = rows.map(|row| f64::from(add_row(row, step, &mut by_column, &mut largest)));
+        let rows = rows.collect();
+        Self { rows, columns: by_column.into_iter().map(f64::from).collect(), largest }
+    }
+
+    /// Adds the rows that follow.
+    pub fn append(&mut self, following: Self) {
+        self.rows.extend(following.rows);
+        self.columns.resize(self.columns.len().max(following.columns.len()), 0.0);
+        let pairs = self.columns.iter_mut().zip(following.columns);
+        pairs.for_each(|(sum, more)| *sum += more);
+        self.largest = self.largest.max(following.largest);
+    }
+
+    /// Largest magnitude of a code.
+    pub fn largest(&self) -> f32 {
+        self.largest
+    }
+
+    /// The levels of all rows and columns.
+    pub fn levels(&self) -> LineLevels {
+        let (rows, columns) = (self.rows.len(), self.columns.len());
+        let total: f64 = self.rows.iter().sum();
+        let mean = total / ((rows * columns).max(1)) as f64;
+        let level = |sum: &f64, count: usize| {
+            let own = (sum + PRIOR * mean) / (count as f64 + PRIOR);
+            let octaves = (laplace_scale(own) / laplace_scale(mean)).log2();
+            // Without a code other than zero there is nothing to tell lines apart by.
+            if octaves.is_nan() { 0 } else { (LEVELS * octaves).clamp(-FURTHEST, FURTHEST) as i16 }
+        };
+        LineLevels {
+            rows: self.rows.iter().map(|sum| level(sum, columns)).collect(),
+            columns: self.columns.iter().map(|sum| level(sum, rows)).collect(),
+        }
+    }
+}
+
+/// The scale of each row and each column of a matrix relative to the whole, in sixteenths of an octave.
+///
+/// The scale of a weight is that of the whole times that of its row times that of its column. A line's scale is that
+/// of a Laplace distribution whose codes have the line's mean magnitude M: s = Δ / 2·asinh(1/2M).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LineLevels {
+    pub(crate) rows: Vec<i16>,
+    pub(crate) columns: Vec<i16>,
+}
+
+/// Scale in steps of the Laplace distribution whose codes have that mean magnitude: with a cell of one step around
+/// each, E|q| = 1/(2·sinh(Δ/2s)).
+fn laplace_scale(mean_magnitude: f64) -> f64 {
+    0.5 / (0.5 / mean_magnitude).asinh()
+}
+
+/// Adds the magnitudes of a row to the sums of the columns; their sum.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+fn add_row(row: &[f32], step: f32, by_column: &mut [f32], largest: &mut f32) -> f32 {
+    const LANES: usize = 16;
+    let codes_per_unit = 1.0 / step;
+    let (mut sums, mut most) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+    for (row, by_column) in row.chunks(LANES).zip(by_column.chunks_mut(LANES)) {
+        for (lane, (weight, sum)) in row.iter().zip(by_column).enumerate() {
+            let magnitude = (weight * codes_per_unit).round_ties_even().abs();
+            *sum += magnitude;
+            sums[lane] += magnitude;
+            most[lane] = most[lane].max(magnitude);
+        }
+    }
+    *largest = most.into_iter().fold(*largest, f32::max);
+    sums.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_those_of_all_rows_however_they_are_cut() {
+        let weights: Vec<f32> = (0..60).map(|i| ((i * 37) % 23) as f32 - 11.0).collect();
+        let whole = LineSums::of(&weights, 20, 2.0);
+        let codes: Vec<f64> =
+            weights.iter().map(|w| f64::from((w / 2.0).round_ties_even())).collect();
+        let by_row: Vec<f64> =
+            codes.chunks(20).map(|row| row.iter().map(|q| q.abs()).sum()).collect();
+        assert_eq!(whole.rows, by_row);
+        assert_eq!(whole.columns[3], codes[3].abs() + codes[23].abs() + codes[43].abs());
+        assert_eq!(whole.largest(), 6.0);
+        let mut parts = LineSums::default();
+        weights.chunks(20).for_each(|row| parts.append(LineSums::of(row, 20, 2.0)));
+        assert_eq!(parts, whole);
+    }
+
+    /// E|q| = Σ q·P(q) of a discretised Laplace distribution.
+    #[test]
+    fn the_scale_is_that_of_the_mean_magnitude() {
+        for scale in [0.05_f64, 0.3, 1.0, 7.0] {
+            let cell = |q: f64| (-q / scale).exp() * (0.5 / scale).sinh();
+            let mean: f64 = (1..4000).map(|q| 2.0 * f64::from(q) * cell(f64::from(q)) / 1.0).sum();
+            assert!((laplace_scale(mean) / scale - 1.0).abs() < 1e-6, "{scale}: {mean}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_wider_have_a_higher_level() {
+        // Row 0 has twice the weights of row 1, and columns are alike.
+        let mut weights = vec![8.0_f32; 1000];
+        weights.extend([4.0; 1000]);
+        let levels = LineSums::of(&weights, 1000, 0.01).levels();
+        assert!((15..=16).contains(&(levels.rows[0] - levels.rows[1])), "{:?}", levels.rows);
+        assert!(levels.columns.iter().all(|level| level.abs() <= 1));
+        // Zeros have no levels.
+        let none = LineSums::of(&[0.0; 12], 4, 1.0).levels();
+        assert_eq!(none, LineLevels { rows: vec![0; 3], columns: vec![0; 4] });
+    }
+}
