@@ -11,23 +11,38 @@ use crate::{RateConfig, TrainConfig, schedule};
 
 /// Share of the budget that is aimed at: the solver of the finished file uses the rest.
 const AIM: f64 = 0.99;
-/// Time over which the trend is measured and over which it dies away, as a share of the run.
-const TREND: f64 = 0.08;
-/// Time in which λ moves by what closes a gap, and in which the gap then closes, as shares of the run.
-const RESPONSE: f64 = 0.06;
-const CLOSING: f64 = 0.15;
-/// −∂ln λ/∂ln R: the code length falls about as λ^(−0.7) where training has settled, and as λ^(−0.5) on the way.
-const ELASTICITY: f64 = 2.0;
-/// Share of the run in which λ stays as it is, while the weights find their scale.
-const HOLD: f64 = 0.1;
+/// Time in which codes follow a price, in units of what the rate's learning rate moves a logarithm by 1 in; at most that
+/// share of the time with a rate.
+const LAG: f64 = 0.6;
+const LONGEST_LAG: f64 = 0.3;
+/// Times over which the level and its slope are averaged, and in which λ moves by what closes a gap, in lags.
+const LEVEL: f64 = 0.15;
+const SLOPE: f64 = 0.25;
+const RESPONSE: f64 = 0.7;
+/// Time in which a gap closes, in lags.
+const CLOSING: f64 = 1.0;
+/// −∂ln λ/∂ln R: the code length falls about as λ^(−⅓).
+const ELASTICITY: f64 = 3.0;
+/// Time in lags in which λ stays as it is, while steps widen and weights settle, and the longest, as a share of the time
+/// with a rate.
+const HOLD: f64 = 1.0;
+const LONGEST_HOLD: f64 = 0.4;
+/// Largest fall by the trend, in ln(code length), of what has settled.
+const SETTLED: f64 = 0.05;
+/// What ln(code length) still falls by when weights come to rest, from where the learning rate has fallen to that share
+/// of its peak.
+const LAST_FALL: f64 = 0.05;
+const LAST_FALL_FROM: f64 = 0.4;
 /// Largest change by a trend, in ln(code length).
-const LARGEST_CHANGE: f64 = 0.25;
+const LARGEST_CHANGE: f64 = 0.35;
 /// Largest gap that is acted upon at once, in ln bytes.
 const LARGEST_GAP: f64 = 0.5;
 /// Bounds of ln λ: from what is hardly felt to what leaves nothing but zeros.
 const LOG_LAMBDA: (f64, f64) = (-14.0, 3.0);
 /// λ and bits per weight at which a small model has come to rest, for a first guess.
-const KNOWN: (f64, f64) = (0.12, 1.68);
+const KNOWN: (f64, f64) = (0.3, 1.0);
+/// Bits per weight of codes whose step is the root mean square of the weights.
+const BITS_OF_ONE_STEP: f64 = 2.0;
 /// How far files end from the aim, as a share of it.
 const USUAL_DEVIATION: f64 = 0.02;
 /// Smallest over fast payload until it has been measured.
@@ -63,8 +78,12 @@ pub(crate) struct Budget {
     coded: f64,
     /// Time that the run takes from the start of the rate on, in multiples of the peak learning rate.
     total: f64,
+    /// Time in which codes follow a price.
+    lag: f64,
     /// Time since then.
     time: f64,
+    /// Factor on the steps that a rate begins with.
+    initial_step_factor: f64,
     log_lambda: f64,
     scale: Scale,
     /// Mean of ln(code length) over the last stretch, and of its slope by time.
@@ -89,12 +108,17 @@ impl Budget {
     ) -> Self {
         let steps = rate.first_step(train)..train.steps;
         let bits = 8.0 * (AIM * budget as f64 - fixed as f64).max(1.0) / coded;
+        let finer = (BITS_OF_ONE_STEP - bits).min(0.0).exp2();
         let guess = KNOWN.0.ln() + ELASTICITY * (KNOWN.1 / bits).ln();
+        let total = steps.map(|step| schedule::multiplier(train, step)).sum();
         Self {
             budget,
             coded,
-            total: steps.map(|step| schedule::multiplier(train, step)).sum(),
+            total,
+            // Fixed steps have no learning rate.
+            lag: (LAG / rate.learning_rate).min(LONGEST_LAG * total),
             time: 0.0,
+            initial_step_factor: finer,
             log_lambda: guess.clamp(LOG_LAMBDA.0, LOG_LAMBDA.1),
             scale: Scale { fixed: fixed as f64, per_bit: 0.125 / USUAL_RATIO, ratio: USUAL_RATIO },
             level: None,
@@ -102,6 +126,12 @@ impl Budget {
             wander: 0.0,
             forecast: None,
         }
+    }
+
+    /// What the steps that a rate begins with are multiplied by: steps follow a price slowly, and those of a large file are
+    /// far from those of a small one.
+    pub(crate) fn initial_step_factor(&self) -> f64 {
+        self.initial_step_factor
     }
 
     /// λ, in nats of loss per bit per weight.
@@ -132,14 +162,13 @@ impl Budget {
     pub(crate) fn step(&mut self, bits_per_weight: f64, multiplier: f64) {
         self.time += multiplier;
         let value = bits_per_weight.max(1e-6).ln();
-        let window = TREND * self.total;
-        let keep = (-multiplier / (0.25 * window)).exp();
+        let keep = (-multiplier / (LEVEL * self.lag)).exp();
         let level = match self.level {
             None => value,
             Some(before) => {
                 let level = keep * before + (1.0 - keep) * value;
                 let slope = (level - before) / multiplier.max(1e-9);
-                let keep = (-multiplier / window).exp();
+                let keep = (-multiplier / (SLOPE * self.lag)).exp();
                 self.slope = keep * self.slope + (1.0 - keep) * slope;
                 level
             }
@@ -147,25 +176,27 @@ impl Budget {
         self.level = Some(level);
 
         let left = (self.total - self.time).max(0.0);
-        let change = self.slope * window * (1.0 - (-left / window).exp());
+        let change = self.slope * self.lag * (1.0 - (-left / self.lag).exp());
         let payload =
             |log_bits: f64| log_bits.exp() * self.coded * self.scale.per_bit * self.scale.ratio;
+        let settling = change < -SETTLED && self.time < LONGEST_HOLD * self.total;
+        let change = change - LAST_FALL * (multiplier / LAST_FALL_FROM).min(1.0);
         let change = change.clamp(-LARGEST_CHANGE, LARGEST_CHANGE);
-        let held = (payload(level + change)).max(1.0);
+        let held = payload(level + change).max(1.0);
         let room = (AIM * self.budget as f64 - self.scale.fixed).max(1.0);
         let gap = (held / room).ln();
         // What is left of the gap when λ has done its work.
-        let bytes = self.scale.fixed + room * (gap * (-left / (CLOSING * self.total)).exp()).exp();
+        let bytes = self.scale.fixed + room * (gap * (-left / (CLOSING * self.lag)).exp()).exp();
         if let Some(before) = self.forecast {
             let moved = (bytes - before).powi(2) / multiplier.max(1e-9);
             self.wander = keep * self.wander + (1.0 - keep) * moved;
         }
         self.forecast = Some(bytes);
-        if self.time < HOLD * self.total {
+        if settling || self.time < (HOLD * self.lag).min(LONGEST_HOLD * self.total) {
             return;
         }
         let gap = gap.clamp(-LARGEST_GAP, LARGEST_GAP);
-        self.log_lambda += ELASTICITY * gap * multiplier / (RESPONSE * self.total);
+        self.log_lambda += ELASTICITY * gap * multiplier / (RESPONSE * self.lag);
         self.log_lambda = self.log_lambda.clamp(LOG_LAMBDA.0, LOG_LAMBDA.1);
     }
 
@@ -178,7 +209,7 @@ impl Budget {
         };
         // A forecast that wanders without memory strays by the root of the time that is left; λ pulls it back within
         // the time of its response.
-        let left = (self.total - self.time).clamp(0.0, RESPONSE * self.total);
+        let left = (self.total - self.time).clamp(0.0, RESPONSE * self.lag);
         Forecast { bytes, deviation: (self.wander * left).sqrt(), budget }
     }
 
@@ -225,12 +256,13 @@ mod tests {
         TrainConfig { steps: 600, warmup_steps: 20, warmdown: 0.5, ..TrainConfig::default() }
     }
 
-    /// A model whose code length goes to a·λ^(−0.7) with a lag, and drops where rounding begins after noise. A late start
-    /// rounds at once, with steps as wide as weights.
+    /// A model whose code length goes to a·λ^(−0.35) with a lag, drops where rounding begins after noise, and falls by 5 %
+    /// as weights come to rest. A late start rounds at once, with steps as wide as weights.
     fn simulate(budget: u64, amplitude: f64, start: f64) -> (Budget, Vec<Forecast>, f64) {
         let train = train();
         let mut controller = Budget::new(budget, 20_000, CODED, &rate(start), &train);
         let mut bits = if start == 0.0 { 6.0 } else { 2.0_f64 };
+        let mut seen = bits;
         let mut forecasts = Vec::new();
         for step in rate(start).first_step(&train)..train.steps {
             let multiplier = schedule::multiplier(&train, step);
@@ -239,19 +271,21 @@ mod tests {
             if start == 0.0 && step == 300 {
                 controller.break_trend();
             }
-            let rest = amplitude * controller.lambda().powf(-0.7);
+            let rest = amplitude * controller.lambda().powf(-0.35);
             bits += (rest - bits) * multiplier / 30.0;
-            controller.step(bits, multiplier);
+            let at_rest = (-0.05 * (1.0 - (multiplier / 0.4).min(1.0))).exp();
+            seen = at_rest * bits;
+            controller.step(seen, multiplier);
             forecasts.push(controller.forecast());
         }
-        let file = 20_000.0 + bits * CODED * 0.125;
+        let file = 20_000.0 + seen * CODED * 0.125;
         (controller, forecasts, file)
     }
 
     #[test]
     fn files_end_near_the_aim_whatever_the_model() {
         for start in [0.0, 0.4] {
-            for amplitude in [0.15, 0.38, 0.9] {
+            for amplitude in [0.5, 0.62, 0.8] {
                 for budget in [300_000, 500_000, 900_000] {
                     let (controller, forecasts, file) = simulate(budget, amplitude, start);
                     let share = file / budget as f64;

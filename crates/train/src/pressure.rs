@@ -81,14 +81,6 @@ impl Pressure {
         }
     }
 
-    /// What the learning rates of weights are multiplied by at a step.
-    pub(crate) fn learning_rate_factor(&self, step: u64) -> f64 {
-        match self {
-            Self::Bits(bits) if bits.acts_at(step) => bits.learning_rate_factor(),
-            _ => 1.0,
-        }
-    }
-
     /// Adds the gradient of the rate to that of the loss; the bits per weight, where they are known.
     ///
     /// `seen` are the weights that the loss was computed with.

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::adamw::CHUNK;
 use crate::budget::{Budget, Forecast};
 use crate::optimizer::Optimizer;
-use crate::pressure::Pressure;
+use crate::pressure::{BitsPressure, Pressure};
 use crate::{RunConfig, TrainError, schedule, sizing};
 
 /// Everything that changes while a model is trained.
@@ -77,6 +77,9 @@ impl Trainer {
             (Pressure::Bits(bits), bytes) if bytes > 0 => {
                 let fixed = bytes_without_codes(&weights, &bits.plan(), &metadata, bytes)?;
                 let budget = Budget::new(bytes, fixed, bits.coded(), &config.rate, train);
+                let mut rate = config.rate.clone();
+                rate.initial_step *= budget.initial_step_factor();
+                *bits = BitsPressure::new(&RunConfig { rate, ..config.clone() }, &weights);
                 bits.set_lambda(budget.lambda());
                 Some(budget)
             }
@@ -145,9 +148,8 @@ impl Trainer {
             self.pressure.add_gradient(&self.weights, seen, self.step, &mut gradients);
 
         let multiplier = schedule::multiplier(&self.config.train, self.step);
-        let of_weights = multiplier * self.pressure.learning_rate_factor(self.step);
-        let learning_rate = of_weights * self.config.train.learning_rate;
-        self.optimizer.update(self.step, of_weights, &mut self.weights, &gradients);
+        let learning_rate = multiplier * self.config.train.learning_rate;
+        self.optimizer.update(self.step, multiplier, &mut self.weights, &gradients);
         self.pressure.after_step(&mut self.weights, self.step, multiplier);
         self.step += 1;
         if let Some(bits_per_weight) = bits_per_weight {

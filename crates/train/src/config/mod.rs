@@ -188,9 +188,6 @@ pub struct RateConfig {
     pub initial_step: f64,
     /// `bits`: learning rate of the logarithms of steps and of the probability model.
     pub learning_rate: f64,
-    /// `bits`: factor on the learning rates of all weights from the start of the rate on. A weight that is rounded has to
-    /// move by the better part of a step before anything changes.
-    pub learning_rate_factor: f64,
     /// `bits`: share of the steps after which the quantiser rounds. From the start of the rate until then, if that is
     /// earlier, noise of one step stands for it.
     pub rounding_from: f64,
@@ -209,7 +206,6 @@ impl Default for RateConfig {
             step_rule: StepRule::Learned,
             initial_step: 1.0,
             learning_rate: 0.02,
-            learning_rate_factor: 2.0,
             rounding_from: 0.6,
             epsilon: 1.0,
         }
@@ -250,7 +246,7 @@ impl RunConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 16] = [
+        let rules: [(&'static str, f64, bool, &'static str); 15] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -293,12 +289,6 @@ impl RunConfig {
                 rate.learning_rate,
                 not_negative(rate.learning_rate),
                 "must not be negative",
-            ),
-            (
-                "rate.learning_rate_factor",
-                rate.learning_rate_factor,
-                positive(rate.learning_rate_factor),
-                "must be positive",
             ),
             (
                 "rate.rounding_from",

@@ -24,8 +24,6 @@ pub(crate) struct BitsPressure {
     tensors: Vec<TensorRate>,
     lambda: f64,
     learning_rate: f64,
-    /// On the learning rates of weights, while there is a rate.
-    learning_rate_factor: f64,
     learned: bool,
     seed: u64,
     /// Steps at the start, in units of the root mean square of the weights then.
@@ -60,7 +58,6 @@ impl BitsPressure {
             tensors,
             lambda: rate.lambda,
             learning_rate: rate.learning_rate,
-            learning_rate_factor: rate.learning_rate_factor,
             learned: rate.step_rule == StepRule::Learned,
             seed: train.seed,
             initial_step: rate.initial_step,
@@ -73,11 +70,6 @@ impl BitsPressure {
     /// Weights in all coded tensors.
     pub(crate) fn coded(&self) -> f64 {
         self.coded
-    }
-
-    /// What the learning rates of weights are multiplied by while there is a rate.
-    pub(crate) fn learning_rate_factor(&self) -> f64 {
-        self.learning_rate_factor
     }
 
     /// The price of a bit from now on, in nats of loss per bit per weight.
