@@ -5,7 +5,7 @@ use multiversion::multiversion;
 use crate::lines::{LineLevels, LineSums};
 use crate::{CodeLength, LaplaceMixture, RateSums};
 
-/// Codes of a magnitude from here on are computed one by one.
+/// Most entries of a class, the last of which stands for all codes that are computed one by one.
 const LARGEST: usize = 128;
 /// Weights treated side by side.
 const BLOCK: usize = 256;

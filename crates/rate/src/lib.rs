@@ -30,7 +30,7 @@ mod quantiser;
 pub use code_length::entropy_bits;
 pub use code_table::CodeTables;
 pub use generalised_gaussian::{moment_ratio, published_shape, shape_from_ratio};
-pub use lines::{LineLevels, LineSums};
+pub use lines::LineSums;
 pub use mixture::{CodeLength, LaplaceMixture, RateSums};
 pub use moments::Moments;
 pub use quantiser::{add_uniform_noise, round_to_step};

@@ -46,7 +46,7 @@ impl LineSums {
     }
 
     /// The levels of all rows and columns.
-    pub fn levels(&self) -> LineLevels {
+    pub(crate) fn levels(&self) -> LineLevels {
         let (rows, columns) = (self.rows.len(), self.columns.len());
         let total: f64 = self.rows.iter().sum();
         let mean = total / ((rows * columns).max(1)) as f64;
@@ -68,7 +68,7 @@ impl LineSums {
 /// The scale of a weight is that of the whole times that of its row times that of its column. A line's scale is that
 /// of a Laplace distribution whose codes have the line's mean magnitude M: s = Δ / 2·asinh(1/2M).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LineLevels {
+pub(crate) struct LineLevels {
     pub(crate) rows: Vec<i16>,
     pub(crate) columns: Vec<i16>,
 }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::adamw::CHUNK;
 use crate::budget::{Budget, Forecast};
 use crate::optimizer::Optimizer;
-use crate::pressure::{BitsPressure, Pressure};
+use crate::pressure::Pressure;
 use crate::{RunConfig, TrainError, schedule, sizing};
 
 /// Everything that changes while a model is trained.
@@ -77,9 +77,7 @@ impl Trainer {
             (Pressure::Bits(bits), bytes) if bytes > 0 => {
                 let fixed = bytes_without_codes(&weights, &bits.plan(), &metadata, bytes)?;
                 let budget = Budget::new(bytes, fixed, bits.coded(), &config.rate, train);
-                let mut rate = config.rate.clone();
-                rate.initial_step *= budget.initial_step_factor();
-                *bits = BitsPressure::new(&RunConfig { rate, ..config.clone() }, &weights);
+                bits.scale_initial_steps(budget.initial_step_factor(), &weights);
                 bits.set_lambda(budget.lambda());
                 Some(budget)
             }

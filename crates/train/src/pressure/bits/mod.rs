@@ -8,17 +8,17 @@ use backslash_model::{Gradients, NamedWeights};
 use backslash_quant::{Plan, is_coded};
 
 use crate::{RunConfig, StepRule};
-use tensor::{Quantiser, TensorRate};
+use tensor::TensorRate;
 
 /// J = D + λ·R, with R the mean code length in bits of all coded weights.
 ///
 /// In the first part of a run there is neither a rate nor a quantiser. From its start on, each coded tensor has a step Δ
 /// and a mixture of two Laplace components. Until rounding begins the loss sees w + Δ·u, u uniform in ±½, and R is the
-/// code length at that point; afterwards the loss sees Δ·round(w/Δ) and R is the code length of that code, and the
-/// gradient of both passes straight through to w. A matrix with an origin o has w − o in the place of w: what is
-/// perturbed and priced is how far it has moved. In both, ∂/∂ln Δ of the point is (point − w), so the step's gradient
-/// is Σ g·(point − w) plus what the
-/// code length itself depends on Δ, with g the gradient of J at the points.
+/// code length at that point; afterwards the loss sees Δ·round(w/Δ) and R is the code length of that code, with the
+/// scales of the mixture times those of its row and its column, and the gradient of both passes straight through to w.
+/// A matrix with an origin o has w − o in the place of w: what is perturbed and priced is how far it has moved. In both,
+/// ∂/∂ln Δ of the point is (point − w), so the step's gradient is Σ g·(point − w) plus what the code length itself
+/// depends on Δ, with g the gradient of J at the points.
 #[derive(Clone, Debug)]
 pub(crate) struct BitsPressure {
     tensors: Vec<TensorRate>,
@@ -82,6 +82,11 @@ impl BitsPressure {
         step == self.rounding_from && step > self.start
     }
 
+    /// Whether the quantiser rounds at a step with a rate.
+    fn rounds_at(&self, step: u64) -> bool {
+        step >= self.rounding_from
+    }
+
     /// Whether there is a rate at a step.
     pub(crate) fn acts_at(&self, step: u64) -> bool {
         step >= self.start
@@ -95,9 +100,19 @@ impl BitsPressure {
     /// Before the first step with a rate, steps and models are set by the weights as they are; otherwise nothing happens.
     pub(crate) fn prepare(&mut self, weights: &NamedWeights, step: u64) {
         if step == self.start && step > 0 {
-            for rate in &mut self.tensors {
-                rate.begin_with(&weights.tensors()[rate.at], self.initial_step);
-            }
+            self.begin(weights);
+        }
+    }
+
+    /// Multiplies the steps that the rate begins with.
+    pub(crate) fn scale_initial_steps(&mut self, factor: f64, weights: &NamedWeights) {
+        self.initial_step *= factor;
+        self.begin(weights);
+    }
+
+    fn begin(&mut self, weights: &NamedWeights) {
+        for rate in &mut self.tensors {
+            rate.begin_with(&weights.tensors()[rate.at], self.initial_step);
         }
     }
 
@@ -109,21 +124,16 @@ impl BitsPressure {
         Plan::learned(steps).from_origins(origins.collect())
     }
 
-    /// What stands in for the file's quantiser at a step.
-    fn quantiser(&self, step: u64, tensor: usize) -> Quantiser {
-        match step >= self.rounding_from {
-            true => Quantiser::Rounding,
-            false => Quantiser::Noise { key: noise_key(self.seed, step, tensor) },
-        }
-    }
-
     /// Makes `seen` the weights that the loss is computed with at a step with a rate.
     pub(crate) fn perturb(&self, weights: &NamedWeights, step: u64, seen: &mut NamedWeights) {
         let mut rates = self.tensors.iter().peekable();
         let pairs = weights.tensors().iter().zip(seen.tensors_mut()).enumerate();
         for (at, (from, to)) in pairs {
             match rates.next_if(|rate| rate.at == at) {
-                Some(rate) => rate.perturb(&from.data, self.quantiser(step, at), &mut to.data),
+                Some(rate) if self.rounds_at(step) => rate.round(&from.data, &mut to.data),
+                Some(rate) => {
+                    rate.add_noise(&from.data, noise_key(self.seed, step, at), &mut to.data);
+                }
                 None => to.data.copy_from_slice(&from.data),
             }
         }
@@ -139,13 +149,14 @@ impl BitsPressure {
     ) -> f64 {
         let weight_of_bit = self.lambda / self.coded;
         let mut bits = 0.0;
-        for index in 0..self.tensors.len() {
-            let quantiser = self.quantiser(step, self.tensors[index].at);
-            let rate = &mut self.tensors[index];
+        let rounds = self.rounds_at(step);
+        for rate in &mut self.tensors {
             let (weights, seen) = (&weights.tensors()[rate.at], &seen.tensors()[rate.at]);
             let gradient = &mut gradients.values[rate.at];
-            let (sums, through_points) =
-                rate.accumulate(&weights.data, &seen.data, quantiser, weight_of_bit, gradient);
+            let (sums, through_points) = match rounds {
+                true => rate.accumulate_rounded(&weights.data, weight_of_bit, gradient),
+                false => rate.accumulate_noisy(&weights.data, &seen.data, weight_of_bit, gradient),
+            };
             bits += sums.bits;
             rate.gradient = [
                 through_points + weight_of_bit * sums.by_log_step,

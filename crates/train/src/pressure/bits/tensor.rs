@@ -11,18 +11,6 @@ use rayon::prelude::*;
 
 use crate::adamw::{CHUNK, ScalarAdam};
 
-/// What stands in for the quantiser of the file.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Quantiser {
-    /// Uniform noise of one step.
-    Noise {
-        /// What it is drawn by.
-        key: u64,
-    },
-    /// The quantiser itself, which gradients pass straight through.
-    Rounding,
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TensorRate {
     /// Where the tensor stands among the weights.
@@ -79,71 +67,83 @@ impl TensorRate {
         self.log_step.exp() as f32
     }
 
-    /// The point of every weight: what it is with noise, or rounded.
-    pub(super) fn perturb(&self, weights: &[f32], quantiser: Quantiser, points: &mut [f32]) {
+    /// Every weight with uniform noise of one step, drawn by `key`.
+    pub(super) fn add_noise(&self, weights: &[f32], key: u64, points: &mut [f32]) {
+        self.make_points(weights, points, |first, moved, points| {
+            add_uniform_noise(moved, self.step(), key, first as u64, points);
+        });
+    }
+
+    /// Every weight as its code stands for it.
+    pub(super) fn round(&self, weights: &[f32], points: &mut [f32]) {
+        self.make_points(weights, points, |_, moved, points| {
+            round_to_step(moved, self.step(), points);
+        });
+    }
+
+    /// Points are where weights start plus what `quantise` makes of how far they have moved; it is told where a chunk
+    /// begins.
+    fn make_points(
+        &self,
+        weights: &[f32],
+        points: &mut [f32],
+        quantise: impl Fn(usize, &[f32], &mut [f32]) + Sync,
+    ) {
         let chunks = points.par_chunks_mut(CHUNK).zip(weights.par_chunks(CHUNK)).enumerate();
         chunks.for_each(|(chunk, (points, weights))| {
             let first = chunk * CHUNK;
-            let moved = self.moved(first, weights);
-            match quantiser {
-                Quantiser::Rounding => round_to_step(&moved, self.step(), points),
-                Quantiser::Noise { key } => {
-                    add_uniform_noise(&moved, self.step(), key, first as u64, points);
-                }
-            }
+            quantise(first, &self.moved(first, weights), points);
             let start = self.start.get(first..).unwrap_or(&[]);
             points.iter_mut().zip(start).for_each(|(point, start)| *point += start);
         });
     }
 
-    /// Adds `weight_of_bit` times the gradient of the code length at the points; the sums over them, and Σ g·(point − w).
-    pub(super) fn accumulate(
+    /// Adds `weight_of_bit` times the gradient of the code length at points with noise; the sums over them, and
+    /// Σ g·(point − w).
+    pub(super) fn accumulate_noisy(
         &self,
         weights: &[f32],
         points: &[f32],
-        quantiser: Quantiser,
         weight_of_bit: f64,
         gradient: &mut [f32],
     ) -> (RateSums, f64) {
-        let weight_of_bit = weight_of_bit as f32;
-        let parts: Vec<(RateSums, f64)> = match quantiser {
-            Quantiser::Rounding => {
-                let tables = self.mixture.codes_at_step(self.step(), &self.lines(weights));
-                let rows = CHUNK.div_ceil(self.columns);
-                let cut = rows * self.columns;
-                let chunks = gradient.par_chunks_mut(cut).zip(weights.par_chunks(cut)).enumerate();
-                chunks
-                    .map(|(chunk, (gradient, weights))| {
-                        let moved = self.moved(chunk * cut, weights);
-                        tables.accumulate(chunk * rows, &moved, weight_of_bit, gradient)
-                    })
-                    .collect()
-            }
-            Quantiser::Noise { .. } => {
-                let code_length = self.mixture.at_step(self.step());
-                let points = points.par_chunks(CHUNK).zip(weights.par_chunks(CHUNK));
-                let chunks = gradient.par_chunks_mut(CHUNK).zip(points).enumerate();
-                chunks
-                    .map(|(chunk, (gradient, (points, weights)))| {
-                        let moved = self.moved(chunk * CHUNK, points);
-                        let sums = code_length.accumulate(&moved, weight_of_bit, gradient);
-                        (sums, moved_by_step(gradient, points, weights))
-                    })
-                    .collect()
-            }
-        };
-        let mut sums = RateSums::default();
-        let mut through_points = 0.0;
-        for (part, through) in parts {
-            sums += part;
-            through_points += through;
-        }
-        (sums, through_points)
+        let code_length = self.mixture.at_step(self.step());
+        let points = points.par_chunks(CHUNK).zip(weights.par_chunks(CHUNK));
+        let chunks = gradient.par_chunks_mut(CHUNK).zip(points).enumerate();
+        let parts = chunks.map(|(chunk, (gradient, (points, weights)))| {
+            let moved = self.moved(chunk * CHUNK, points);
+            let sums = code_length.accumulate(&moved, weight_of_bit as f32, gradient);
+            (sums, moved_by_step(gradient, points, weights))
+        });
+        total(parts.collect())
+    }
+
+    /// As [`TensorRate::accumulate_noisy`] at the points of the codes, whose rows and columns have scales of their own.
+    pub(super) fn accumulate_rounded(
+        &self,
+        weights: &[f32],
+        weight_of_bit: f64,
+        gradient: &mut [f32],
+    ) -> (RateSums, f64) {
+        let tables = self.mixture.codes_at_step(self.step(), &self.lines(weights));
+        let rows = self.rows_of_chunk();
+        let cut = rows * self.columns;
+        let chunks = gradient.par_chunks_mut(cut).zip(weights.par_chunks(cut)).enumerate();
+        let parts = chunks.map(|(chunk, (gradient, weights))| {
+            let moved = self.moved(chunk * cut, weights);
+            tables.accumulate(chunk * rows, &moved, weight_of_bit as f32, gradient)
+        });
+        total(parts.collect())
+    }
+
+    /// Whole rows that are treated together.
+    fn rows_of_chunk(&self) -> usize {
+        CHUNK.div_ceil(self.columns)
     }
 
     /// What tells rows and columns of the codes apart.
     fn lines(&self, weights: &[f32]) -> LineSums {
-        let cut = CHUNK.div_ceil(self.columns) * self.columns;
+        let cut = self.rows_of_chunk() * self.columns;
         let parts: Vec<LineSums> = weights
             .par_chunks(cut)
             .enumerate()
@@ -165,6 +165,17 @@ impl TensorRate {
             _ => Cow::Borrowed(weights),
         }
     }
+}
+
+/// The sum of what parts of a tensor give, in their order.
+fn total(parts: Vec<(RateSums, f64)>) -> (RateSums, f64) {
+    let mut sums = RateSums::default();
+    let mut through_points = 0.0;
+    for (part, through) in parts {
+        sums += part;
+        through_points += through;
+    }
+    (sums, through_points)
 }
 
 /// Root mean square of the weights, or that of a uniformly drawn layer where all are zero.
