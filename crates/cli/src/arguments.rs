@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use backslash_quant::Rung;
+use backslash_train::DataConfig;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Train language models whose file size is part of the loss; make the smallest file of any model.
@@ -23,6 +24,8 @@ pub enum Command {
     Ledger(Ledger),
     /// Compare all quantisers, and the exporters of others, at given sizes.
     Ladder(Ladder),
+    /// Train every setting of a grid with several seeds, and set the curves of their files side by side.
+    Sweep(Sweep),
     /// Turn a .bsl file back into safetensors.
     Decompress(Decompress),
     /// Measure bits per byte of decoded models.
@@ -49,6 +52,18 @@ pub struct Data {
     /// Text files, folders or token shards to evaluate on; without any, a part of --data is held back.
     #[arg(long, value_name = "PATH")]
     pub validation: Vec<PathBuf>,
+}
+
+impl Data {
+    /// Puts what was given in the place of what a configuration has.
+    pub fn put_into(&self, config: &mut DataConfig) {
+        if !self.data.is_empty() {
+            config.train.clone_from(&self.data);
+        }
+        if !self.validation.is_empty() {
+            config.validation.clone_from(&self.validation);
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +94,9 @@ pub struct Train {
     /// Start over in a folder that holds a run.
     #[arg(long)]
     pub force: bool,
+    /// End with whoever holds the other end of the standard input.
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
@@ -235,6 +253,42 @@ pub struct Ladder {
     #[arg(long, value_name = "NAME", requires = "markdown")]
     pub section: Option<String>,
     /// Print the points as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Sweep {
+    /// What is compared: a TOML file with a configuration, seeds, and curves with `set`, `grid` and `export`.
+    #[arg(value_name = "FILE.toml")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub data: Data,
+    /// `bytes`, `bpe:N`, or a SentencePiece .model or tokenizer.json file.
+    #[arg(long, value_name = "TOKENIZER")]
+    pub tokenizer: Option<String>,
+    /// Where finished files are kept, a line each, and looked for.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub results: PathBuf,
+    /// Folder of the runs.
+    #[arg(long, value_name = "FOLDER", default_value = "runs/sweep")]
+    pub out: PathBuf,
+    /// Runs that are trained at the same time, which share the cores.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=256))]
+    pub workers: usize,
+    /// Training tokens that the quantisers calibrate on.
+    #[arg(long, value_name = "N", default_value_t = 49_152)]
+    pub calibration_tokens: usize,
+    /// Put the tables into this document too, between marks with the name of --section.
+    #[arg(long, value_name = "FILE.md", requires = "section")]
+    pub markdown: Option<PathBuf>,
+    /// Name of the part of the document that is replaced, or added.
+    #[arg(long, value_name = "NAME", requires = "markdown")]
+    pub section: Option<String>,
+    /// Draw the best files of every curve.
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+    /// Print the lines of the results as JSON.
     #[arg(long)]
     pub json: bool,
 }

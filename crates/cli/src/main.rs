@@ -7,7 +7,9 @@
 mod arguments;
 mod commands;
 mod console;
+mod document;
 mod failure;
+mod grid;
 mod output;
 mod session;
 

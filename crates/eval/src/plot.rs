@@ -8,10 +8,12 @@
 mod line_chart;
 mod range;
 mod rate_distortion;
+mod standalone;
 mod theme;
 mod training;
 
 pub use rate_distortion::{Curve, FloatReference, Point, rate_distortion};
+pub use standalone::standalone;
 pub use theme::SERIES_COLOURS;
 pub use training::{TraceStep, TrainingTrace, training_bits, training_loss};
 

@@ -71,6 +71,12 @@ pub enum TrainError {
         /// The folder.
         path: PathBuf,
     },
+    /// A run folder that another process writes to.
+    #[error("{path}: another process trains in this folder: wait for it, or name another folder")]
+    InUse {
+        /// The file that it holds.
+        path: PathBuf,
+    },
     /// Nothing to resume.
     #[error("{path} holds no run to resume: start one without --resume")]
     NoCheckpoint {

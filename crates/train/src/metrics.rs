@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one JSON object per line, in the order of the steps.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -71,18 +71,31 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file and drops what stands in it about steps after `step`, and a line cut by a kill.
-    pub(crate) fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
+    /// Opens the file, for this process alone.
+    pub(crate) fn open(path: &Path) -> Result<Self, TrainError> {
         let io = |source| TrainError::Io { path: path.to_owned(), source };
-        let old = std::fs::read_to_string(path).unwrap_or_default();
-        let kept: String = old
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'))
-            .filter(|line| serde_json::from_str::<Record>(line).is_ok_and(|r| r.step() <= step))
-            .collect();
-        std::fs::write(path, kept).map_err(io)?;
-        let file = OpenOptions::new().append(true).open(path).map_err(io)?;
+        let mut options = OpenOptions::new();
+        let file = options.create(true).read(true).append(true).open(path).map_err(io)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => TrainError::InUse { path: path.to_owned() },
+            TryLockError::Error(source) => io(source),
+        })?;
         Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Drops what stands in the file about steps after `step`, and a line cut by a kill.
+    pub(crate) fn keep_until(&mut self, step: u64) -> Result<(), TrainError> {
+        let io = |source| TrainError::Io { path: self.path.clone(), source };
+        let mut old = Vec::new();
+        self.file.read_to_end(&mut old).map_err(io)?;
+        let is_kept = |line: &&[u8]| {
+            line.ends_with(b"\n")
+                && serde_json::from_slice::<Record>(line).is_ok_and(|record| record.step() <= step)
+        };
+        let kept: Vec<u8> =
+            old.split_inclusive(|byte| *byte == b'\n').filter(is_kept).flatten().copied().collect();
+        self.file.set_len(0).map_err(io)?;
+        self.file.write_all(&kept).map_err(io)
     }
 
     pub(crate) fn write(&mut self, record: &Record) -> Result<(), TrainError> {
@@ -111,15 +124,19 @@ mod tests {
     fn later_steps_and_cut_lines_are_dropped_on_opening() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut metrics = Metrics::open(&path, 0).unwrap();
+        let mut metrics = Metrics::open(&path).unwrap();
         for step in [1, 2, 3] {
             metrics.write(&evaluation(step)).unwrap();
         }
+        let in_use = Metrics::open(&path).err().unwrap().to_string();
+        assert!(in_use.contains("another process"), "{in_use}");
+        drop(metrics);
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"kind\":\"evalu");
         std::fs::write(&path, text).unwrap();
 
-        let mut metrics = Metrics::open(&path, 2).unwrap();
+        let mut metrics = Metrics::open(&path).unwrap();
+        metrics.keep_until(2).unwrap();
         metrics.write(&evaluation(9)).unwrap();
         let steps: Vec<u64> = std::fs::read_to_string(&path)
             .unwrap()

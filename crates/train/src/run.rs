@@ -56,7 +56,8 @@ impl Run {
     ///
     /// # Errors
     /// If the folder holds a run and `start` is [`Start::Fresh`]; if it holds none, or its checkpoint was made
-    /// with another configuration or other data, and `start` is [`Start::Resume`]; if it cannot be written.
+    /// with another configuration or other data, and `start` is [`Start::Resume`]; if another process trains in it; if it
+    /// cannot be written.
     pub fn open(
         folder: &Path,
         config: &RunConfig,
@@ -72,22 +73,23 @@ impl Run {
             let path = path.to_owned();
             move |source| TrainError::Io { path, source }
         };
-        match start {
-            Start::Fresh if folder.join("config.toml").exists() => {
-                return Err(TrainError::RunExists { path: folder.to_owned() });
+        match (start, folder.join("config.toml").exists()) {
+            (Start::Fresh, true) => return Err(TrainError::RunExists { path: folder.to_owned() }),
+            (Start::Resume, false) => {
+                return Err(TrainError::NoCheckpoint { path: folder.to_owned() });
             }
+            _ => std::fs::create_dir_all(&checkpoints).map_err(io(&checkpoints))?,
+        }
+        let mut metrics = Metrics::open(&folder.join("metrics.jsonl"))?;
+        match start {
             Start::Fresh | Start::Replace => {
                 for old in checkpoint::list(&checkpoints) {
                     std::fs::remove_file(&old).map_err(io(&old))?;
                 }
-                std::fs::create_dir_all(&checkpoints).map_err(io(&checkpoints))?;
                 let path = folder.join("config.toml");
                 std::fs::write(&path, config.to_toml()).map_err(io(&path))?;
             }
             Start::Resume => {
-                if !folder.join("config.toml").exists() {
-                    return Err(TrainError::NoCheckpoint { path: folder.to_owned() });
-                }
                 checkpoint::remove_unfinished(&checkpoints);
                 // A run killed before its first checkpoint has lost nothing by starting again.
                 if let Some(newest) = checkpoint::list(&checkpoints).first() {
@@ -95,7 +97,7 @@ impl Run {
                 }
             }
         }
-        let metrics = Metrics::open(&folder.join("metrics.jsonl"), trainer.steps_taken())?;
+        metrics.keep_until(trainer.steps_taken())?;
         Ok(Self { trainer, folder: folder.to_owned(), data_hash, metrics })
     }
 

@@ -11,6 +11,7 @@ mod inspect;
 mod ladder;
 mod ledger;
 mod measured;
+mod sweep;
 mod train;
 mod verify;
 
@@ -24,6 +25,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Train(arguments) => train::run(arguments),
         Command::Compress(arguments) => compress::run(arguments),
         Command::Ladder(arguments) => ladder::run(arguments),
+        Command::Sweep(arguments) => sweep::run(arguments),
         Command::Ledger(arguments) => ledger::run(arguments),
         Command::Decompress(arguments) => decompress::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),

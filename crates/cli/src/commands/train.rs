@@ -23,6 +23,9 @@ use crate::session::{self, Prepared};
 pub const DEFAULT_RELATIVE_STEP: f32 = 0.5;
 
 pub fn run(arguments: Train) -> Result<()> {
+    if arguments.with_parent {
+        std::thread::spawn(end_with_parent);
+    }
     let mut config = configuration(&arguments)?;
     let prepared = session::prepare(&mut config)?;
     let start = match (arguments.resume, arguments.force) {
@@ -51,6 +54,12 @@ pub fn run(arguments: Train) -> Result<()> {
     ))
 }
 
+/// Ends this process once its standard input is closed, as it is by the death of whoever holds the other end.
+fn end_with_parent() {
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    std::process::exit(1);
+}
+
 /// The configuration from file, overrides and options; of a resumed run, its own.
 fn configuration(arguments: &Train) -> Result<RunConfig> {
     if arguments.resume {
@@ -64,12 +73,7 @@ fn configuration(arguments: &Train) -> Result<RunConfig> {
         Some(path) => config::parse_file(path, &arguments.set)?,
         None => config::parse("", &arguments.set)?,
     };
-    if !arguments.data.data.is_empty() {
-        config.data.train.clone_from(&arguments.data.data);
-    }
-    if !arguments.data.validation.is_empty() {
-        config.data.validation.clone_from(&arguments.data.validation);
-    }
+    arguments.data.put_into(&mut config.data);
     if let Some(tokenizer) = &arguments.tokenizer {
         config.data.tokenizer.clone_from(tokenizer);
     }

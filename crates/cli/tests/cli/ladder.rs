@@ -64,7 +64,7 @@ fn a_ladder_goes_on_where_it_stopped_and_fills_a_document() {
     let lines = |text: &str| text.lines().map(same).collect::<Vec<_>>();
     assert_eq!(lines(&std::fs::read_to_string(&path).unwrap()), lines(&whole));
     let document = std::fs::read_to_string(place.path("results.md")).unwrap();
-    assert!(document.starts_with("# Results\n\n<!-- ladder:small -->\n"), "{document}");
+    assert!(document.starts_with("# Results\n\n<!-- section:small -->\n"), "{document}");
     assert!(
         document.contains("| watersic-rate ") && document.contains("Made by `backslash ladder")
     );

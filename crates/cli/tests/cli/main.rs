@@ -11,3 +11,4 @@ mod ladder;
 mod ledger;
 mod place;
 mod resume;
+mod sweep;

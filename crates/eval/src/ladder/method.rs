@@ -39,6 +39,22 @@ impl Method {
         methods
     }
 
+    /// All methods that a person can name: [`Method::all`] of all quantisers and all that calibration can share out.
+    pub fn known() -> Vec<Self> {
+        Self::all(&Rung::ALL, &[Allocation::Rows, Allocation::Tensors, Allocation::Relative])
+    }
+
+    /// The method of a name.
+    ///
+    /// ```
+    /// use backslash_eval::ladder::Method;
+    /// assert_eq!(Method::named("SDClip + brotli-11"), Some(Method::SdClip));
+    /// assert_eq!(Method::named("zip"), None);
+    /// ```
+    pub fn named(name: &str) -> Option<Self> {
+        Self::known().into_iter().find(|method| method.name() == name)
+    }
+
     /// How it shares out steps; none for the exporters of others.
     pub fn allocation(self) -> Option<Allocation> {
         match self {

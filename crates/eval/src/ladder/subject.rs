@@ -113,6 +113,11 @@ impl<'a> Subject<'a> {
         Ok(())
     }
 
+    /// Forgets what earlier files have told about sizes, so that the next does not depend on which were made before.
+    pub fn forget_sizes(&mut self) {
+        self.ratios.clear();
+    }
+
     /// Makes a file by a method at a number of bits per weight, decodes it and runs it.
     ///
     /// # Errors

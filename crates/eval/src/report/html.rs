@@ -7,7 +7,7 @@ use super::{Report, Sample, curves_table, methods_table};
 use crate::plot::Figure;
 use crate::table::{Align, Table};
 
-const STYLE: &str = include_str!("style.css");
+const STYLE: &str = concat!(include_str!("../plot/palette.css"), include_str!("style.css"));
 
 /// No scripts, no network, no embedded files; only the style sheet of the page itself.
 const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";

@@ -1,6 +1,5 @@
 //! `backslash ladder`.
 
-mod document;
 mod tables;
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +14,7 @@ use super::compress::open_tensors;
 use crate::arguments::{self, Ladder};
 use crate::console::{Progress, say, watched};
 use crate::failure::Usage;
-use crate::{output, session};
+use crate::{document, output, session};
 
 pub fn run(arguments: Ladder) -> Result<()> {
     let rungs = match arguments.rungs.is_empty() {

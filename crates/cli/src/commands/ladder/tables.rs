@@ -6,55 +6,12 @@ use backslash_eval::table::grouped;
 use backslash_quant::Rung;
 use serde_json::{Value, json};
 
+use crate::grid::Grid;
+
 /// Tables for a terminal and for a document.
 pub struct Tables {
     pub plain: String,
     pub markdown: String,
-}
-
-/// A table with as many columns as there are sizes, in Markdown with its columns lined up.
-struct Grid(Vec<Vec<String>>);
-
-impl Grid {
-    fn new(first: &str, others: impl IntoIterator<Item = String>) -> Self {
-        Self(vec![std::iter::once(first.to_owned()).chain(others).collect()])
-    }
-
-    fn push(&mut self, first: String, others: impl IntoIterator<Item = String>) {
-        self.0.push(std::iter::once(first).chain(others).collect());
-    }
-
-    fn text(&self) -> String {
-        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            let cells = self.0.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for (index, row) in self.0.iter().enumerate() {
-            for (column, width) in widths.iter().enumerate() {
-                let cell = row.get(column).map_or("", String::as_str);
-                let space = " ".repeat(width - cell.chars().count());
-                match column {
-                    0 => text.push_str(&format!("| {cell}{space} |")),
-                    _ => text.push_str(&format!(" {space}{cell} |")),
-                }
-            }
-            text.push('\n');
-            if index == 0 {
-                for (column, width) in widths.iter().enumerate() {
-                    let rule = "-".repeat(*width);
-                    text.push_str(&match column {
-                        0 => format!("| {rule} |"),
-                        _ => format!(" {}: |", &rule[..width.saturating_sub(1)]),
-                    });
-                }
-                text.push('\n');
-            }
-        }
-        text
-    }
 }
 
 /// The tables of models that were run.

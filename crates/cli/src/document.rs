@@ -54,7 +54,7 @@ pub fn replace_section(path: &Path, name: &str, text: &str) -> Result<()> {
 }
 
 fn with_section(document: &str, name: &str, text: &str) -> Option<String> {
-    let (begin, end) = (format!("<!-- ladder:{name} -->"), format!("<!-- /ladder:{name} -->"));
+    let (begin, end) = (format!("<!-- section:{name} -->"), format!("<!-- /section:{name} -->"));
     let part = format!("{begin}\n{}\n{end}", text.trim_end());
     let Some(start) = document.find(&begin) else {
         let gap = if document.is_empty() { "" } else { "\n" };
@@ -71,11 +71,11 @@ mod tests {
     #[test]
     fn a_section_is_replaced_and_the_rest_stays() {
         let first = with_section("# Results\n", "a", "one\n").unwrap();
-        assert_eq!(first, "# Results\n\n<!-- ladder:a -->\none\n<!-- /ladder:a -->\n");
+        assert_eq!(first, "# Results\n\n<!-- section:a -->\none\n<!-- /section:a -->\n");
         let both = with_section(&first, "b", "two").unwrap();
         let again = with_section(&both, "a", "three").unwrap();
         assert_eq!(again, both.replace("one", "three"));
-        assert_eq!(with_section("<!-- ladder:a -->\n", "a", "x"), None);
+        assert_eq!(with_section("<!-- section:a -->\n", "a", "x"), None);
     }
 
     #[test]

@@ -1,0 +1,310 @@
+//! The file that says what a sweep compares.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use backslash_eval::ladder::Method;
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::failure::Usage;
+
+/// What is compared: every curve is a grid of settings, each trained with every seed and exported in the same ways.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepFile {
+    /// Configuration that all runs begin with, relative to the file.
+    pub config: PathBuf,
+    /// Seeds of the curves that have none of their own.
+    #[serde(default = "one_seed")]
+    pub seeds: Vec<u64>,
+    /// Keys of the configuration that all runs set.
+    #[serde(default)]
+    pub set: Table,
+    /// The curves, in the order of tables and legend.
+    pub curve: Vec<Curve>,
+    /// Sizes at equal loss that are compared.
+    #[serde(default)]
+    pub compare: Vec<Compare>,
+    /// Sizes, in bytes, whose best file is named for every curve.
+    #[serde(default)]
+    pub limits: Vec<u64>,
+}
+
+/// Runs that are one line of a chart.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Curve {
+    /// Name in tables and legend.
+    pub name: String,
+    /// Seeds; those of the file without.
+    pub seeds: Option<Vec<u64>>,
+    /// Keys of the configuration that its runs set.
+    #[serde(default)]
+    pub set: Table,
+    /// Keys of the configuration, each with the list of its values: all combinations are trained.
+    #[serde(default)]
+    pub grid: Table,
+    /// Ways to make a file: `own` for the learned steps, or a method of `backslash ladder`.
+    #[serde(default = "own")]
+    pub export: Vec<String>,
+    /// Sizes of files, in bits per weight, for exports whose size can be chosen.
+    #[serde(default)]
+    pub bits: Vec<f64>,
+}
+
+/// A curve whose files are held against those of another at equal loss.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compare {
+    /// The curve whose sizes are asked for.
+    pub curve: String,
+    /// The curve whose losses are to be reached.
+    pub against: String,
+    /// The sizes of the other's files, in bits per weight.
+    pub bits: Vec<f64>,
+}
+
+/// A way to make a file of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Export {
+    /// The codes at the steps that the run has learned.
+    Own,
+    /// A method of the ladder, on the float weights.
+    Ladder(Method),
+}
+
+impl Export {
+    /// Name in tables and results.
+    pub fn name(self) -> String {
+        match self {
+            Self::Own => OWN.to_owned(),
+            Self::Ladder(method) => method.name(),
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            OWN => Some(Self::Own),
+            name => Method::named(name).map(Self::Ladder),
+        }
+    }
+
+    fn has_target(self) -> bool {
+        match self {
+            Self::Own => false,
+            Self::Ladder(method) => method.has_target(),
+        }
+    }
+}
+
+const OWN: &str = "own";
+
+fn own() -> Vec<String> {
+    vec![OWN.to_owned()]
+}
+
+fn one_seed() -> Vec<u64> {
+    vec![1]
+}
+
+impl SweepFile {
+    /// Reads a file; the configuration's path is then one that can be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let mut file = Self::parse(&text).with_context(|| path.display().to_string())?;
+        file.config = path.parent().unwrap_or(Path::new("")).join(&file.config);
+        Ok(file)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let file: Self =
+            toml::from_str(text).map_err(|error| Usage(error.to_string().trim_end().to_owned()))?;
+        file.check()?;
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<()> {
+        let names: Vec<&str> = self.curve.iter().map(|curve| &curve.name[..]).collect();
+        for (index, curve) in self.curve.iter().enumerate() {
+            let name = &curve.name;
+            if names[..index].contains(&&name[..]) {
+                bail!(Usage(format!("two curves are named `{name}`")));
+            }
+            curve.exports()?;
+            if curve.bits.iter().any(|bits| !(bits.is_finite() && *bits > 0.0)) {
+                bail!(Usage(format!("curve `{name}`: `bits` must be positive")));
+            }
+            curve.settings()?;
+        }
+        let tables = self.curve.iter().flat_map(|curve| [&curve.set, &curve.grid]);
+        for (key, why) in [
+            (
+                ["data", ""],
+                "all runs of a sweep have the same data: --data, --validation and --tokenizer name it",
+            ),
+            (["train", "seed"], "`seeds` lists the seeds"),
+            (["train", "from"], "all runs of a sweep begin with weights drawn by their seed"),
+        ] {
+            let has = |table: &Table| match (table.get(key[0]), key[1]) {
+                (found, "") => found.is_some(),
+                (Some(Value::Table(section)), key) => section.contains_key(key),
+                _ => false,
+            };
+            if tables.clone().chain([&self.set]).any(has) {
+                let name = key.join(".");
+                bail!(Usage(format!("`{}` cannot be set: {why}", name.trim_end_matches('.'))));
+            }
+        }
+        for compare in &self.compare {
+            for name in [&compare.curve, &compare.against] {
+                if !names.contains(&&name[..]) {
+                    bail!(Usage(format!(
+                        "compare: there is no curve `{name}` (there are {})",
+                        names.join(", ")
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys that all runs set.
+    pub fn overrides(&self) -> Vec<String> {
+        assignments("", &self.set)
+    }
+}
+
+impl Curve {
+    /// The overrides of every combination of the grid, without those of the curve itself.
+    pub fn settings(&self) -> Result<Vec<Vec<String>>> {
+        let mut settings = vec![Vec::new()];
+        for (key, value) in leaves("", &self.grid) {
+            let Value::Array(values) = value else {
+                bail!(Usage(format!(
+                    "curve `{}`: grid.{key} = {value}: expected a list of values",
+                    self.name
+                )));
+            };
+            settings = settings
+                .iter()
+                .flat_map(|before| {
+                    values.iter().map(|value| {
+                        let mut setting: Vec<String> = before.clone();
+                        setting.push(format!("{key}={value}"));
+                        setting
+                    })
+                })
+                .collect();
+        }
+        Ok(settings)
+    }
+
+    /// The keys that its runs set.
+    pub fn overrides(&self) -> Vec<String> {
+        assignments("", &self.set)
+    }
+
+    /// Every way to make a file of its runs, with the bits per weight of those whose size can be chosen.
+    pub fn exports(&self) -> Result<Vec<(Export, Option<f64>)>> {
+        let mut exports = Vec::new();
+        for name in &self.export {
+            let Some(export) = Export::named(name) else {
+                let known: Vec<String> = Method::known().into_iter().map(Method::name).collect();
+                bail!(Usage(format!(
+                    "curve `{}`: there is no export `{name}` (there are own, {})",
+                    self.name,
+                    known.join("; ")
+                )));
+            };
+            match export.has_target() {
+                true if self.bits.is_empty() => bail!(Usage(format!(
+                    "curve `{}`: `bits` must list the sizes of `{name}`, in bits per weight",
+                    self.name
+                ))),
+                true => exports.extend(self.bits.iter().map(|bits| (export, Some(*bits)))),
+                false => exports.push((export, None)),
+            }
+        }
+        Ok(exports)
+    }
+}
+
+/// Every value of nested tables, with its dotted key.
+fn leaves<'a>(prefix: &str, table: &'a Table) -> Vec<(String, &'a Value)> {
+    let mut found = Vec::new();
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            Value::Table(table) => found.extend(leaves(&format!("{path}."), table)),
+            value => found.push((path, value)),
+        }
+    }
+    found
+}
+
+fn assignments(prefix: &str, table: &Table) -> Vec<String> {
+    let leaves = leaves(prefix, table).into_iter();
+    leaves.map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        config = "small.toml"
+        seeds = [1, 2]
+        set.train.steps = 50
+
+        [[curve]]
+        name = "plain"
+        export = ["rtn", "BackSlash 2^-8 + EG0"]
+        bits = [2, 3.5]
+
+        [[curve]]
+        name = "rate"
+        seeds = [1]
+        set.rate.method = "bits"
+        grid.rate.lambda = [0.1, 0.3]
+        grid.train.warmdown = [0.4, 0.5]
+    "#;
+
+    #[test]
+    fn a_grid_is_all_combinations_and_sizes_belong_to_exports_that_have_them() {
+        let file = SweepFile::parse(FILE).unwrap();
+        assert_eq!(file.overrides(), ["train.steps=50"]);
+        let [plain, rate] = &file.curve[..] else { panic!("two curves") };
+        assert_eq!(plain.settings().unwrap(), [Vec::<String>::new()]);
+        let exports = plain.exports().unwrap();
+        let exports: Vec<_> = exports.iter().map(|(export, bits)| (export.name(), *bits)).collect();
+        let expected = [("rtn", Some(2.0)), ("rtn", Some(3.5)), ("BackSlash 2^-8 + EG0", None)];
+        assert_eq!(exports, expected.map(|(name, bits)| (name.to_owned(), bits)));
+        assert_eq!(rate.overrides(), ["rate.method=\"bits\""]);
+        let settings = rate.settings().unwrap();
+        assert_eq!(settings.len(), 4);
+        assert_eq!(settings[1], ["rate.lambda=0.1", "train.warmdown=0.5"]);
+        assert_eq!(rate.exports().unwrap(), [(Export::Own, None)]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        for (from, to, named) in [
+            ("\"rtn\"", "\"rnt\"", "no export `rnt`"),
+            ("bits = [2, 3.5]", "", "`bits` must list the sizes of `rtn`"),
+            ("bits = [2, 3.5]", "bits = [0]", "must be positive"),
+            ("name = \"rate\"", "name = \"plain\"", "two curves are named `plain`"),
+            ("[0.1, 0.3]", "0.1", "grid.rate.lambda = 0.1: expected a list"),
+            ("seeds = [1]", "sedes = [1]", "unknown field `sedes`"),
+            ("train.steps", "train.seed", "`train.seed` cannot be set: `seeds`"),
+            ("grid.train.warmdown", "grid.data.train", "`data` cannot be set"),
+        ] {
+            let error = format!("{:#}", SweepFile::parse(&FILE.replace(from, to)).unwrap_err());
+            assert!(error.contains(named), "{error}");
+        }
+        let compare =
+            format!("{FILE}\n[[compare]]\ncurve = \"rate\"\nagainst = \"flat\"\nbits = [2]");
+        let error = SweepFile::parse(&compare).unwrap_err().to_string();
+        assert!(error.contains("no curve `flat` (there are plain, rate)"), "{error}");
+    }
+}

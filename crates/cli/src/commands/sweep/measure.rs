@@ -1,0 +1,154 @@
+//! The files of a finished run.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use backslash_codec::{Limits, encode, read_file};
+use backslash_compress::CalibrationText;
+use backslash_eval::ladder::{Method, Subject};
+use backslash_eval::{ModelFile, Quality, decoded_weights};
+use backslash_train::Record;
+
+use super::file::Export;
+use super::runs::{Line, Planned, Steered};
+use crate::commands::train::bits_per_byte;
+use crate::session::{self, Prepared};
+
+/// Makes the files of a run that are wanted of it, decodes and runs them, and gives their lines, in order. `None` stands for
+/// a file that cannot be made so small.
+pub struct Measurement<'a> {
+    run: &'a Planned,
+    folder: &'a Path,
+    prepared: &'a Prepared,
+    model: ModelFile,
+    float: Quality,
+}
+
+/// Figures of one file.
+struct Figures {
+    bytes: u64,
+    nats: f64,
+    bits_per_byte: f64,
+}
+
+impl<'a> Measurement<'a> {
+    /// Opens the model that a run has left.
+    pub fn open(run: &'a Planned, folder: &'a Path, prepared: &'a Prepared) -> Result<Self> {
+        let model = ModelFile::open(folder)?;
+        let float = measure(&model, &model.weights, prepared)?;
+        Ok(Self { run, folder, prepared, model, float })
+    }
+
+    /// The lines of these exports, each given to `push` as soon as it is known; those that cannot be as small as that are
+    /// given to `refuse`.
+    pub fn lines(
+        &self,
+        exports: &[(Export, Option<f64>)],
+        calibration_tokens: usize,
+        push: &mut dyn FnMut(Line) -> Result<()>,
+        refuse: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let tokens = &self.prepared.tokens;
+        let text = CalibrationText::new(&self.model.config, &tokens.train, calibration_tokens)?;
+        let mut subject = Subject::new(self.folder, &self.model, text, &tokens.validation);
+        for (export, target) in exports {
+            let figures = match export {
+                Export::Own => self.own()?,
+                Export::Ladder(method) => match ladder(&mut subject, *method, *target)? {
+                    Ok(figures) => figures,
+                    Err(reason) => {
+                        refuse(&format!("{}: {}: {reason}", self.run.name, export.name()));
+                        continue;
+                    }
+                },
+            };
+            push(self.line(*export, *target, &figures)?)?;
+        }
+        Ok(())
+    }
+
+    /// The tensors of the run's own file, without what is needed to run them, as the files of the ladder are.
+    fn own(&self) -> Result<Figures> {
+        let path = self.folder.join("model.bsl");
+        let mut artifact = read_file(&path, &Limits::default())?;
+        artifact.metadata.clear();
+        let bytes = encode(&artifact)?.len() as u64;
+        let quality = measure(&self.model, &decoded_weights(&artifact)?, self.prepared)?;
+        Ok(Figures {
+            bytes,
+            nats: quality.nats_per_token(),
+            bits_per_byte: bits_per_byte(&quality),
+        })
+    }
+
+    fn line(&self, export: Export, target: Option<f64>, figures: &Figures) -> Result<Line> {
+        let run = self.run;
+        let parameters = self.model.weights.parameters() as u64;
+        let steered = match (export, run.config.rate.budget) {
+            (Export::Own, budget) if budget > 0 => Some(self.steered(budget)?),
+            _ => None,
+        };
+        Ok(Line {
+            run: run.name.clone(),
+            seed: run.seed,
+            settings: run.settings.clone(),
+            steps: run.config.train.steps,
+            export: export.name(),
+            target,
+            bytes: figures.bytes,
+            parameters,
+            bits_per_weight: 8.0 * figures.bytes as f64 / parameters as f64,
+            nats: figures.nats,
+            bits_per_byte: figures.bits_per_byte,
+            float_nats: self.float.nats_per_token(),
+            steered,
+        })
+    }
+
+    /// How well a run has met its size, and what it expected after half of its steps.
+    fn steered(&self, budget: u64) -> Result<Steered> {
+        let path = self.folder.join("metrics.jsonl");
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let half = self.run.config.train.steps / 2;
+        let records = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let forecast = records.filter_map(|record| match record {
+            Record::Step(record) if record.step >= half => record.forecast_bytes,
+            _ => None,
+        });
+        let half_time_forecast = forecast.take(1).next();
+        let half_time_forecast = half_time_forecast.with_context(|| {
+            format!("{}: has no forecast after half of the steps", path.display())
+        })?;
+        let bytes = std::fs::metadata(self.folder.join("model.bsl"))?.len();
+        Ok(Steered { budget, bytes, half_time_forecast })
+    }
+}
+
+/// A file of the ladder, or why there is none of that size.
+fn ladder(
+    subject: &mut Subject<'_>,
+    method: Method,
+    target: Option<f64>,
+) -> Result<Result<Figures, String>> {
+    subject.forget_sizes();
+    match subject.measure(method, target) {
+        Ok(point) => Ok(Ok(Figures {
+            bytes: point.bytes,
+            nats: point.nats,
+            bits_per_byte: point
+                .bits_per_byte
+                .expect("only networks that predict the next token are trained"),
+        })),
+        Err(error) if error.is_unreachable() => Ok(Err(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn measure(
+    model: &ModelFile,
+    weights: &backslash_model::NamedWeights,
+    prepared: &Prepared,
+) -> Result<Quality> {
+    let Prepared { tokenizer, tokens, .. } = prepared;
+    session::measure(&model.config, weights, &tokens.validation, &tokenizer.byte_table())
+}

@@ -1,0 +1,150 @@
+//! `backslash sweep`: trains every setting of a grid with every seed, makes their files, and sets their curves side by
+//! side.
+//!
+//! [`file`] says what is compared, [`runs`] which trainings that takes. [`workers`] train them in processes of their own
+//! while this one makes the files of those that have ended ([`measure`]) and adds a line for each to the results, always in
+//! the same order. What has a line is not made again, and a run that was interrupted goes on from its newest checkpoint.
+//! [`series`] and [`tables`] are what comes of it.
+
+mod file;
+mod measure;
+mod runs;
+mod series;
+mod tables;
+mod workers;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use backslash_codec::{Overwrite, write_bytes};
+use backslash_compress::JsonLines;
+use backslash_eval::plot::{Curve, Figure, rate_distortion, standalone};
+use backslash_train::{RunConfig, config};
+
+use crate::arguments::Sweep;
+use crate::console::{Progress, say};
+use crate::session::{self, Prepared};
+use crate::{document, output};
+use file::{Export, SweepFile};
+use measure::Measurement;
+use runs::{Line, Planned};
+use series::Series;
+use workers::{Queue, Training};
+
+pub fn run(arguments: Sweep) -> Result<()> {
+    // Before hours of work, not after.
+    if let Some(section) = &arguments.section {
+        document::check_name(section)?;
+    }
+    let file = SweepFile::open(&arguments.file)?;
+    let mut base = base(&file, &arguments)?;
+    let mut journal = JsonLines::<Line>::open(&arguments.results, "line of a sweep")?;
+    let prepared = session::prepare(&mut base)?;
+    let data = runs::data_hash(&prepared);
+    let (planned, curves) = runs::plan(&file, &base, &data)?;
+
+    let failed = make_missing(&arguments, &planned, &prepared, &mut journal)?;
+
+    let lines = journal.values();
+    let series = series::series(&file, &planned, &curves, lines)?;
+    let tables = tables::tables(&file, &series);
+    if let (Some(path), Some(section)) = (&arguments.markdown, &arguments.section) {
+        document::replace_section(
+            path,
+            section,
+            &document::section(&tables, &[("data".to_owned(), data)]),
+        )?;
+    }
+    if let (Some(path), Some(figure)) = (&arguments.plot, figure(&series)?) {
+        write_bytes(path, standalone(&figure).as_bytes(), Overwrite::Replace)?;
+    }
+    if arguments.json {
+        let of_this = |line: &&Line| planned.iter().any(|run| run.name == line.run);
+        output::print_json(&serde_json::json!(lines.iter().filter(of_this).collect::<Vec<_>>()))?;
+    } else {
+        output::print(&tables)?;
+    }
+    match &failed[..] {
+        [] => Ok(()),
+        [first, ..] => bail!("{} of {} runs failed, such as {first}", failed.len(), planned.len()),
+    }
+}
+
+/// The configuration that all runs begin with, and the data.
+fn base(file: &SweepFile, arguments: &Sweep) -> Result<RunConfig> {
+    let mut base = config::parse_file(&file.config, &file.overrides())?;
+    arguments.data.put_into(&mut base.data);
+    if let Some(tokenizer) = &arguments.tokenizer {
+        base.data.tokenizer.clone_from(tokenizer);
+    }
+    Ok(base)
+}
+
+/// Trains the runs that are not there yet and makes the files that have no line yet; what failed.
+fn make_missing(
+    arguments: &Sweep,
+    planned: &[Planned],
+    prepared: &Prepared,
+    journal: &mut JsonLines<Line>,
+) -> Result<Vec<String>> {
+    let missing: Vec<(&Planned, Vec<(Export, Option<f64>)>)> = planned
+        .iter()
+        .map(|run| {
+            let is_missing = |(export, target): &(Export, Option<f64>)| {
+                !journal.values().iter().any(|line| line.is(&run.name, &export.name(), *target))
+            };
+            (run, run.exports.iter().copied().filter(is_missing).collect::<Vec<_>>())
+        })
+        .filter(|(_, exports)| !exports.is_empty())
+        .collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let to_train = missing.iter().map(|(run, _)| *run);
+    let to_train: Vec<&Planned> =
+        to_train.filter(|run| !workers::is_finished(&run.folder(&arguments.out))).collect();
+    say(&format!(
+        "{} runs, {} of them to train, {} files to make",
+        planned.len(),
+        to_train.len(),
+        missing.iter().map(|(_, exports)| exports.len()).sum::<usize>(),
+    ));
+    let total = to_train.iter().map(|run| run.config.train.steps).sum();
+    let queue = Queue::default();
+    std::thread::scope(|scope| {
+        let out: &Path = &arguments.out;
+        let mut training = Training::start(scope, to_train, out, arguments.workers, &queue);
+        let mut progress = Progress::new("sweep: step", training.steps(), total);
+        let mut failed = Vec::new();
+        for (index, (run, exports)) in missing.iter().enumerate() {
+            let message = format!("run {} of {}: {}", index + 1, missing.len(), run.describe());
+            if let Err(error) = training.wait(run, &mut |steps| progress.at(steps, &message)) {
+                progress.note(&format!("failed: {error:#}"));
+                failed.push(format!("{error:#}"));
+                continue;
+            }
+            let folder = run.folder(out);
+            let mut push = |line: Line| {
+                progress.note(&line.describe());
+                Ok(journal.push(line)?)
+            };
+            Measurement::open(run, &folder, prepared)?.lines(
+                exports,
+                arguments.calibration_tokens,
+                &mut push,
+                &mut |reason| progress.note(reason),
+            )?;
+        }
+        progress.finish();
+        Ok(failed)
+    })
+}
+
+/// The best files of every curve.
+fn figure(series: &[Series<'_>]) -> Result<Option<Figure>> {
+    let curve = |series: &Series<'_>| Curve {
+        name: series.curve.name.clone(),
+        points: series.front().iter().map(|files| files.point()).collect(),
+    };
+    Ok(rate_distortion(&series.iter().map(curve).collect::<Vec<_>>(), &[])?)
+}

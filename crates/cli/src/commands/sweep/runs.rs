@@ -1,0 +1,176 @@
+//! The runs of a sweep, and the line that each of their files has in its results.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use backslash_eval::table::grouped;
+use backslash_train::{RunConfig, config};
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use super::file::{Curve, Export, SweepFile};
+use crate::session::Prepared;
+
+/// A run and the files that are wanted of it. Curves share the runs that they have in common.
+pub struct Planned {
+    pub name: String,
+    pub config: RunConfig,
+    pub seed: u64,
+    /// What sets it apart from the configuration that all begin with, but for the seed.
+    pub settings: Vec<String>,
+    pub exports: Vec<(Export, Option<f64>)>,
+}
+
+/// A file that was made of a run, decoded and run: a line of the results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// Name of the run: its seed, and a hash of its configuration and its data.
+    pub run: String,
+    pub seed: u64,
+    pub settings: Vec<String>,
+    /// Optimizer steps.
+    pub steps: u64,
+    pub export: String,
+    /// Bits per weight that were asked for.
+    pub target: Option<f64>,
+    /// Length of the file, of weights alone.
+    pub bytes: u64,
+    pub parameters: u64,
+    pub bits_per_weight: f64,
+    /// Loss of the decoded model, in nats per token.
+    pub nats: f64,
+    pub bits_per_byte: f64,
+    /// Loss of the float weights.
+    pub float_nats: f64,
+    /// Of a run that was steered to a size: that size, its file with everything that is needed to run it, and the forecast of
+    /// that file after half of the steps.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub steered: Option<Steered>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Steered {
+    pub budget: u64,
+    pub bytes: u64,
+    pub half_time_forecast: u64,
+}
+
+impl Line {
+    /// In a few words.
+    pub fn describe(&self) -> String {
+        let target = self.target.map_or(String::new(), |bits| format!(" at {bits} bits"));
+        format!(
+            "{} {} {}{target}: {} bytes, {:.3} bits per weight, {:.4} nats per token",
+            self.run,
+            self.settings.join(" "),
+            self.export,
+            grouped(self.bytes),
+            self.bits_per_weight,
+            self.nats,
+        )
+    }
+
+    /// Whether this is the file of a run, an export and a size.
+    pub fn is(&self, run: &str, export: &str, target: Option<f64>) -> bool {
+        self.run == run && self.export == export && self.target == target
+    }
+}
+
+impl Planned {
+    /// In a few words.
+    pub fn describe(&self) -> String {
+        format!("{} {}", self.name, self.settings.join(" "))
+    }
+
+    /// Its folder.
+    pub fn folder(&self, out: &Path) -> PathBuf {
+        out.join(&self.name)
+    }
+}
+
+/// The runs of all curves, in their order, and for every curve the indices of its runs by settings.
+pub fn plan(
+    file: &SweepFile,
+    base: &RunConfig,
+    data: &str,
+) -> Result<(Vec<Planned>, Vec<Vec<Vec<usize>>>)> {
+    let mut planned: Vec<Planned> = Vec::new();
+    let mut curves = Vec::new();
+    for curve in &file.curve {
+        let mut by_setting = Vec::new();
+        for setting in curve.settings()? {
+            let seeds = curve.seeds.as_ref().unwrap_or(&file.seeds).iter();
+            let indices =
+                seeds.map(|seed| add(&mut planned, file, curve, &setting, *seed, base, data));
+            by_setting.push(indices.collect::<Result<Vec<usize>>>()?);
+        }
+        curves.push(by_setting);
+    }
+    Ok((planned, curves))
+}
+
+fn add(
+    planned: &mut Vec<Planned>,
+    file: &SweepFile,
+    curve: &Curve,
+    setting: &[String],
+    seed: u64,
+    base: &RunConfig,
+    data: &str,
+) -> Result<usize> {
+    let own = [curve.overrides(), setting.to_vec()].concat();
+    let overrides = [file.overrides(), own.clone(), vec![format!("train.seed={seed}")]].concat();
+    let mut config = config::parse_file(&file.config, &overrides)?;
+    let name = format!("seed{seed}-{}", fingerprint(&config, data));
+    config.data.clone_from(&base.data);
+    let exports = curve.exports()?;
+    let index = match planned.iter().position(|run| run.name == name) {
+        Some(index) => index,
+        None => {
+            planned.push(Planned { name, config, seed, settings: own, exports: Vec::new() });
+            planned.len() - 1
+        }
+    };
+    let run = &mut planned[index];
+    let new = exports.into_iter().filter(|export| !run.exports.contains(export));
+    let new: Vec<_> = new.collect();
+    run.exports.extend(new);
+    Ok(index)
+}
+
+/// The beginning of a hash of a configuration and of data. Of a configuration only what is not as by default counts, so that
+/// results outlive keys that are added to it.
+fn fingerprint(config: &RunConfig, data: &str) -> String {
+    let table =
+        |config: &RunConfig| Table::try_from(config).expect("a configuration is plain data");
+    let mut own = table(config);
+    own.remove("data");
+    let own = without(own, &table(&RunConfig::default()));
+    let text = format!("{data}\n{own}");
+    blake3::hash(text.as_bytes()).to_hex()[..10].to_owned()
+}
+
+fn without(table: Table, defaults: &Table) -> Table {
+    let kept = table.into_iter().filter_map(|(key, value)| match (value, defaults.get(&key)) {
+        (toml::Value::Table(inner), Some(toml::Value::Table(defaults))) => {
+            Some((key, toml::Value::Table(without(inner, defaults))))
+        }
+        (value, Some(default)) if value == *default => None,
+        (value, _) => Some((key, value)),
+    });
+    kept.collect()
+}
+
+/// The beginning of a hash of the tokens and of the tokenizer.
+pub fn data_hash(prepared: &Prepared) -> String {
+    let mut hash = blake3::Hasher::new();
+    for tokens in [&prepared.tokens.train, &prepared.tokens.validation] {
+        hash.update(&(tokens.len() as u64).to_le_bytes());
+        for chunk in tokens.chunks(1 << 16) {
+            let bytes: Vec<u8> = chunk.iter().flat_map(|token| token.to_le_bytes()).collect();
+            hash.update(&bytes);
+        }
+    }
+    hash.update(&prepared.tokenizer.to_bytes());
+    hash.finalize().to_hex()[..12].to_owned()
+}

@@ -1,0 +1,175 @@
+//! What the lines of a sweep say about its curves.
+
+use backslash_eval::ladder::Comparison;
+use backslash_eval::plot::Point;
+
+use super::file::{Curve, SweepFile};
+use super::runs::{Line, Planned};
+
+/// The files of a curve.
+pub struct Series<'a> {
+    pub curve: &'a Curve,
+    pub files: Vec<Files<'a>>,
+}
+
+/// The files of one setting, one export and one size, one per seed.
+pub struct Files<'a> {
+    /// What sets them apart within their curve.
+    pub label: String,
+    pub lines: Vec<&'a Line>,
+}
+
+impl Files<'_> {
+    /// Mean and deviation of a figure over seeds.
+    pub fn mean(&self, figure: impl Fn(&Line) -> f64) -> Comparison {
+        let figures: Vec<f64> = self.lines.iter().map(|line| figure(line)).collect();
+        Comparison::of(&figures).expect("there are no files without a line")
+    }
+
+    /// The mean file.
+    pub fn point(&self) -> Point {
+        Point {
+            bytes: self.mean(|line| line.bytes as f64).mean.round() as u64,
+            bits_per_weight: self.mean(|line| line.bits_per_weight).mean,
+            bits_per_byte: self.mean(|line| line.bits_per_byte).mean,
+        }
+    }
+}
+
+/// The curves of a sweep, with the lines that are theirs.
+pub fn series<'a>(
+    file: &'a SweepFile,
+    runs: &[Planned],
+    curves: &[Vec<Vec<usize>>],
+    lines: &'a [Line],
+) -> anyhow::Result<Vec<Series<'a>>> {
+    let mut all = Vec::new();
+    for (curve, settings) in file.curve.iter().zip(curves) {
+        let mut files = Vec::new();
+        for (setting, indices) in curve.settings()?.iter().zip(settings) {
+            for (export, target) in curve.exports()? {
+                let name = export.name();
+                let of = |index: &usize| {
+                    lines.iter().find(|line| line.is(&runs[*index].name, &name, target))
+                };
+                let lines: Vec<&Line> = indices.iter().filter_map(of).collect();
+                let bits = target.map(|target| format!("{target} bits"));
+                let several = (curve.export.len() > 1).then_some(name);
+                let label = setting.iter().cloned().chain(several).chain(bits);
+                if !lines.is_empty() {
+                    files.push(Files { label: label.collect::<Vec<_>>().join(", "), lines });
+                }
+            }
+        }
+        all.push(Series { curve, files });
+    }
+    Ok(all)
+}
+
+impl Series<'_> {
+    /// The mean files that no smaller one of the curve is better than, smallest first.
+    pub fn front(&self) -> Vec<&Files<'_>> {
+        let mut files: Vec<&Files<'_>> = self.files.iter().collect();
+        files.sort_by_key(|files| files.point().bytes);
+        let mut best = f64::INFINITY;
+        files.retain(|files| {
+            let loss = files.mean(|line| line.nats).mean;
+            let is_better = loss < best;
+            best = best.min(loss);
+            is_better
+        });
+        files
+    }
+
+    /// Seeds of its files.
+    pub fn seeds(&self) -> Vec<u64> {
+        let lines = self.files.iter().flat_map(|files| &files.lines);
+        let mut seeds: Vec<u64> = lines.map(|line| line.seed).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        seeds
+    }
+
+    /// The line of a seed at a size.
+    pub fn at(&self, seed: u64, target: f64) -> Option<&Line> {
+        let lines = self.files.iter().flat_map(|files| &files.lines);
+        lines.copied().find(|line| line.seed == seed && line.target == Some(target))
+    }
+
+    /// Bytes at which the files of a seed reach a loss: on the line in (loss, ln bytes) between the two files around it. `None`
+    /// where none of its files loses as much, or none as little.
+    pub fn bytes_at(&self, seed: u64, nats: f64) -> Option<f64> {
+        let lines = self.files.iter().flat_map(|files| &files.lines);
+        let mut files: Vec<(f64, f64)> = lines
+            .filter(|line| line.seed == seed)
+            .map(|line| ((line.bytes as f64).ln(), line.nats))
+            .collect();
+        files.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let mut best = f64::INFINITY;
+        files.retain(|file| {
+            let is_better = file.1 < best;
+            best = best.min(file.1);
+            is_better
+        });
+        let above = files.iter().rfind(|file| file.1 >= nats)?;
+        let below = files.iter().find(|file| file.1 <= nats)?;
+        if above == below {
+            return Some(above.0.exp());
+        }
+        let share = (above.1 - nats) / (above.1 - below.1);
+        Some((above.0 + share * (below.0 - above.0)).exp())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::LazyLock;
+
+    static CURVE: LazyLock<Curve> = LazyLock::new(|| toml::from_str("name = \"a\"").unwrap());
+
+    fn line(seed: u64, bytes: u64, nats: f64) -> Line {
+        Line {
+            run: format!("seed{seed}"),
+            seed,
+            settings: Vec::new(),
+            steps: 1,
+            export: "own".to_owned(),
+            target: None,
+            bytes,
+            parameters: 1000,
+            bits_per_weight: bytes as f64 / 125.0,
+            nats,
+            bits_per_byte: 0.5 * nats,
+            float_nats: 3.0,
+            steered: None,
+        }
+    }
+
+    #[test]
+    fn a_loss_between_two_files_has_a_size_between_theirs() {
+        // The third file is worse than a smaller one, and says nothing.
+        let lines = [line(1, 100, 4.0), line(1, 400, 3.0), line(1, 200, 4.5), line(2, 9, 3.5)];
+        let files = lines.iter().map(|line| Files { label: String::new(), lines: vec![line] });
+        let series = Series { curve: &CURVE, files: files.collect() };
+        let bytes = series.bytes_at(1, 3.5).unwrap();
+        assert!((bytes - 200.0).abs() < 1e-9, "{bytes}");
+        assert!((series.bytes_at(1, 3.0).unwrap() - 400.0).abs() < 1e-9);
+        assert_eq!(series.bytes_at(1, 2.9), None);
+        assert_eq!(series.bytes_at(1, 4.1), None);
+        assert_eq!(series.seeds(), [1, 2]);
+        let front: Vec<u64> = series.front().iter().map(|files| files.lines[0].bytes).collect();
+        assert_eq!(front, [9, 400]);
+    }
+
+    #[test]
+    fn files_of_several_seeds_are_one_mean_file() {
+        let lines = [line(1, 100, 4.0), line(2, 200, 3.0)];
+        let files = Files { label: String::new(), lines: lines.iter().collect() };
+        let nats = files.mean(|line| line.nats);
+        assert_eq!((nats.mean, nats.count), (3.5, 2));
+        assert!((nats.deviation - 0.5_f64.sqrt()).abs() < 1e-12);
+        let point = files.point();
+        assert_eq!((point.bytes, point.bits_per_byte), (150, 1.75));
+    }
+}

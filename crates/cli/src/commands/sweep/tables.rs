@@ -1,0 +1,169 @@
+//! The curves of a sweep as tables.
+
+use backslash_eval::ladder::Comparison;
+use backslash_eval::table::grouped;
+
+use super::file::SweepFile;
+use super::runs::Line;
+use super::series::{Files, Series};
+use crate::grid::Grid;
+
+/// All tables.
+pub fn tables(file: &SweepFile, series: &[Series<'_>]) -> String {
+    let mut text = "Mean over seeds ± standard deviation; every file decoded again and run (weights alone: no tokenizer and no configuration).\n\n".to_owned();
+    text += &files(series).text();
+    text += &comparisons(file, series);
+    text += &limits(file, series);
+    text += &steered(series);
+    text
+}
+
+/// A mean and, of several figures, their deviation.
+fn with_deviation(figure: Comparison) -> String {
+    match figure.count {
+        1 => format!("{:.4}", figure.mean),
+        _ => format!("{:.4} ± {:.4}", figure.mean, figure.deviation),
+    }
+}
+
+fn files(series: &[Series<'_>]) -> Grid {
+    let titles = [
+        "bytes",
+        "bits per weight",
+        "nats per token",
+        "bits per byte",
+        "float nats per token",
+        "seeds",
+    ];
+    let mut grid = Grid::new("curve", titles.map(str::to_owned));
+    for curve in series {
+        for files in &curve.files {
+            let point = files.point();
+            let figures = [
+                grouped(point.bytes),
+                format!("{:.3}", point.bits_per_weight),
+                with_deviation(files.mean(|line| line.nats)),
+                format!("{:.4}", point.bits_per_byte),
+                format!("{:.4}", files.mean(|line| line.float_nats).mean),
+                files.lines.len().to_string(),
+            ];
+            grid.push(title(curve, files), figures);
+        }
+    }
+    grid
+}
+
+fn title(curve: &Series<'_>, files: &Files<'_>) -> String {
+    match files.label.is_empty() {
+        true => curve.curve.name.clone(),
+        false => format!("{}: {}", curve.curve.name, files.label),
+    }
+}
+
+/// Sizes at the losses of another curve's files, seed by seed.
+fn comparisons(file: &SweepFile, series: &[Series<'_>]) -> String {
+    if file.compare.is_empty() {
+        return String::new();
+    }
+    let titles = ["at its", "nats per token", "bytes of the other", "bytes", "fewer bytes"];
+    let mut grid = Grid::new("curve, against the other", titles.map(str::to_owned));
+    let named = |name: &str| series.iter().find(|series| series.curve.name == name);
+    for compare in &file.compare {
+        let (Some(curve), Some(other)) = (named(&compare.curve), named(&compare.against)) else {
+            continue;
+        };
+        for bits in &compare.bits {
+            let pairs: Vec<(&Line, Option<f64>)> = other
+                .seeds()
+                .into_iter()
+                .filter_map(|seed| other.at(seed, *bits))
+                .filter(|line| curve.seeds().contains(&line.seed))
+                .map(|line| (line, curve.bytes_at(line.seed, line.nats)))
+                .collect();
+            let of = |figure: &dyn Fn(&Line, f64) -> f64| {
+                let found = pairs.iter().filter_map(|(line, bytes)| Some(figure(line, (*bytes)?)));
+                Comparison::of(&found.collect::<Vec<_>>())
+            };
+            let mean = |figure: &dyn Fn(&Line) -> f64| {
+                let found: Vec<f64> = pairs.iter().map(|(line, _)| figure(line)).collect();
+                Comparison::of(&found)
+            };
+            let bytes = |figure: Option<Comparison>| {
+                figure.map_or("–".to_owned(), |figure| grouped(figure.mean.round() as u64))
+            };
+            let reached = of(&|_, bytes| bytes);
+            let saved = match of(&|line, bytes| 100.0 * (1.0 - bytes / line.bytes as f64)) {
+                None => "not reached".to_owned(),
+                Some(saved) if saved.count < pairs.len() => {
+                    format!("{:.1} % ({} of {} seeds)", saved.mean, saved.count, pairs.len())
+                }
+                Some(saved) if saved.count == 1 => format!("{:.1} %", saved.mean),
+                Some(saved) => format!("{:.1} ± {:.1} %", saved.mean, saved.deviation),
+            };
+            let figures = [
+                format!("{bits} bits"),
+                mean(&|line| line.nats).map_or("–".to_owned(), with_deviation),
+                bytes(mean(&|line| line.bytes as f64)),
+                bytes(reached),
+                saved,
+            ];
+            grid.push(format!("{}, against {}", compare.curve, compare.against), figures);
+        }
+    }
+    format!(
+        "\nBytes at equal loss, seed by seed; between two files of a curve by the line through them in (loss, ln bytes):\n\n{}",
+        grid.text()
+    )
+}
+
+/// The best file of every curve at some sizes.
+fn limits(file: &SweepFile, series: &[Series<'_>]) -> String {
+    if file.limits.is_empty() {
+        return String::new();
+    }
+    let titles = file.limits.iter().map(|limit| format!("{} bytes", grouped(*limit)));
+    let mut grid = Grid::new("best file of at most", titles);
+    for curve in series {
+        let cells = file.limits.iter().map(|limit| {
+            let fitting = curve.front().into_iter().rfind(|files| files.point().bytes <= *limit);
+            fitting.map_or("–".to_owned(), |files| {
+                let loss = with_deviation(files.mean(|line| line.nats));
+                format!("{loss} ({}; {})", grouped(files.point().bytes), files.label)
+            })
+        });
+        grid.push(curve.curve.name.clone(), cells);
+    }
+    format!("\n{}", grid.text())
+}
+
+/// How well runs have met their sizes.
+fn steered(series: &[Series<'_>]) -> String {
+    let titles = ["seed", "budget", "file", "of the budget", "forecast at half-time", "off by"];
+    let mut grid = Grid::new("run", titles.map(str::to_owned));
+    let mut any = false;
+    for curve in series {
+        for files in &curve.files {
+            for line in &files.lines {
+                let Some(steered) = line.steered else { continue };
+                any = true;
+                let (bytes, forecast) = (steered.bytes as f64, steered.half_time_forecast as f64);
+                let figures = [
+                    line.seed.to_string(),
+                    grouped(steered.budget),
+                    grouped(steered.bytes),
+                    format!("{:.2} %", 100.0 * bytes / steered.budget as f64),
+                    grouped(steered.half_time_forecast),
+                    format!("{:+.1} %", 100.0 * (forecast / bytes - 1.0)),
+                ];
+                grid.push(title(curve, files), figures);
+            }
+        }
+    }
+    match any {
+        false => String::new(),
+        true => format!(
+            "\nRuns that were steered to a size, with everything that is needed to run their files:\n\n{}",
+            grid.text()
+        ),
+    }
+}
