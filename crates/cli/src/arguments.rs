@@ -94,6 +94,9 @@ pub struct Train {
     /// Start over in a folder that holds a run.
     #[arg(long)]
     pub force: bool,
+    /// Stop after so many steps in all, with a checkpoint: --resume goes on.
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "json")]
+    pub until: Option<u64>,
     /// End with whoever holds the other end of the standard input.
     #[arg(long, hide = true)]
     pub with_parent: bool,

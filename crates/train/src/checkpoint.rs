@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use backslash_data::SamplerState;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::TrainError;
 use crate::pressure::Pressure;
 use crate::trainer::Trainer;
+use crate::{TrainError, config};
 
 /// Checkpoints kept in a folder, newest first.
 const KEPT: usize = 2;
@@ -33,7 +33,7 @@ pub(crate) fn remove_unfinished(folder: &Path) {
 
 /// Writes the state to `folder/step-NNNNNNNN.safetensors` and removes all but the newest checkpoints.
 pub(crate) fn save(trainer: &Trainer, data_hash: &str, folder: &Path) -> Result<(), TrainError> {
-    let path = folder.join(format!("step-{:08}.safetensors", trainer.step));
+    let path = path_of(folder, trainer.step);
     let io = |source| TrainError::Io { path: path.clone(), source };
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
@@ -47,6 +47,11 @@ pub(crate) fn save(trainer: &Trainer, data_hash: &str, folder: &Path) -> Result<
         let _ = std::fs::remove_file(old); // an old file that stays does no harm
     }
     Ok(())
+}
+
+/// Path of the checkpoint after a number of steps, in a folder of checkpoints.
+pub(crate) fn path_of(folder: &Path, step: u64) -> PathBuf {
+    folder.join(format!("step-{step:08}.safetensors"))
 }
 
 /// Checkpoints of a folder, newest first.
@@ -64,7 +69,8 @@ pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Puts a saved state into a fresh trainer of the same configuration and data.
+/// Puts a saved state into a fresh trainer of the same data, and of a configuration by which it would have come to the same
+/// state.
 pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Result<(), TrainError> {
     let wrong =
         |reason: &str| TrainError::Checkpoint { path: path.to_owned(), reason: reason.to_owned() };
@@ -77,13 +83,14 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
         .map_err(|error| wrong(&format!("not a valid checkpoint ({error})")))?;
     let entry = |key: &str| metadata.get(key).ok_or_else(|| wrong(&format!("has no `{key}`")));
 
-    if *entry("config")? != trainer.config.to_toml() {
+    let step = entry("step")?.parse().map_err(|_| wrong("`step` is not a number"))?;
+    let made_with = config::parse(entry("config")?, &[]);
+    if !made_with.is_ok_and(|made_with| trainer.config.is_same_until(step, &made_with)) {
         return Err(wrong("was made with another configuration"));
     }
     if entry("data")? != data_hash {
         return Err(wrong("was made with other training data"));
     }
-    let step = entry("step")?.parse().map_err(|_| wrong("`step` is not a number"))?;
     let sampler: SamplerState = serde_json::from_str(entry("sampler")?)
         .map_err(|_| wrong("`sampler` is not a sampler's position"))?;
 
@@ -103,7 +110,10 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
         let bytes = view.map_or(Vec::new(), |view| view.data().as_chunks::<8>().0.to_vec());
         bytes.into_iter().map(f64::from_le_bytes).collect()
     };
-    if let Pressure::Bits(bits) = &mut trainer.pressure {
+    // Before there is a rate there is no state of it.
+    if let Pressure::Bits(bits) = &mut trainer.pressure
+        && bits.has_begun(step)
+    {
         if !bits.restore(&numbers("rate")) {
             return Err(wrong("the steps and models of the rate are missing"));
         }

@@ -27,5 +27,5 @@ pub use config::{
 };
 pub use error::TrainError;
 pub use metrics::{EvaluationRecord, Record, StepRecord};
-pub use run::{Observer, Run, Start};
+pub use run::{Observer, Run, Start, branch, has_checkpoint};
 pub use trainer::{Beginning, StepReport, Trainer};

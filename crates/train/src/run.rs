@@ -28,6 +28,38 @@ pub trait Observer {
     ) -> Result<(f64, f64), TrainError>;
 }
 
+/// Lets the run in `folder`, which has taken no step yet, go on from where the run in `from` was after `step` steps. Its
+/// configuration must be one of which that is true ([`RunConfig::is_same_until`]): opening it fails otherwise.
+///
+/// # Errors
+/// If there is no checkpoint of that step, or the folder cannot be written.
+pub fn branch(from: &Path, step: u64, folder: &Path) -> Result<(), TrainError> {
+    let copy = |from: &Path, to: &Path| {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TrainError::Io { path, source }
+        };
+        let unfinished = to.with_extension("tmp");
+        std::fs::copy(from, &unfinished).map_err(io(from))?;
+        std::fs::rename(&unfinished, to).map_err(io(to))
+    };
+    let checkpoints = folder.join("checkpoints");
+    std::fs::create_dir_all(&checkpoints)
+        .map_err(|source| TrainError::Io { path: checkpoints.clone(), source })?;
+    copy(&from.join("metrics.jsonl"), &folder.join("metrics.jsonl"))?;
+    let checkpoint = |folder: &Path| checkpoint::path_of(&folder.join("checkpoints"), step);
+    copy(&checkpoint(from), &checkpoint(folder))
+}
+
+/// Whether the run in a folder has a checkpoint, of that many steps if any are named.
+pub fn has_checkpoint(folder: &Path, step: Option<u64>) -> bool {
+    let checkpoints = folder.join("checkpoints");
+    match step {
+        Some(step) => checkpoint::path_of(&checkpoints, step).exists(),
+        None => !checkpoint::list(&checkpoints).is_empty(),
+    }
+}
+
 /// How a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -110,12 +142,35 @@ impl Run {
         tokens: &[u16],
         observer: &mut impl Observer,
     ) -> Result<(), TrainError> {
+        self.steps_until(u64::MAX, tokens, observer)
+    }
+
+    /// Takes the steps up to that many in all, and leaves a checkpoint of where it stopped.
+    ///
+    /// # Errors
+    /// As [`Run::train`].
+    pub fn train_until(
+        &mut self,
+        step: u64,
+        tokens: &[u16],
+        observer: &mut impl Observer,
+    ) -> Result<(), TrainError> {
+        self.steps_until(step, tokens, observer)?;
+        checkpoint::save(&self.trainer, &self.data_hash, &self.folder.join("checkpoints"))
+    }
+
+    fn steps_until(
+        &mut self,
+        last: u64,
+        tokens: &[u16],
+        observer: &mut impl Observer,
+    ) -> Result<(), TrainError> {
         let started = Instant::now();
         let first = self.trainer.steps_taken();
         let config = self.trainer.config.clone();
         let tokens_per_step = (config.train.batch_size * config.model.context) as f64;
         let due = |every: u64, step: u64| every > 0 && step.is_multiple_of(every);
-        while !self.trainer.finished() {
+        while !self.trainer.finished() && self.trainer.steps_taken() < last {
             let report = self.trainer.step(tokens)?;
             let steps = (report.step - first) as f64;
             let tokens_per_second = steps * tokens_per_step / started.elapsed().as_secs_f64();

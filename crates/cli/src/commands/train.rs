@@ -33,6 +33,9 @@ pub fn run(arguments: Train) -> Result<()> {
         (false, true) => Start::Replace,
         (false, false) => Start::Fresh,
     };
+    if let Some(step) = arguments.until.filter(|step| *step < config.train.steps) {
+        return train_until(step, &arguments.out, &config, &prepared, start);
+    }
     let finished = train(&arguments.out, &config, &prepared, start)?;
     let bits_per_weight = 8.0 * finished.file_bytes as f64 / config.model.parameters() as f64;
     if arguments.json {
@@ -98,21 +101,20 @@ pub struct Finished {
     pub plan: Plan,
 }
 
-/// Runs all steps in a folder and leaves the finished model there.
-pub fn train(
+/// Opens a run in a folder, with who watches it.
+fn open<'a>(
     folder: &Path,
-    config: &RunConfig,
-    prepared: &Prepared,
+    config: &'a RunConfig,
+    prepared: &'a Prepared,
     start: Start,
-) -> Result<Finished> {
-    let Prepared { tokenizer, tokens, weights } = prepared;
-    let metadata = ModelFile::metadata(&config.model, tokenizer);
-    let weights = match weights {
+) -> Result<(Run, Watch<'a>)> {
+    let metadata = ModelFile::metadata(&config.model, &prepared.tokenizer);
+    let weights = match &prepared.weights {
         Some(weights) => weights.clone(),
         None => initial_weights(&config.model, config.train.seed).map_err(TrainError::from)?,
     };
-    let beginning = Beginning { weights, metadata: metadata.clone() };
-    let mut run = Run::open(folder, config, &tokens.train, beginning, start)?;
+    let run =
+        Run::open(folder, config, &prepared.tokens.train, Beginning { weights, metadata }, start)?;
     say(&format!(
         "{}: {} parameters, {} steps of {} tokens",
         folder.display(),
@@ -120,12 +122,39 @@ pub fn train(
         config.train.steps,
         table::grouped((config.train.batch_size * config.model.context) as u64),
     ));
-    let mut watch = Watch {
-        progress: Progress::new("step", run.trainer.steps_taken(), config.train.steps),
-        config,
-        prepared,
-        last: None,
-    };
+    let progress = Progress::new("step", run.trainer.steps_taken(), config.train.steps);
+    Ok((run, Watch { progress, config, prepared, last: None }))
+}
+
+/// Runs the steps up to that many in all, and leaves a checkpoint.
+fn train_until(
+    step: u64,
+    folder: &Path,
+    config: &RunConfig,
+    prepared: &Prepared,
+    start: Start,
+) -> Result<()> {
+    let (mut run, mut watch) = open(folder, config, prepared, start)?;
+    run.train_until(step, &prepared.tokens.train, &mut watch)?;
+    watch.progress.finish();
+    output::print(&format!(
+        "{}: stopped after {} of {} steps; --resume goes on",
+        folder.display(),
+        run.trainer.steps_taken(),
+        config.train.steps,
+    ))
+}
+
+/// Runs all steps in a folder and leaves the finished model there.
+pub fn train(
+    folder: &Path,
+    config: &RunConfig,
+    prepared: &Prepared,
+    start: Start,
+) -> Result<Finished> {
+    let Prepared { tokenizer, tokens, .. } = prepared;
+    let metadata = ModelFile::metadata(&config.model, tokenizer);
+    let (mut run, mut watch) = open(folder, config, prepared, start)?;
     run.train(&tokens.train, &mut watch)?;
     let float = match watch.last {
         Some(quality) => quality,

@@ -236,6 +236,23 @@ impl RateConfig {
 }
 
 impl RunConfig {
+    /// The first step that depends on the rate.
+    pub fn first_priced_step(&self) -> u64 {
+        match self.rate.method {
+            RateMethod::None => self.train.steps,
+            RateMethod::Bits => self.rate.first_step(&self.train),
+            _ => 0,
+        }
+    }
+
+    /// Whether a run of this configuration and one of the other are the same for that many steps: with all the same but the
+    /// rate, they are until one of them has a rate.
+    pub fn is_same_until(&self, steps: u64, other: &Self) -> bool {
+        let unpriced = |config: &Self| Self { rate: RateConfig::default(), ..config.clone() };
+        let first = self.first_priced_step().min(other.first_priced_step());
+        self == other || (steps <= first && unpriced(self) == unpriced(other))
+    }
+
     /// Checks every value that a type cannot.
     ///
     /// # Errors
@@ -333,6 +350,22 @@ mod tests {
         let config = RunConfig::default();
         config.validate().unwrap();
         assert_eq!(parse(&config.to_toml(), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn runs_are_the_same_until_one_has_a_rate() {
+        let of = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+            parse("train.steps = 100", &sets).unwrap()
+        };
+        let plain = of(&[]);
+        let priced = of(&["rate.method=bits", "rate.lambda=0.3"]);
+        let dearer = of(&["rate.method=bits", "rate.lambda=0.6", "rate.start=0.5"]);
+        assert!(plain.is_same_until(60, &priced) && !plain.is_same_until(61, &priced));
+        assert!(priced.is_same_until(50, &dearer) && !dearer.is_same_until(51, &priced));
+        assert!(plain.is_same_until(100, &plain.clone()));
+        assert!(!plain.is_same_until(0, &of(&["train.seed=7"])));
+        assert!(!plain.is_same_until(1, &of(&["rate.method=l1"])));
     }
 
     #[test]

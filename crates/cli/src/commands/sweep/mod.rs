@@ -109,12 +109,12 @@ fn make_missing(
         to_train.len(),
         missing.iter().map(|(_, exports)| exports.len()).sum::<usize>(),
     ));
-    let total = to_train.iter().map(|run| run.config.train.steps).sum();
     let queue = Queue::default();
     std::thread::scope(|scope| {
         let out: &Path = &arguments.out;
-        let mut training = Training::start(scope, to_train, out, arguments.workers, &queue);
-        let mut progress = Progress::new("sweep: step", training.steps(), total);
+        let mut training = Training::start(scope, &to_train, out, arguments.workers, &queue);
+        let (taken, all) = training.steps();
+        let mut progress = Progress::new("sweep: step", taken, all);
         let mut failed = Vec::new();
         for (index, (run, exports)) in missing.iter().enumerate() {
             let message = format!("run {} of {}: {}", index + 1, missing.len(), run.describe());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use backslash_eval::table::grouped;
-use backslash_train::{RunConfig, config};
+use backslash_train::{RateConfig, RunConfig, config};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -19,6 +19,8 @@ pub struct Planned {
     /// What sets it apart from the configuration that all begin with, but for the seed.
     pub settings: Vec<String>,
     pub exports: Vec<(Export, Option<f64>)>,
+    /// Name of what it has in common with all runs that differ from it in their rate only, and how many steps that is.
+    pub trunk: (String, u64),
 }
 
 /// A file that was made of a run, decoded and run: a line of the results.
@@ -123,11 +125,14 @@ fn add(
     let mut config = config::parse_file(&file.config, &overrides)?;
     let name = format!("seed{seed}-{}", fingerprint(&config, data));
     config.data.clone_from(&base.data);
+    let unpriced = RunConfig { rate: RateConfig::default(), ..config.clone() };
+    let steps = config.first_priced_step();
+    let trunk = (format!("trunk{steps}-{}", fingerprint(&unpriced, data)), steps);
     let exports = curve.exports()?;
     let index = match planned.iter().position(|run| run.name == name) {
         Some(index) => index,
         None => {
-            planned.push(Planned { name, config, seed, settings: own, exports: Vec::new() });
+            planned.push(Planned { name, config, seed, settings: own, exports: Vec::new(), trunk });
             planned.len() - 1
         }
     };

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::Scope;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use backslash_codec::{Overwrite, write_bytes};
-use backslash_train::Record;
+use backslash_train::{Record, RunConfig, branch, has_checkpoint};
 
 use super::runs::Planned;
 
@@ -25,83 +26,117 @@ const FEW_LINES: u64 = 2048;
 /// Name of the file that a trainer's own words go to.
 const LOG: &str = "train.log";
 
-/// Which run is the next, and whether there is to be one.
+/// Fewest runs with a trunk in common for which it is trained by itself.
+const SHARED: usize = 2;
+
+/// What a process of its own does.
+#[derive(Clone, Copy)]
+enum Job<'a> {
+    /// The first steps, those that several runs have in common.
+    Trunk(&'a Planned),
+    /// A whole run, from its trunk on where that is trained by itself.
+    Run(&'a Planned, bool),
+}
+
+/// Which job is the next, and whether there is to be one.
 #[derive(Debug, Default)]
 pub struct Queue {
     next: AtomicUsize,
     stop: AtomicBool,
+    /// Trunks that have failed, and why.
+    fallen: Mutex<BTreeMap<String, String>>,
 }
 
 impl Queue {
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    /// Lets a moment pass.
+    fn pause(&self) -> Result<()> {
+        ensure!(!self.is_stopped(), "stopped");
+        std::thread::sleep(MOMENT);
+        Ok(())
+    }
 }
 
 /// Runs that are being trained, and what has become of those that were.
 pub struct Training<'a> {
     out: &'a Path,
-    to_train: Vec<&'a Planned>,
-    ended: Receiver<(usize, Result<()>)>,
+    jobs: Vec<Job<'a>>,
+    ended: Receiver<(&'a Planned, Result<()>)>,
     results: BTreeMap<String, Result<()>>,
     queue: &'a Queue,
 }
 
 impl<'a> Training<'a> {
-    /// Begins to train the runs, `workers` of them at a time, in their order. Where there is a run in the folder already it
-    /// goes on from its newest checkpoint.
+    /// Begins to train the runs, `workers` of them at a time, in their order, after the steps that several have in common.
+    /// Where there is a run in the folder already it goes on from its newest checkpoint.
     pub fn start<'scope>(
         scope: &'scope Scope<'scope, 'a>,
-        to_train: Vec<&'a Planned>,
+        to_train: &[&'a Planned],
         out: &'a Path,
         workers: usize,
         queue: &'a Queue,
     ) -> Self {
+        let jobs = jobs(to_train, out);
         let (sender, ended) = channel();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = (cores / workers).max(1);
-        for _ in 0..workers.min(to_train.len()) {
-            let (sender, runs): (Sender<_>, Vec<&Planned>) = (sender.clone(), to_train.clone());
+        for _ in 0..workers.min(jobs.len()) {
+            let (sender, jobs) = (sender.clone(), jobs.clone());
             scope.spawn(move || {
                 while !queue.is_stopped() {
                     let index = queue.next.fetch_add(1, Ordering::Relaxed);
-                    let Some(run) = runs.get(index) else { break };
-                    let result = train(run, &run.folder(out), threads, queue);
-                    if sender.send((index, result)).is_err() {
-                        break;
+                    match jobs.get(index) {
+                        None => break,
+                        Some(Job::Trunk(run)) => train_trunk(run, out, threads, queue),
+                        Some(&Job::Run(run, branches)) => {
+                            let result = train_run(run, branches, out, threads, queue);
+                            if sender.send((run, result)).is_err() {
+                                break;
+                            }
+                        }
                     }
                 }
             });
         }
-        Self { out, to_train, ended, results: BTreeMap::new(), queue }
+        Self { out, jobs, ended, results: BTreeMap::new(), queue }
     }
 
-    /// Waits until a run has ended, telling `tell` the steps of all runs that have been taken. Runs that were not to be
-    /// trained have ended well.
+    /// Waits until a run has ended, telling `tell` the steps that have been taken. Runs that were not to be trained have ended
+    /// well.
     pub fn wait(&mut self, run: &Planned, tell: &mut dyn FnMut(u64)) -> Result<()> {
-        if !self.to_train.iter().any(|other| other.name == run.name) {
+        let is_it = |job: &Job<'_>| matches!(job, Job::Run(other, _) if other.name == run.name);
+        if !self.jobs.iter().any(is_it) {
             return Ok(());
         }
         loop {
             if let Some(result) = self.results.remove(&run.name) {
                 return result;
             }
-            tell(self.steps());
+            tell(self.steps().0);
             match self.ended.recv_timeout(MOMENT) {
-                Ok((index, result)) => {
-                    self.results.insert(self.to_train[index].name.clone(), result);
+                Ok((run, result)) => {
+                    self.results.insert(run.name.clone(), result);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    anyhow::bail!("{}: its trainer is gone", run.name)
-                }
+                Err(RecvTimeoutError::Disconnected) => bail!("{}: its trainer is gone", run.name),
             }
         }
     }
 
-    /// Steps that all runs have taken.
-    pub fn steps(&self) -> u64 {
-        self.to_train.iter().map(|run| steps_taken(&run.folder(self.out))).sum()
+    /// Steps that all jobs have taken, and that they take.
+    pub fn steps(&self) -> (u64, u64) {
+        let of = |job: &Job<'_>| match job {
+            Job::Trunk(run) => (steps_taken(&trunk_folder(run, self.out)), run.trunk.1),
+            Job::Run(run, branches) => {
+                let first = if *branches { run.trunk.1 } else { 0 };
+                let taken = steps_taken(&run.folder(self.out)).max(first);
+                (taken - first, run.config.train.steps - first)
+            }
+        };
+        self.jobs.iter().map(of).fold((0, 0), |sum, (taken, all)| (sum.0 + taken, sum.1 + all))
     }
 }
 
@@ -112,9 +147,34 @@ impl Drop for Training<'_> {
     }
 }
 
+/// Trunks first, so that few runs wait for theirs.
+fn jobs<'a>(to_train: &[&'a Planned], out: &Path) -> Vec<Job<'a>> {
+    let branches = |run: &Planned| {
+        let alike = to_train.iter().filter(|other| other.trunk == run.trunk).count();
+        let has_begun = has_checkpoint(&run.folder(out), None);
+        run.trunk.1 > 0 && (alike >= SHARED || has_trunk(run, out)) && !has_begun
+    };
+    let mut trunks: Vec<&Planned> = Vec::new();
+    for run in to_train.iter().filter(|run| branches(run) && !has_trunk(run, out)) {
+        if !trunks.iter().any(|trunk| trunk.trunk == run.trunk) {
+            trunks.push(run);
+        }
+    }
+    let runs = to_train.iter().map(|run| Job::Run(run, branches(run)));
+    trunks.into_iter().map(Job::Trunk).chain(runs).collect()
+}
+
 /// Whether a run has left its model.
 pub fn is_finished(folder: &Path) -> bool {
     folder.join("model.bsl").exists()
+}
+
+fn trunk_folder(run: &Planned, out: &Path) -> std::path::PathBuf {
+    out.join(&run.trunk.0)
+}
+
+fn has_trunk(run: &Planned, out: &Path) -> bool {
+    has_checkpoint(&trunk_folder(run, out), Some(run.trunk.1))
 }
 
 /// Steps of a run, by the end of its metrics.
@@ -135,19 +195,56 @@ fn steps_taken(folder: &Path) -> u64 {
     }
 }
 
-/// Trains one run in a process of its own.
-fn train(run: &Planned, folder: &Path, threads: usize, queue: &Queue) -> Result<()> {
+fn train_trunk(run: &Planned, out: &Path, threads: usize, queue: &Queue) {
+    let folder = trunk_folder(run, out);
+    if let Err(error) = train(&folder, &run.config, Some(run.trunk.1), threads, queue) {
+        let mut fallen = queue.fallen.lock().expect("nobody panics with it");
+        fallen.insert(run.trunk.0.clone(), format!("{error:#}"));
+    }
+}
+
+fn train_run(
+    run: &Planned,
+    branches: bool,
+    out: &Path,
+    threads: usize,
+    queue: &Queue,
+) -> Result<()> {
+    let folder = run.folder(out);
+    if branches {
+        while !has_trunk(run, out) {
+            let fallen =
+                queue.fallen.lock().expect("nobody panics with it").get(&run.trunk.0).cloned();
+            if let Some(reason) = fallen {
+                bail!("{}: {reason}", run.name);
+            }
+            queue.pause()?;
+        }
+        branch(&trunk_folder(run, out), run.trunk.1, &folder)?;
+    }
+    train(&folder, &run.config, None, threads, queue)
+}
+
+/// Trains in a process of its own.
+fn train(
+    folder: &Path,
+    config: &RunConfig,
+    until: Option<u64>,
+    threads: usize,
+    queue: &Queue,
+) -> Result<()> {
     let at = |path: &Path| path.display().to_string();
     std::fs::create_dir_all(folder).with_context(|| at(folder))?;
-    let config = folder.join("config.toml");
-    if !config.exists() {
-        write_bytes(&config, run.config.to_toml().as_bytes(), Overwrite::Replace)?;
+    let path = folder.join("config.toml");
+    if !path.exists() {
+        write_bytes(&path, config.to_toml().as_bytes(), Overwrite::Replace)?;
     }
     let log = folder.join(LOG);
     let output = File::create(&log).with_context(|| at(&log))?;
     let child = Command::new(std::env::current_exe()?)
         .args(["train", "--with-parent", "--resume", "--out"])
         .arg(folder)
+        .args(until.map(|step| format!("--until={step}")))
         .env("RAYON_NUM_THREADS", threads.to_string())
         .stdin(Stdio::piped())
         .stdout(output.try_clone()?)
@@ -156,20 +253,17 @@ fn train(run: &Planned, folder: &Path, threads: usize, queue: &Queue) -> Result<
         .context("cannot start a trainer")?;
     let mut child = Ended(child);
     let status = loop {
-        if queue.is_stopped() {
-            anyhow::bail!("{}: stopped", run.name);
-        }
         match child.0.try_wait()? {
             Some(status) => break status,
-            None => std::thread::sleep(MOMENT),
+            None => queue.pause()?,
         }
     };
-    anyhow::ensure!(status.success(), "{}: {}", run.name, last_words(&log));
+    ensure!(status.success(), "{}: {}", folder.display(), last_words(&log));
     Ok(())
 }
 
 /// The error that a trainer ended with.
-fn last_words(log: &PathBuf) -> String {
+fn last_words(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let last = text.lines().rev().find(|line| line.starts_with("error: "));
     last.map_or_else(
