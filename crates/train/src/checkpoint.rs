@@ -104,6 +104,10 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
         let found = values(&name).filter(|found| found.len() == tensor.data.len());
         tensor.data = found.ok_or_else(|| missing(name))?;
     }
+    // The state of a step that has been taken with a rate is that of the method for such steps.
+    if let Some(first) = trainer.config.first_step_in_bits().filter(|first| *first < step) {
+        trainer.optimizer.begin_pricing(first, &trainer.weights);
+    }
     trainer.optimizer.restore(values).map_err(missing)?;
     let numbers = |name: &str| -> Vec<f64> {
         let view = file.tensor(name).ok().filter(|view| view.dtype() == Dtype::F64);

@@ -127,6 +127,9 @@ impl Trainer {
     /// were before the step.
     pub fn step(&mut self, tokens: &[u16]) -> Result<StepReport, TrainError> {
         let batch = self.sampler.next(tokens);
+        if self.config.first_step_in_bits() == Some(self.step) {
+            self.optimizer.begin_pricing(self.step, &self.weights);
+        }
         self.pressure.prepare(&self.weights, self.step);
         let seen = self.pressure.seen(&self.weights, self.step, &mut self.perturbed);
         let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?;

@@ -76,6 +76,20 @@ fn a_sweep_killed_and_resumed_gives_the_same_results() {
     assert!(steered["bytes"].as_u64().unwrap() <= 6000, "{steered}");
     assert!(steered["half_time_forecast"].as_u64().unwrap() > 0, "{steered}");
 
+    // Runs that share their first steps end as they would by themselves.
+    let run = lines[9]["run"].as_str().unwrap();
+    assert!(
+        place
+            .path("whole")
+            .read_dir()
+            .unwrap()
+            .any(|entry| { entry.unwrap().file_name().to_string_lossy().starts_with("trunk8-") })
+    );
+    let config = format!("whole/{run}/config.toml");
+    place.ok(&["train", "--config", &config, "--out", "alone"]);
+    let file = |folder: &str| crate::place::bytes(&place.path(folder).join("model.bsl"));
+    assert_eq!(file("alone"), file(&format!("whole/{run}")));
+
     let killed =
         [SWEEP, &["--results", "killed.jsonl", "--out", "killed", "--workers", "2"]].concat();
     let results = |name: &str| std::fs::read_to_string(place.path(name)).unwrap_or_default();

@@ -245,6 +245,11 @@ impl RunConfig {
         }
     }
 
+    /// The first step with a rate in bits, if there is one.
+    pub(crate) fn first_step_in_bits(&self) -> Option<u64> {
+        (self.rate.method == RateMethod::Bits).then(|| self.first_priced_step())
+    }
+
     /// Whether a run of this configuration and one of the other are the same for that many steps: with all the same but the
     /// rate, they are until one of them has a rate.
     pub fn is_same_until(&self, steps: u64, other: &Self) -> bool {

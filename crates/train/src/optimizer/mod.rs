@@ -47,6 +47,13 @@ impl Optimizer {
         }
     }
 
+    /// From `step` on there is a rate in bits.
+    pub(crate) fn begin_pricing(&mut self, step: u64, weights: &NamedWeights) {
+        for (parameter, tensor) in self.parameters.iter_mut().zip(weights.tensors()) {
+            parameter.begin_pricing(&self.config, step, tensor.data.len());
+        }
+    }
+
     /// Moves all weights against their gradients, at `multiplier` times the learning rates; `step` counts
     /// from 0.
     pub(crate) fn update(

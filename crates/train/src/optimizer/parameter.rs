@@ -9,7 +9,7 @@ use super::low_rank::scheduled_rank;
 use super::muon;
 use super::orthogonalize::orthogonalize;
 use crate::TrainConfig;
-use crate::config::{OptimizerConfig, OptimizerMethod};
+use crate::config::{OptimizerConfig, OptimizerMethod, UpdateScale};
 
 /// The name of the one part of a state whose length changes during a run.
 pub(super) const BASIS: &str = "basis";
@@ -21,6 +21,8 @@ pub(super) struct Parameter {
     /// Present for the matrices of linear layers.
     pub(super) layout: Option<Layout>,
     pub(super) state: State,
+    /// The step from which that is remembered.
+    since: u64,
     pub(super) learning_rate: f64,
     pub(super) weight_decay: f64,
     norm: Option<ConstantNorm>,
@@ -122,12 +124,28 @@ impl Parameter {
             name: tensor.name.clone(),
             layout,
             state: State::new(config.method, layout, tensor.data.len()),
+            since: 0,
             learning_rate: group.learning_rate.or(train.learning_rate),
             weight_decay: group.weight_decay.or(inherited_decay),
             norm: layout
                 .filter(|_| config.constant_norm)
                 .map(|layout| ConstantNorm::of(layout, &tensor.data)),
         }
+    }
+
+    /// From `step` on a matrix is moved by the method for runs with a rate, at a learning rate that gives updates of the size
+    /// that they have had. What was remembered is forgotten, unless the methods are the same.
+    pub(super) fn begin_pricing(&mut self, config: &OptimizerConfig, step: u64, count: usize) {
+        let Some(layout) = self.layout.filter(|_| config.priced_method != config.method) else {
+            return;
+        };
+        self.state = State::new(config.priced_method, Some(layout), count);
+        self.since = step;
+        let size = |method| match method {
+            OptimizerMethod::Adamw => muon::update_scale(UpdateScale::MatchAdamw, layout),
+            _ => muon::update_scale(config.update_scale, layout),
+        };
+        self.learning_rate *= size(config.method) / size(config.priced_method);
     }
 
     /// The step of the loss with weight decay, then what only matrices have: spectral decay and the norm.
@@ -142,7 +160,7 @@ impl Parameter {
         let rate = time.multiplier * self.learning_rate;
         if let State::AdamW(moments) = &mut self.state {
             let adamw = AdamW { beta1: train.beta1, beta2: train.beta2, epsilon: train.epsilon };
-            let (count, cautious) = (time.step + 1, config.cautious_decay);
+            let (count, cautious) = (time.step + 1 - self.since, config.cautious_decay);
             adamw.update(count, rate, self.weight_decay, cautious, weights, gradient, moments);
         }
         let Some(layout) = self.layout else { return };
