@@ -27,5 +27,6 @@ pub use config::{
 };
 pub use error::TrainError;
 pub use metrics::{EvaluationRecord, Record, StepRecord};
+pub use pressure::fitted_shape;
 pub use run::{Observer, Run, Start, branch, has_checkpoint};
 pub use trainer::{Beginning, StepReport, Trainer};

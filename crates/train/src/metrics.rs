@@ -53,6 +53,9 @@ pub struct EvaluationRecord {
     /// Bits per coded weight that the codec spends at the learned steps.
     #[serde(default)]
     pub coded_bits_per_weight: Option<f64>,
+    /// Shape of the generalised Gaussian with the moments of all weights.
+    #[serde(default)]
+    pub shape: Option<f64>,
 }
 
 impl Record {
@@ -117,6 +120,7 @@ mod tests {
             nats_per_token: 3.5,
             bits_per_byte: 2.0,
             coded_bits_per_weight: None,
+            shape: None,
         })
     }
 

@@ -137,16 +137,28 @@ fn pull(lambda_per_parameter: f64, epsilon: f64, shape: Shape, weights: &NamedWe
     let parameters = weights.parameters() as u64;
     let shape = match shape {
         Shape::Fixed(shape) => shape,
-        Shape::Fitted => {
-            let mut moments = Moments::default();
-            for tensor in weights.tensors() {
-                let parts: Vec<Moments> = tensor.data.par_chunks(CHUNK).map(Moments::of).collect();
-                parts.into_iter().for_each(|part| moments += part);
-            }
-            moments.ratio().map_or(2.0, published_shape)
-        }
+        Shape::Fitted => fitted_shape(weights).unwrap_or(2.0),
     };
     Pull { lambda: lambda_per_parameter * parameters as f64, shape, epsilon, parameters }
+}
+
+/// Shape of the generalised Gaussian with the moments of all weights together, by the published table; `None` where all are
+/// zero.
+///
+/// ```
+/// use backslash_model::{NamedTensor, NamedWeights};
+/// let data = (1..1000).map(|i| -(1.0 - i as f32 / 1000.0).ln() * if i % 2 == 0 { 1.0 } else { -1.0 });
+/// let weights = NamedTensor { name: "laplace".into(), shape: vec![999], data: data.collect() };
+/// let shape = backslash_train::fitted_shape(&NamedWeights::new(vec![weights])).unwrap();
+/// assert!((shape - 1.0).abs() < 0.05, "{shape}");
+/// ```
+pub fn fitted_shape(weights: &NamedWeights) -> Option<f64> {
+    let mut moments = Moments::default();
+    for tensor in weights.tensors() {
+        let parts: Vec<Moments> = tensor.data.par_chunks(CHUNK).map(Moments::of).collect();
+        parts.into_iter().for_each(|part| moments += part);
+    }
+    moments.ratio().map(published_shape)
 }
 
 /// θ ← sign(θ)·max(|θ| − t, 0), the proximal operator of t·|θ|.

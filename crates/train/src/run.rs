@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::checkpoint;
 use crate::metrics::{EvaluationRecord, Metrics, Record, StepRecord};
-use crate::{Beginning, RunConfig, StepReport, TrainError, Trainer};
+use crate::{Beginning, RunConfig, StepReport, TrainError, Trainer, fitted_shape};
 
 /// Who watches a run.
 pub trait Observer {
@@ -199,6 +199,7 @@ impl Run {
                     nats_per_token,
                     bits_per_byte,
                     coded_bits_per_weight,
+                    shape: fitted_shape(self.trainer.weights()),
                 }))?;
             }
         }

@@ -98,6 +98,15 @@ impl Export {
     }
 }
 
+/// A file that is wanted of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wanted {
+    /// The way to make it.
+    pub export: Export,
+    /// Its bits per weight, where these can be chosen.
+    pub target: Option<f64>,
+}
+
 const OWN: &str = "own";
 
 fn own() -> Vec<String> {
@@ -131,7 +140,7 @@ impl SweepFile {
             if names[..index].contains(&&name[..]) {
                 bail!(Usage(format!("two curves are named `{name}`")));
             }
-            curve.exports()?;
+            curve.wanted()?;
             if curve.bits.iter().any(|bits| !(bits.is_finite() && *bits > 0.0)) {
                 bail!(Usage(format!("curve `{name}`: `bits` must be positive")));
             }
@@ -206,8 +215,8 @@ impl Curve {
     }
 
     /// Every way to make a file of its runs, with the bits per weight of those whose size can be chosen.
-    pub fn exports(&self) -> Result<Vec<(Export, Option<f64>)>> {
-        let mut exports = Vec::new();
+    pub fn wanted(&self) -> Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
         for name in &self.export {
             let Some(export) = Export::named(name) else {
                 let known: Vec<String> = Method::known().into_iter().map(Method::name).collect();
@@ -222,11 +231,12 @@ impl Curve {
                     "curve `{}`: `bits` must list the sizes of `{name}`, in bits per weight",
                     self.name
                 ))),
-                true => exports.extend(self.bits.iter().map(|bits| (export, Some(*bits)))),
-                false => exports.push((export, None)),
+                true => wanted
+                    .extend(self.bits.iter().map(|bits| Wanted { export, target: Some(*bits) })),
+                false => wanted.push(Wanted { export, target: None }),
             }
         }
-        Ok(exports)
+        Ok(wanted)
     }
 }
 
@@ -276,15 +286,16 @@ mod tests {
         assert_eq!(file.overrides(), ["train.steps=50"]);
         let [plain, rate] = &file.curve[..] else { panic!("two curves") };
         assert_eq!(plain.settings().unwrap(), [Vec::<String>::new()]);
-        let exports = plain.exports().unwrap();
-        let exports: Vec<_> = exports.iter().map(|(export, bits)| (export.name(), *bits)).collect();
+        let wanted = plain.wanted().unwrap();
+        let exports: Vec<_> =
+            wanted.iter().map(|wanted| (wanted.export.name(), wanted.target)).collect();
         let expected = [("rtn", Some(2.0)), ("rtn", Some(3.5)), ("BackSlash 2^-8 + EG0", None)];
         assert_eq!(exports, expected.map(|(name, bits)| (name.to_owned(), bits)));
         assert_eq!(rate.overrides(), ["rate.method=\"bits\""]);
         let settings = rate.settings().unwrap();
         assert_eq!(settings.len(), 4);
         assert_eq!(settings[1], ["rate.lambda=0.1", "train.warmdown=0.5"]);
-        assert_eq!(rate.exports().unwrap(), [(Export::Own, None)]);
+        assert_eq!(rate.wanted().unwrap(), [Wanted { export: Export::Own, target: None }]);
     }
 
     #[test]

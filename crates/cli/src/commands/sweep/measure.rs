@@ -7,9 +7,9 @@ use backslash_codec::{Limits, encode, read_file};
 use backslash_compress::CalibrationText;
 use backslash_eval::ladder::{Method, Subject};
 use backslash_eval::{ModelFile, Quality, decoded_weights};
-use backslash_train::Record;
+use backslash_train::{Record, fitted_shape};
 
-use super::file::Export;
+use super::file::{Export, Wanted};
 use super::runs::{Line, Planned, Steered};
 use crate::commands::train::bits_per_byte;
 use crate::session::{self, Prepared};
@@ -39,11 +39,11 @@ impl<'a> Measurement<'a> {
         Ok(Self { run, folder, prepared, model, float })
     }
 
-    /// The lines of these exports, each given to `push` as soon as it is known; those that cannot be as small as that are
+    /// The lines of these files, each given to `push` as soon as it is known; those that cannot be as small as that are
     /// given to `refuse`.
     pub fn lines(
         &self,
-        exports: &[(Export, Option<f64>)],
+        wanted: &[Wanted],
         calibration_tokens: usize,
         push: &mut dyn FnMut(Line) -> Result<()>,
         refuse: &mut dyn FnMut(&str),
@@ -51,10 +51,11 @@ impl<'a> Measurement<'a> {
         let tokens = &self.prepared.tokens;
         let text = CalibrationText::new(&self.model.config, &tokens.train, calibration_tokens)?;
         let mut subject = Subject::new(self.folder, &self.model, text, &tokens.validation);
-        for (export, target) in exports {
+        for wanted in wanted {
+            let Wanted { export, target } = *wanted;
             let figures = match export {
                 Export::Own => self.own()?,
-                Export::Ladder(method) => match ladder(&mut subject, *method, *target)? {
+                Export::Ladder(method) => match ladder(&mut subject, method, target)? {
                     Ok(figures) => figures,
                     Err(reason) => {
                         refuse(&format!("{}: {}: {reason}", self.run.name, export.name()));
@@ -62,7 +63,7 @@ impl<'a> Measurement<'a> {
                     }
                 },
             };
-            push(self.line(*export, *target, &figures)?)?;
+            push(self.line(export, target, &figures)?)?;
         }
         Ok(())
     }
@@ -101,6 +102,7 @@ impl<'a> Measurement<'a> {
             nats: figures.nats,
             bits_per_byte: figures.bits_per_byte,
             float_nats: self.float.nats_per_token(),
+            shape: fitted_shape(&self.model.weights),
             steered,
         })
     }

@@ -25,7 +25,7 @@ use crate::arguments::Sweep;
 use crate::console::{Progress, say};
 use crate::session::{self, Prepared};
 use crate::{document, output};
-use file::{Export, SweepFile};
+use file::{SweepFile, Wanted};
 use measure::Measurement;
 use runs::{Line, Planned};
 use series::Series;
@@ -41,12 +41,12 @@ pub fn run(arguments: Sweep) -> Result<()> {
     let mut journal = JsonLines::<Line>::open(&arguments.results, "line of a sweep")?;
     let prepared = session::prepare(&mut base)?;
     let data = runs::data_hash(&prepared);
-    let (planned, curves) = runs::plan(&file, &base, &data)?;
+    let plan = runs::plan(&file, &base, &data)?;
 
-    let failed = make_missing(&arguments, &planned, &prepared, &mut journal)?;
+    let failed = make_missing(&arguments, &plan.runs, &prepared, &mut journal)?;
 
     let lines = journal.values();
-    let series = series::series(&file, &planned, &curves, lines)?;
+    let series = series::series(&file, &plan, lines)?;
     let tables = tables::tables(&file, &series);
     if let (Some(path), Some(section)) = (&arguments.markdown, &arguments.section) {
         document::replace_section(
@@ -59,14 +59,16 @@ pub fn run(arguments: Sweep) -> Result<()> {
         write_bytes(path, standalone(&figure).as_bytes(), Overwrite::Replace)?;
     }
     if arguments.json {
-        let of_this = |line: &&Line| planned.iter().any(|run| run.name == line.run);
+        let of_this = |line: &&Line| plan.runs.iter().any(|run| run.name == line.run);
         output::print_json(&serde_json::json!(lines.iter().filter(of_this).collect::<Vec<_>>()))?;
     } else {
         output::print(&tables)?;
     }
     match &failed[..] {
         [] => Ok(()),
-        [first, ..] => bail!("{} of {} runs failed, such as {first}", failed.len(), planned.len()),
+        [first, ..] => {
+            bail!("{} of {} runs failed, such as {first}", failed.len(), plan.runs.len())
+        }
     }
 }
 
@@ -87,15 +89,14 @@ fn make_missing(
     prepared: &Prepared,
     journal: &mut JsonLines<Line>,
 ) -> Result<Vec<String>> {
-    let missing: Vec<(&Planned, Vec<(Export, Option<f64>)>)> = planned
+    let missing = |run: &Planned| -> Vec<Wanted> {
+        let wanted = run.wanted.iter().copied();
+        wanted.filter(|wanted| !journal.values().iter().any(|line| line.is(run, *wanted))).collect()
+    };
+    let missing: Vec<(&Planned, Vec<Wanted>)> = planned
         .iter()
-        .map(|run| {
-            let is_missing = |(export, target): &(Export, Option<f64>)| {
-                !journal.values().iter().any(|line| line.is(&run.name, &export.name(), *target))
-            };
-            (run, run.exports.iter().copied().filter(is_missing).collect::<Vec<_>>())
-        })
-        .filter(|(_, exports)| !exports.is_empty())
+        .map(|run| (run, missing(run)))
+        .filter(|(_, files)| !files.is_empty())
         .collect();
     if missing.is_empty() {
         return Ok(Vec::new());
@@ -107,7 +108,7 @@ fn make_missing(
         "{} runs, {} of them to train, {} files to make",
         planned.len(),
         to_train.len(),
-        missing.iter().map(|(_, exports)| exports.len()).sum::<usize>(),
+        missing.iter().map(|(_, files)| files.len()).sum::<usize>(),
     ));
     let queue = Queue::default();
     std::thread::scope(|scope| {
@@ -116,7 +117,7 @@ fn make_missing(
         let (taken, all) = training.steps();
         let mut progress = Progress::new("sweep: step", taken, all);
         let mut failed = Vec::new();
-        for (index, (run, exports)) in missing.iter().enumerate() {
+        for (index, (run, files)) in missing.iter().enumerate() {
             let message = format!("run {} of {}: {}", index + 1, missing.len(), run.describe());
             if let Err(error) = training.wait(run, &mut |steps| progress.at(steps, &message)) {
                 progress.note(&format!("failed: {error:#}"));
@@ -129,7 +130,7 @@ fn make_missing(
                 Ok(journal.push(line)?)
             };
             Measurement::open(run, &folder, prepared)?.lines(
-                exports,
+                files,
                 arguments.calibration_tokens,
                 &mut push,
                 &mut |reason| progress.note(reason),

@@ -8,7 +8,7 @@ use backslash_train::{RateConfig, RunConfig, config};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::file::{Curve, Export, SweepFile};
+use super::file::{Curve, SweepFile, Wanted};
 use crate::session::Prepared;
 
 /// A run and the files that are wanted of it. Curves share the runs that they have in common.
@@ -18,7 +18,7 @@ pub struct Planned {
     pub seed: u64,
     /// What sets it apart from the configuration that all begin with, but for the seed.
     pub settings: Vec<String>,
-    pub exports: Vec<(Export, Option<f64>)>,
+    pub wanted: Vec<Wanted>,
     /// Name of what it has in common with all runs that differ from it in their rate only, and how many steps that is.
     pub trunk: (String, u64),
 }
@@ -44,6 +44,9 @@ pub struct Line {
     pub bits_per_byte: f64,
     /// Loss of the float weights.
     pub float_nats: f64,
+    /// Shape of the generalised Gaussian with the moments of all float weights.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shape: Option<f64>,
     /// Of a run that was steered to a size: that size, its file with everything that is needed to run it, and the forecast of
     /// that file after half of the steps.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -72,9 +75,9 @@ impl Line {
         )
     }
 
-    /// Whether this is the file of a run, an export and a size.
-    pub fn is(&self, run: &str, export: &str, target: Option<f64>) -> bool {
-        self.run == run && self.export == export && self.target == target
+    /// Whether this is that file of a run.
+    pub fn is(&self, run: &Planned, wanted: Wanted) -> bool {
+        self.run == run.name && self.export == wanted.export.name() && self.target == wanted.target
     }
 }
 
@@ -90,12 +93,15 @@ impl Planned {
     }
 }
 
-/// The runs of all curves, in their order, and for every curve the indices of its runs by settings.
-pub fn plan(
-    file: &SweepFile,
-    base: &RunConfig,
-    data: &str,
-) -> Result<(Vec<Planned>, Vec<Vec<Vec<usize>>>)> {
+/// All runs, in the order of their curves.
+pub struct Plan {
+    pub runs: Vec<Planned>,
+    /// Of every curve and every setting, the indices of its runs, one per seed.
+    pub curves: Vec<Vec<Vec<usize>>>,
+}
+
+/// The runs that a sweep takes.
+pub fn plan(file: &SweepFile, base: &RunConfig, data: &str) -> Result<Plan> {
     let mut planned: Vec<Planned> = Vec::new();
     let mut curves = Vec::new();
     for curve in &file.curve {
@@ -108,7 +114,7 @@ pub fn plan(
         }
         curves.push(by_setting);
     }
-    Ok((planned, curves))
+    Ok(Plan { runs: planned, curves })
 }
 
 fn add(
@@ -128,18 +134,18 @@ fn add(
     let unpriced = RunConfig { rate: RateConfig::default(), ..config.clone() };
     let steps = config.first_priced_step();
     let trunk = (format!("trunk{steps}-{}", fingerprint(&unpriced, data)), steps);
-    let exports = curve.exports()?;
+    let wanted = curve.wanted()?;
     let index = match planned.iter().position(|run| run.name == name) {
         Some(index) => index,
         None => {
-            planned.push(Planned { name, config, seed, settings: own, exports: Vec::new(), trunk });
+            planned.push(Planned { name, config, seed, settings: own, wanted: Vec::new(), trunk });
             planned.len() - 1
         }
     };
     let run = &mut planned[index];
-    let new = exports.into_iter().filter(|export| !run.exports.contains(export));
-    let new: Vec<_> = new.collect();
-    run.exports.extend(new);
+    let new = wanted.into_iter().filter(|wanted| !run.wanted.contains(wanted));
+    let new: Vec<Wanted> = new.collect();
+    run.wanted.extend(new);
     Ok(index)
 }
 

@@ -3,8 +3,8 @@
 use backslash_eval::ladder::Comparison;
 use backslash_eval::plot::Point;
 
-use super::file::{Curve, SweepFile};
-use super::runs::{Line, Planned};
+use super::file::{Curve, SweepFile, Wanted};
+use super::runs::{Line, Plan};
 
 /// The files of a curve.
 pub struct Series<'a> {
@@ -39,22 +39,20 @@ impl Files<'_> {
 /// The curves of a sweep, with the lines that are theirs.
 pub fn series<'a>(
     file: &'a SweepFile,
-    runs: &[Planned],
-    curves: &[Vec<Vec<usize>>],
+    plan: &Plan,
     lines: &'a [Line],
 ) -> anyhow::Result<Vec<Series<'a>>> {
     let mut all = Vec::new();
-    for (curve, settings) in file.curve.iter().zip(curves) {
+    for (curve, settings) in file.curve.iter().zip(&plan.curves) {
         let mut files = Vec::new();
         for (setting, indices) in curve.settings()?.iter().zip(settings) {
-            for (export, target) in curve.exports()? {
-                let name = export.name();
-                let of = |index: &usize| {
-                    lines.iter().find(|line| line.is(&runs[*index].name, &name, target))
-                };
+            for wanted in curve.wanted()? {
+                let of =
+                    |index: &usize| lines.iter().find(|line| line.is(&plan.runs[*index], wanted));
+                let Wanted { export, target } = wanted;
                 let lines: Vec<&Line> = indices.iter().filter_map(of).collect();
                 let bits = target.map(|target| format!("{target} bits"));
-                let several = (curve.export.len() > 1).then_some(name);
+                let several = (curve.export.len() > 1).then(|| export.name());
                 let label = setting.iter().cloned().chain(several).chain(bits);
                 if !lines.is_empty() {
                     files.push(Files { label: label.collect::<Vec<_>>().join(", "), lines });
@@ -142,6 +140,7 @@ mod tests {
             nats,
             bits_per_byte: 0.5 * nats,
             float_nats: 3.0,
+            shape: None,
             steered: None,
         }
     }

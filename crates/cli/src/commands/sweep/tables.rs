@@ -33,6 +33,7 @@ fn files(series: &[Series<'_>]) -> Grid {
         "nats per token",
         "bits per byte",
         "float nats per token",
+        "shape",
         "seeds",
     ];
     let mut grid = Grid::new("curve", titles.map(str::to_owned));
@@ -45,6 +46,12 @@ fn files(series: &[Series<'_>]) -> Grid {
                 with_deviation(files.mean(|line| line.nats)),
                 format!("{:.4}", point.bits_per_byte),
                 format!("{:.4}", files.mean(|line| line.float_nats).mean),
+                match files.lines.iter().all(|line| line.shape.is_some()) {
+                    true => {
+                        format!("{:.2}", files.mean(|line| line.shape.unwrap_or(f64::NAN)).mean)
+                    }
+                    false => "–".to_owned(),
+                },
                 files.lines.len().to_string(),
             ];
             grid.push(title(curve, files), figures);
