@@ -1,10 +1,10 @@
 //! `backslash sweep`: trains every setting of a grid with every seed, makes their files, and sets their curves side by
 //! side.
 //!
-//! [`file`] says what is compared, [`runs`] which trainings that takes. [`workers`] train them in processes of their own
-//! while this one makes the files of those that have ended ([`measure`]) and adds a line for each to the results, always in
+//! `file` says what is compared, `runs` which trainings that takes. `workers` train them in processes of their own
+//! while this one makes the files of those that have ended (`measure`) and adds a line for each to the results, always in
 //! the same order. What has a line is not made again, and a run that was interrupted goes on from its newest checkpoint.
-//! [`series`] and [`tables`] are what comes of it.
+//! `series` and `tables` are what comes of it.
 
 mod file;
 mod measure;
