@@ -137,7 +137,7 @@ fn a_run_that_fails_is_named_and_the_others_are_kept() {
     "#;
     std::fs::write(place.path("sweep.toml"), text).unwrap();
     let sweep = [SWEEP, &["--results", "results.jsonl"]].concat();
-    place.fails(&sweep, 1, "1 of 2 runs failed, such as seed1-");
+    place.fails(&sweep, 1, "1 of 2 runs failed, such as runs/sweep/seed1-");
     let lines = std::fs::read_to_string(place.path("results.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 1);
     assert!(lines.contains("train.learning_rate=0.001"), "{lines}");
