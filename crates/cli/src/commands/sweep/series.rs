@@ -94,8 +94,8 @@ impl Series<'_> {
         lines.copied().find(|line| line.seed == seed && line.target == Some(target))
     }
 
-    /// Bytes at which the files of a seed reach a loss: on the line in (loss, ln bytes) between the two files around it. `None`
-    /// where none of its files loses as much, or none as little.
+    /// Bytes at which the files of a seed reach a loss: on the line in (loss, ln bytes) between the two files around it, or
+    /// those of the smallest file where that loses less. `None` where no file loses as little.
     pub fn bytes_at(&self, seed: u64, nats: f64) -> Option<f64> {
         let lines = self.files.iter().flat_map(|files| &files.lines);
         let mut files: Vec<(f64, f64)> = lines
@@ -109,10 +109,10 @@ impl Series<'_> {
             best = best.min(file.1);
             is_better
         });
-        let above = files.iter().rfind(|file| file.1 >= nats)?;
         let below = files.iter().find(|file| file.1 <= nats)?;
+        let above = files.iter().rfind(|file| file.1 >= nats).unwrap_or(below);
         if above == below {
-            return Some(above.0.exp());
+            return Some(below.0.exp());
         }
         let share = (above.1 - nats) / (above.1 - below.1);
         Some((above.0 + share * (below.0 - above.0)).exp())
@@ -155,7 +155,7 @@ mod tests {
         assert!((bytes - 200.0).abs() < 1e-9, "{bytes}");
         assert!((series.bytes_at(1, 3.0).unwrap() - 400.0).abs() < 1e-9);
         assert_eq!(series.bytes_at(1, 2.9), None);
-        assert_eq!(series.bytes_at(1, 4.1), None);
+        assert!((series.bytes_at(1, 4.1).unwrap() - 100.0).abs() < 1e-9);
         assert_eq!(series.seeds(), [1, 2]);
         let front: Vec<u64> = series.front().iter().map(|files| files.lines[0].bytes).collect();
         assert_eq!(front, [9, 400]);

@@ -118,7 +118,7 @@ fn comparisons(file: &SweepFile, series: &[Series<'_>]) -> String {
         }
     }
     format!(
-        "\nBytes at equal loss, seed by seed; between two files of a curve by the line through them in (loss, ln bytes):\n\n{}",
+        "\nBytes at equal loss, seed by seed; between two files of a curve by the line through them in (loss, ln bytes), and those of the smallest file where that loses less:\n\n{}",
         grid.text()
     )
 }
