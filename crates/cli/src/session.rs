@@ -24,6 +24,13 @@ pub struct Prepared {
     pub weights: Option<NamedWeights>,
 }
 
+impl Prepared {
+    /// Quality of weights on the validation tokens.
+    pub fn measure(&self, config: &ModelConfig, weights: &NamedWeights) -> Result<Quality> {
+        measure(config, weights, &self.tokens.validation, &self.tokenizer.byte_table())
+    }
+}
+
 /// Opens data and tokenizer of a configuration, or the model to go on from, and settles the vocabulary of its model.
 pub fn prepare(config: &mut RunConfig) -> Result<Prepared> {
     let source = Source::open(&config.data.train, &config.data.validation)?;

@@ -183,8 +183,7 @@ pub fn train(
     let path = folder.join("model.bsl");
     let file_bytes = write_bytes(&path, &file, Overwrite::Replace)?;
     let decoded = ModelFile::open(&path)?;
-    let table = tokenizer.byte_table();
-    let decoded = session::measure(&config.model, &decoded.weights, &tokens.validation, &table)?;
+    let decoded = prepared.measure(&config.model, &decoded.weights)?;
     Ok(Finished { file_bytes, float, decoded, weights, plan })
 }
 
@@ -234,9 +233,7 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     fn measure(&self, weights: &NamedWeights) -> Result<Quality> {
-        let Prepared { tokenizer, tokens, .. } = self.prepared;
-        let table = tokenizer.byte_table();
-        session::measure(&self.config.model, weights, &tokens.validation, &table)
+        self.prepared.measure(&self.config.model, weights)
     }
 }
 

@@ -12,10 +12,9 @@ use backslash_train::{Record, fitted_shape};
 use super::file::{Export, Wanted};
 use super::runs::{Line, Planned, Steered};
 use crate::commands::train::bits_per_byte;
-use crate::session::{self, Prepared};
+use crate::session::Prepared;
 
-/// Makes the files of a run that are wanted of it, decodes and runs them, and gives their lines, in order. `None` stands for
-/// a file that cannot be made so small.
+/// A finished run whose files are made, decoded and run.
 pub struct Measurement<'a> {
     run: &'a Planned,
     folder: &'a Path,
@@ -35,7 +34,7 @@ impl<'a> Measurement<'a> {
     /// Opens the model that a run has left.
     pub fn open(run: &'a Planned, folder: &'a Path, prepared: &'a Prepared) -> Result<Self> {
         let model = ModelFile::open(folder)?;
-        let float = measure(&model, &model.weights, prepared)?;
+        let float = prepared.measure(&model.config, &model.weights)?;
         Ok(Self { run, folder, prepared, model, float })
     }
 
@@ -74,7 +73,7 @@ impl<'a> Measurement<'a> {
         let mut artifact = read_file(&path, &Limits::default())?;
         artifact.metadata.clear();
         let bytes = encode(&artifact)?.len() as u64;
-        let quality = measure(&self.model, &decoded_weights(&artifact)?, self.prepared)?;
+        let quality = self.prepared.measure(&self.model.config, &decoded_weights(&artifact)?)?;
         Ok(Figures {
             bytes,
             nats: quality.nats_per_token(),
@@ -144,13 +143,4 @@ fn ladder(
         Err(error) if error.is_unreachable() => Ok(Err(error.to_string())),
         Err(error) => Err(error.into()),
     }
-}
-
-fn measure(
-    model: &ModelFile,
-    weights: &backslash_model::NamedWeights,
-    prepared: &Prepared,
-) -> Result<Quality> {
-    let Prepared { tokenizer, tokens, .. } = prepared;
-    session::measure(&model.config, weights, &tokens.validation, &tokenizer.byte_table())
 }
