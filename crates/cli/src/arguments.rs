@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use backslash_model::DeviceChoice;
 use backslash_quant::Rung;
 use backslash_train::DataConfig;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,6 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "backslash", version, propagate_version = true)]
 pub struct Arguments {
+    /// Where networks run: auto, cpu, cuda, rocm, metal, vulkan or webgpu, with the number of the device where it is not
+    /// the first (vulkan:1); auto takes a GPU that this build can use, else the CPU.
+    #[arg(long, global = true, value_name = "DEVICE", default_value_t)]
+    pub device: DeviceChoice,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -40,6 +45,16 @@ pub enum Command {
     Generate(Generate),
     /// Train two small models, plain and with rate, and compare their files (about four minutes).
     Demo(Demo),
+}
+
+impl Command {
+    /// Whether it runs networks, and so needs a device.
+    pub fn runs_networks(&self) -> bool {
+        !matches!(
+            self,
+            Self::Decompress(_) | Self::Inspect(_) | Self::Verify(_) | Self::BenchCodec(_)
+        )
+    }
 }
 
 /// Where text comes from.
@@ -97,6 +112,9 @@ pub struct Train {
     /// Stop after so many steps in all, with a checkpoint: --resume goes on.
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "json")]
     pub until: Option<u64>,
+    /// Show where the time goes: milliseconds per step for each part of it.
+    #[arg(long)]
+    pub profile: bool,
     /// End with whoever holds the other end of the standard input.
     #[arg(long, hide = true)]
     pub with_parent: bool,

@@ -46,6 +46,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     };
     error.chain().any(|cause| {
         cause.is::<Usage>()
+            || matches!(cause.downcast_ref(), Some(backslash_model::ModelError::Device { .. }))
             || cause.downcast_ref::<TrainError>().is_some_and(configuration)
             || matches!(cause.downcast_ref(), Some(backslash_codec::CodecError::Exists { .. }))
     })

@@ -8,11 +8,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::network::path::{Layout, Path};
 use crate::{ModelError, NamedWeights, Transformer};
 
-/// The device that networks live on: the CPU.
-pub fn device() -> Device {
-    Device::flex()
-}
-
 /// Gradients of one loss, one slice per tensor.
 ///
 /// The values stand in the order of [`NamedWeights::tensors`], each as long as its tensor.

@@ -2,9 +2,19 @@
 
 use std::path::PathBuf;
 
+use crate::DeviceChoice;
+
 /// An error of this crate; each names the tensor, key or file and says what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// A device that cannot be used.
+    #[error("device {choice}: {reason}")]
+    Device {
+        /// What was asked for.
+        choice: DeviceChoice,
+        /// What stands against it.
+        reason: String,
+    },
     /// A configuration value that no network can be built with.
     #[error("model.{key} = {value}: {expected}")]
     Config {

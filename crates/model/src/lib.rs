@@ -23,6 +23,7 @@
 mod bind;
 mod checkpoint;
 mod config;
+mod device;
 mod error;
 mod initialise;
 mod masking;
@@ -30,9 +31,10 @@ mod network;
 mod pretrained;
 mod weights;
 
-pub use bind::{Gradients, device};
+pub use bind::Gradients;
 pub use checkpoint::{CheckpointReader, CheckpointTensor, CheckpointWriter};
 pub use config::{Architecture, Gelu, ModelConfig, SpecialTokens};
+pub use device::{DeviceChoice, Interface, device, device_in_use, use_device, wait_for_device};
 pub use error::ModelError;
 pub use initialise::{UniformStart, initial_weights, uniform_starts};
 pub use masking::{MaskedRow, Masking};

@@ -16,11 +16,19 @@ mod train;
 mod verify;
 
 use anyhow::Result;
+use backslash_model::{DeviceChoice, device_in_use, use_device};
 
-use crate::arguments::Command;
+use crate::arguments::{Arguments, Command};
+use crate::console::say;
 
-/// Runs a command.
-pub fn run(command: Command) -> Result<()> {
+/// Runs a command, its networks on the device that was asked for.
+pub fn run(Arguments { device, command }: Arguments) -> Result<()> {
+    if command.runs_networks() {
+        let description = use_device(device)?;
+        if device_in_use() != DeviceChoice::Cpu {
+            say(&format!("device: {description}"));
+        }
+    }
     match command {
         Command::Train(arguments) => train::run(arguments),
         Command::Compress(arguments) => compress::run(arguments),

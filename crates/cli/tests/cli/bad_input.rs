@@ -65,6 +65,19 @@ fn configurations_that_mean_nothing() {
     assert_eq!(place.files(), ["text.txt"]);
 }
 
+/// The tests' own build may have any of the features, but no machine has a hundred such devices.
+#[test]
+fn devices_that_are_not_there() {
+    let place = Place::new();
+    for name in ["cuda", "rocm", "metal", "vulkan", "webgpu"] {
+        let device = format!("{name}:99");
+        place.fails(&["eval", "run", "--data", "text.txt", "--device", &device], 2, &device);
+    }
+    place.fails(&["train", "--device", "gpu"], 2, "vulkan:1");
+    // No network, no device.
+    place.fails(&["inspect", "run.bsl", "--device", "cuda:99"], 1, "run.bsl");
+}
+
 #[test]
 fn weights_of_another_architecture() {
     let place = trained();

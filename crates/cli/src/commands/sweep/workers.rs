@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use backslash_codec::{Overwrite, write_bytes};
+use backslash_model::device_in_use;
 use backslash_train::{Record, RunConfig, branch, has_checkpoint};
 
 use super::runs::Planned;
@@ -242,7 +243,8 @@ fn train(
     let log = folder.join(LOG);
     let output = File::create(&log).with_context(|| at(&log))?;
     let child = Command::new(std::env::current_exe()?)
-        .args(["train", "--with-parent", "--resume", "--out"])
+        .args(["train", "--device", &device_in_use().to_string()])
+        .args(["--with-parent", "--resume", "--out"])
         .arg(folder)
         .args(until.map(|step| format!("--until={step}")))
         .env("RAYON_NUM_THREADS", threads.to_string())
