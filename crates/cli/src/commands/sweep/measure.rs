@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use backslash_codec::{Limits, encode, read_file};
 use backslash_compress::CalibrationText;
 use backslash_eval::ladder::{Method, Subject};
-use backslash_eval::{ModelFile, Quality, decoded_weights};
+use backslash_eval::{ModelFile, Quality, decoded_weights, views};
+use backslash_model::NamedWeights;
+use backslash_quant::{effective_rank, is_coded};
 use backslash_train::{Record, fitted_shape};
 
 use super::file::{Export, Wanted};
@@ -102,6 +104,7 @@ impl<'a> Measurement<'a> {
             bits_per_byte: figures.bits_per_byte,
             float_nats: self.float.nats_per_token(),
             shape: fitted_shape(&self.model.weights),
+            effective_rank: mean_effective_rank(&self.model.weights)?,
             steered,
         })
     }
@@ -123,6 +126,15 @@ impl<'a> Measurement<'a> {
         let bytes = std::fs::metadata(self.folder.join("model.bsl"))?.len();
         Ok(Steered { budget, bytes, half_time_forecast })
     }
+}
+
+/// Mean of the [`effective_rank`]s of all coded matrices.
+fn mean_effective_rank(weights: &NamedWeights) -> Result<Option<f64>> {
+    let views = views(weights);
+    let coded = views.iter().filter(|view| is_coded(view.shape));
+    let ranks = coded.map(effective_rank).collect::<Result<Vec<f64>, _>>()?;
+    let count = ranks.len();
+    Ok((count > 0).then(|| ranks.into_iter().sum::<f64>() / count as f64))
 }
 
 /// A file of the ladder, or why there is none of that size.

@@ -47,6 +47,9 @@ pub struct Line {
     /// Shape of the generalised Gaussian with the moments of all float weights.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shape: Option<f64>,
+    /// Mean over the coded float matrices of their effective rank, as a share of the full one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub effective_rank: Option<f64>,
     /// Of a run that was steered to a size: that size, its file with everything that is needed to run it, and the forecast of
     /// that file after half of the steps.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -141,6 +141,7 @@ mod tests {
             bits_per_byte: 0.5 * nats,
             float_nats: 3.0,
             shape: None,
+            effective_rank: None,
             steered: None,
         }
     }
