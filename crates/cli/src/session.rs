@@ -10,7 +10,7 @@ use backslash_codec::{
 use backslash_data::{ByteTable, Source, TokenSet, Tokenizer};
 use backslash_eval::{ModelFile, Quality, decoded_weights, evaluate};
 use backslash_model::{ModelConfig, NamedWeights, Transformer, device};
-use backslash_quant::Plan;
+use backslash_quant::{LineScales, Plan};
 use backslash_train::RunConfig;
 use serde::{Deserialize, Serialize};
 
@@ -138,18 +138,35 @@ pub fn roundtrip(
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum LearnedStep {
-    FromZero(f32),
-    FromOrigin { step: f32, seed: u64, stream: u64, bound: f32 },
+    /// One step, codes from zero.
+    Alone(f32),
+    Detailed {
+        step: f32,
+        #[serde(flatten)]
+        origin: Option<LearnedOrigin>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scales: Option<LineScales>,
+    },
+}
+
+/// What codes are added to.
+#[derive(Serialize, Deserialize)]
+struct LearnedOrigin {
+    seed: u64,
+    stream: u64,
+    bound: f32,
 }
 
 /// Writes the steps of a plan, and what codes are added to, into the `steps.json` of a folder.
 pub fn write_plan(folder: &Path, plan: &Plan) -> Result<()> {
-    let learned = plan.steps.iter().map(|(name, step)| {
-        let learned = match plan.origins.get(name) {
-            None => LearnedStep::FromZero(*step),
-            Some(&Origin { seed, stream, bound }) => {
-                LearnedStep::FromOrigin { step: *step, seed, stream, bound }
-            }
+    let learned = plan.steps.iter().map(|(name, &step)| {
+        let origin = plan.origins.get(name);
+        let origin =
+            origin.map(|&Origin { seed, stream, bound }| LearnedOrigin { seed, stream, bound });
+        let scales = plan.scales.get(name).cloned();
+        let learned = match (&origin, &scales) {
+            (None, None) => LearnedStep::Alone(step),
+            _ => LearnedStep::Detailed { step, origin, scales },
         };
         (name, learned)
     });
@@ -168,18 +185,21 @@ pub fn learned_plan(folder: &Path) -> Result<Option<Plan>> {
     let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
     let learned: BTreeMap<String, LearnedStep> = serde_json::from_slice(&text)
         .with_context(|| format!("{}: not a list of steps by tensor", path.display()))?;
-    let (mut steps, mut origins) = (BTreeMap::new(), BTreeMap::new());
+    let mut plan = Plan::learned(BTreeMap::new());
     for (name, learned) in learned {
         let step = match learned {
-            LearnedStep::FromZero(step) => step,
-            LearnedStep::FromOrigin { step, seed, stream, bound } => {
-                origins.insert(name.clone(), Origin { seed, stream, bound });
+            LearnedStep::Alone(step) => step,
+            LearnedStep::Detailed { step, origin, scales } => {
+                if let Some(LearnedOrigin { seed, stream, bound }) = origin {
+                    plan.origins.insert(name.clone(), Origin { seed, stream, bound });
+                }
+                plan.scales.extend(scales.map(|scales| (name.clone(), scales)));
                 step
             }
         };
-        steps.insert(name, step);
+        plan.steps.insert(name, step);
     }
-    Ok(Some(Plan::learned(steps).from_origins(origins)))
+    Ok(Some(plan))
 }
 
 /// Whether an output may be written, before the work is done.

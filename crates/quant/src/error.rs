@@ -7,6 +7,19 @@ use crate::Rung;
 /// An error of this crate; each names the tensor and says what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum QuantError {
+    /// Scales that do not fit the tensor they belong to.
+    #[error(
+        "`{name}`: {} row and {} column scales, expected {} and {}, all positive",
+        found.0, found.1, expected.0, expected.1
+    )]
+    Scales {
+        /// The tensor's name.
+        name: String,
+        /// Numbers of row and column scales.
+        found: (usize, usize),
+        /// As many as that would fit.
+        expected: (usize, usize),
+    },
     /// A NaN or an infinity among the weights.
     #[error("tensor `{name}` holds {value} at index {index}: weights must be finite numbers")]
     NotFinite {

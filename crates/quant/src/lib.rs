@@ -11,6 +11,7 @@ mod ladder;
 mod pieces;
 mod plan;
 mod published;
+mod spectrum;
 mod uniform;
 
 pub use error::QuantError;
@@ -20,6 +21,7 @@ pub use ladder::{
     squared_error, weighted_error,
 };
 pub use pieces::quantize_pieces;
-pub use plan::{Levels, Plan, Weights, is_coded, store_uncoded};
+pub use plan::{Levels, LineScales, Plan, Weights, is_coded, store_uncoded};
 pub use published::{PAPER_STEP, PaperExport, export_as_published};
+pub use spectrum::effective_rank;
 pub use uniform::{quantize, quantize_to_centroids};

@@ -1,10 +1,12 @@
 //! Which tensors are coded, at which steps.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use backslash_codec::{Artifact, Origin, QuantizedTensor, RawTensor, Tensor};
 use backslash_rate::Moments;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{QuantError, quantize, quantize_to_centroids};
 
@@ -65,18 +67,75 @@ pub struct Plan {
     pub levels: Levels,
     /// Tensors whose codes say how far each weight is from a number that the decoder draws.
     pub origins: BTreeMap<String, Origin>,
+    /// Tensors whose rows and columns have steps of their own.
+    pub scales: BTreeMap<String, LineScales>,
+}
+
+/// Factors on the step of a matrix: the code in row i and column j is a multiple of Δ·r_i·c_j.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LineScales {
+    /// r, by row.
+    pub rows: Vec<f32>,
+    /// c, by column.
+    pub columns: Vec<f32>,
+}
+
+impl LineScales {
+    /// Multiplies whole rows, of which the first is number `first`, by r_i·c_j.
+    ///
+    /// # Panics
+    /// If there are more rows than scales, or parts of a row.
+    pub fn multiply(&self, first: usize, values: &mut [f32]) {
+        self.visit(first, values, |value, scale| value * scale);
+    }
+
+    /// Divides whole rows, of which the first is number `first`, by r_i·c_j.
+    ///
+    /// # Panics
+    /// As [`LineScales::multiply`].
+    pub fn divide(&self, first: usize, values: &mut [f32]) {
+        self.visit(first, values, |value, scale| value / scale);
+    }
+
+    /// Refuses scales that are not one for each row and column of a tensor, or not positive.
+    fn check(&self, name: &str, shape: &[usize]) -> Result<(), QuantError> {
+        let expected = (shape[0], shape[1..].iter().product());
+        let found = (self.rows.len(), self.columns.len());
+        let mut all = self.rows.iter().chain(&self.columns);
+        match found == expected && all.all(|scale| scale.is_normal() && *scale > 0.0) {
+            true => Ok(()),
+            false => Err(QuantError::Scales { name: name.to_owned(), found, expected }),
+        }
+    }
+
+    fn visit(&self, first: usize, values: &mut [f32], change: impl Fn(f32, f32) -> f32) {
+        assert!(values.len().is_multiple_of(self.columns.len()), "whole rows");
+        let rows = values.chunks_mut(self.columns.len());
+        let scales = &self.rows[first..first + rows.len()];
+        for (row, row_scale) in rows.zip(scales) {
+            for (value, scale) in row.iter_mut().zip(&self.columns) {
+                *value = change(*value, row_scale * scale);
+            }
+        }
+    }
 }
 
 impl Plan {
     /// The steps that a training with rounding has learned, with the levels it has seen.
     pub fn learned(steps: BTreeMap<String, f32>) -> Self {
-        Self { steps, levels: Levels::Grid, origins: BTreeMap::new() }
+        Self { steps, levels: Levels::Grid, ..Self::default() }
     }
 
     /// The same plan with codes that start from these numbers.
     #[must_use]
     pub fn from_origins(self, origins: BTreeMap<String, Origin>) -> Self {
         Self { origins, ..self }
+    }
+
+    /// The same plan with steps of their own for these tensors' rows and columns.
+    #[must_use]
+    pub fn with_scales(self, scales: BTreeMap<String, LineScales>) -> Self {
+        Self { scales, ..self }
     }
 
     /// One step for all tensors.
@@ -101,13 +160,13 @@ impl Plan {
     /// The same plan with every step multiplied by `factor`.
     pub fn scaled(&self, factor: f32) -> Self {
         let steps = self.steps.iter().map(|(name, step)| (name.clone(), factor * step));
-        Self { steps: steps.collect(), levels: self.levels, origins: self.origins.clone() }
+        Self { steps: steps.collect(), ..self.clone() }
     }
 
     fn of(weights: &[Weights<'_>], step: impl Fn(&Weights<'_>) -> f32) -> Self {
         let coded = weights.iter().filter(|tensor| is_coded(tensor.shape));
         let steps = coded.map(|tensor| (tensor.name.to_owned(), step(tensor))).collect();
-        Self { steps, levels: Levels::Centroids, origins: BTreeMap::new() }
+        Self { steps, levels: Levels::Centroids, ..Self::default() }
     }
 
     /// Quantises all weights by this plan into the content of a file; `metadata` goes along as it is.
@@ -138,10 +197,22 @@ impl Plan {
                 Levels::Centroids => quantize_to_centroids,
             };
             let origin = self.origins.get(name).copied();
-            let moved = origin.map(|origin| moved_from(origin, data));
-            let data = moved.as_deref().unwrap_or(data);
-            let quantized = quantize(name, shape, data, step)?;
-            return Ok(Tensor::Quantized(QuantizedTensor { origin, ..quantized }));
+            let mut data = match origin {
+                Some(origin) => Cow::Owned(moved_from(origin, data)),
+                None => Cow::Borrowed(data),
+            };
+            let scales = self.scales.get(name);
+            if let Some(scales) = scales {
+                scales.check(name, shape)?;
+                scales.divide(0, data.to_mut());
+            }
+            let quantized = quantize(name, shape, &data, step)?;
+            return Ok(Tensor::Quantized(QuantizedTensor {
+                origin,
+                row_scales: scales.map(|scales| scales.rows.clone()),
+                column_scales: scales.map(|scales| scales.columns.clone()),
+                ..quantized
+            }));
         }
         Ok(Tensor::Raw(store_uncoded(name, shape, data)?))
     }
@@ -188,6 +259,37 @@ mod tests {
         assert!(matches!(artifact.tensors["matrix"], Tensor::Quantized(_)));
         assert!(matches!(artifact.tensors["vector"], Tensor::Raw(_)));
         assert!(matches!(artifact.tensors["small"], Tensor::Raw(_)));
+    }
+
+    /// Scales take part in the codes and are taken back by the decoder.
+    #[test]
+    fn rows_and_columns_have_steps_of_their_own() {
+        let data: Vec<f32> = (0..4096).map(|i| ((i * 37) % 101) as f32 * 0.01 - 0.5).collect();
+        let weights = [Weights { name: "w", shape: &[64, 64], data: &data }];
+        let lines = |period: i32| (0..64).map(move |i| 2.0_f32.powi(i % period - 1));
+        let scales = LineScales { rows: lines(3).collect(), columns: lines(4).collect() };
+        let plan = |scales: LineScales| {
+            let steps = BTreeMap::from([("w".to_owned(), 0.1)]);
+            Plan::learned(steps).with_scales(BTreeMap::from([("w".to_owned(), scales)]))
+        };
+        let artifact = plan(scales.clone()).artifact(&weights, &BTreeMap::new()).unwrap();
+        let Tensor::Quantized(tensor) = &artifact.tensors["w"] else { panic!("not coded") };
+        for (index, (decoded, weight)) in tensor.dequantize().iter().zip(&data).enumerate() {
+            let (row, column) = (index / 64, index % 64);
+            let step = 0.1 * scales.rows[row] * scales.columns[column];
+            let code = tensor.codes[index] as f32;
+            assert!((decoded - code * step).abs() < 1e-6, "{row} {column}: {decoded} {code}");
+            assert!(
+                (decoded - weight).abs() <= 0.5001 * step,
+                "{row} {column}: {decoded} {weight}"
+            );
+        }
+        let short = LineScales { rows: vec![1.0; 63], ..scales.clone() };
+        let negative = LineScales { columns: vec![-1.0; 64], ..scales };
+        for wrong in [short, negative] {
+            let error = plan(wrong).artifact(&weights, &BTreeMap::new()).unwrap_err();
+            assert!(error.to_string().contains("`w`"), "{error}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod error;
 mod metrics;
 mod optimizer;
 mod pressure;
+mod profile;
 mod run;
 mod schedule;
 mod sizing;
@@ -22,11 +23,12 @@ use optimizer::adamw;
 
 pub use budget::Forecast;
 pub use config::{
-    DataConfig, OptimizerConfig, OriginRule, RateConfig, RateMethod, RunConfig, StepRule,
-    TrainConfig,
+    DataConfig, LineScaleRule, OptimizerConfig, OriginRule, RateConfig, RateMethod, RunConfig,
+    StepRule, TrainConfig,
 };
 pub use error::TrainError;
 pub use metrics::{EvaluationRecord, Record, StepRecord};
 pub use pressure::fitted_shape;
+pub use profile::{Part, Profile};
 pub use run::{Observer, Run, Start, branch, has_checkpoint};
 pub use trainer::{Beginning, StepReport, Trainer};

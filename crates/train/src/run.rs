@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::checkpoint;
 use crate::metrics::{EvaluationRecord, Metrics, Record, StepRecord};
-use crate::{Beginning, RunConfig, StepReport, TrainError, Trainer, fitted_shape};
+use crate::{Beginning, Part, RunConfig, StepReport, TrainError, Trainer, fitted_shape};
 
 /// Who watches a run.
 pub trait Observer {
@@ -189,6 +189,7 @@ impl Run {
             if due(config.train.checkpoint_every, report.step) && !self.trainer.finished() {
                 checkpoint::save(&self.trainer, &self.data_hash, &self.folder.join("checkpoints"))?;
             }
+            self.trainer.profile.ends(Part::Writing);
             if due(config.train.evaluate_every, report.step) || self.trainer.finished() {
                 let coded_bits_per_weight = self.trainer.coded_bits_per_weight()?;
                 let proxy = report.bits_per_weight.zip(coded_bits_per_weight);
@@ -201,6 +202,7 @@ impl Run {
                     coded_bits_per_weight,
                     shape: fitted_shape(self.trainer.weights()),
                 }))?;
+                self.trainer.profile.ends(Part::Evaluation);
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use backslash_codec::Effort;
 use backslash_data::Sampler;
-use backslash_model::{Gradients, NamedWeights, Transformer, device};
+use backslash_model::{Gradients, NamedTensor, NamedWeights, Transformer, device};
 use backslash_quant::Plan;
 use rayon::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::adamw::CHUNK;
 use crate::budget::{Budget, Forecast};
 use crate::optimizer::Optimizer;
 use crate::pressure::Pressure;
-use crate::{RunConfig, TrainError, schedule, sizing};
+use crate::{Part, Profile, RunConfig, TrainError, schedule, sizing};
 
 /// Everything that changes while a model is trained.
 pub struct Trainer {
@@ -22,6 +22,8 @@ pub struct Trainer {
     pub(crate) pressure: Pressure,
     pub(crate) sampler: Sampler,
     pub(crate) step: u64,
+    /// Where the time goes.
+    pub profile: Profile,
     pub(crate) budget: Option<Budget>,
     /// What the file will hold beside the tensors.
     metadata: BTreeMap<String, Vec<u8>>,
@@ -91,6 +93,7 @@ impl Trainer {
             perturbed: None,
             sampler: Sampler::new(tokens, config.model.context, train.batch_size, train.seed)?,
             step: 0,
+            profile: Profile::default(),
             weights,
             config: config.clone(),
         })
@@ -131,11 +134,15 @@ impl Trainer {
             self.optimizer.begin_pricing(self.step, &self.weights);
         }
         self.pressure.prepare(&self.weights, self.step);
+        self.scale_lines(tokens)?;
         let seen = self.pressure.seen(&self.weights, self.step, &mut self.perturbed);
+        self.profile.ends(Part::Data);
         let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?;
         let loss = network.loss(&batch.inputs, &batch.targets, batch.sequence_length);
+        self.profile.ends(Part::Forward);
         let mut gradients = network.gradients(&loss, seen);
         let loss = f64::from(loss.into_scalar::<f32>());
+        self.profile.ends(Part::Backward);
 
         let gradient_norm = norm(&gradients);
         for (what, value) in [("loss", loss), ("gradient", gradient_norm)] {
@@ -145,17 +152,21 @@ impl Trainer {
         }
         let clip = (self.config.train.clip_norm / gradient_norm.max(1e-30)).min(1.0);
         scale(&mut gradients, clip as f32);
+        self.profile.ends(Part::Optimizer);
         let bits_per_weight =
             self.pressure.add_gradient(&self.weights, seen, self.step, &mut gradients);
+        self.profile.ends(Part::Rate);
 
         let multiplier = schedule::multiplier(&self.config.train, self.step);
         let learning_rate = multiplier * self.config.train.learning_rate;
         self.optimizer.update(self.step, multiplier, &mut self.weights, &gradients);
+        self.profile.ends(Part::Optimizer);
         self.pressure.after_step(&mut self.weights, self.step, multiplier);
         self.step += 1;
         if let Some(bits_per_weight) = bits_per_weight {
             self.steer(bits_per_weight, multiplier)?;
         }
+        self.profile.ends(Part::Rate);
         Ok(StepReport {
             step: self.step,
             loss,
@@ -165,6 +176,41 @@ impl Trainer {
             lambda: bits_per_weight.map(|_| self.lambda()),
             forecast: self.budget.as_ref().map(Budget::forecast),
         })
+    }
+
+    /// Where rows and columns have steps of their own these are set, at the first step with a rate, by the gradients of the
+    /// next batches.
+    fn scale_lines(&mut self, tokens: &[u16]) -> Result<(), TrainError> {
+        let squares = match &self.pressure {
+            Pressure::Bits(bits) if bits.scales_lines_at(self.step) => {
+                self.squared_gradients(tokens)?
+            }
+            _ => return Ok(()),
+        };
+        if let Pressure::Bits(bits) = &mut self.pressure {
+            let rows_are_tokens = |at| self.optimizer.is_embedding(at);
+            bits.scale_lines(&squares, rows_are_tokens, &self.weights);
+        }
+        Ok(())
+    }
+
+    /// Sums of the squared gradients of the next batches, which are not used up.
+    fn squared_gradients(&self, tokens: &[u16]) -> Result<Vec<Vec<f64>>, TrainError> {
+        let mut sampler = self.sampler.clone();
+        let model = &self.config.model;
+        let network = Transformer::from_weights(model, &self.weights, &device().autodiff())?;
+        let zeros = |tensor: &NamedTensor| vec![0.0; tensor.data.len()];
+        let mut squares: Vec<Vec<f64>> = self.weights.tensors().iter().map(zeros).collect();
+        for _ in 0..SENSITIVITY_BATCHES {
+            let batch = sampler.next(tokens);
+            let loss = network.loss(&batch.inputs, &batch.targets, batch.sequence_length);
+            let gradients = network.gradients(&loss, &self.weights);
+            for (squares, gradient) in squares.iter_mut().zip(&gradients.values) {
+                let square = |g: &f32| f64::from(*g).powi(2);
+                squares.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += square(g));
+            }
+        }
+        Ok(squares)
     }
 
     /// Bits per coded weight that the codec spends on the weights at their learned steps, payload and tables; `None`
@@ -235,6 +281,8 @@ fn bytes_without_codes(
     Ok(smallest - empty.payload)
 }
 
+/// Batches whose gradients tell what an error in each row and column costs.
+const SENSITIVITY_BATCHES: usize = 8;
 /// Factor on steps that makes every code zero.
 const COARSE: f32 = 1e4;
 

@@ -10,7 +10,8 @@ use backslash_eval::{ModelFile, Quality, table, views};
 use backslash_model::{NamedWeights, initial_weights};
 use backslash_quant::Plan;
 use backslash_train::{
-    Beginning, Observer, RateMethod, Run, RunConfig, Start, StepReport, TrainError, config,
+    Beginning, Observer, Part, Profile, RateMethod, Run, RunConfig, Start, StepReport, TrainError,
+    config,
 };
 use serde_json::json;
 
@@ -33,10 +34,23 @@ pub fn run(arguments: Train) -> Result<()> {
         (false, true) => Start::Replace,
         (false, false) => Start::Fresh,
     };
-    if let Some(step) = arguments.until.filter(|step| *step < config.train.steps) {
-        return train_until(step, &arguments.out, &config, &prepared, start);
+    let (mut run, watch) = open(&arguments.out, &config, &prepared, start)?;
+    if arguments.profile {
+        run.trainer.profile.start();
     }
-    let finished = train(&arguments.out, &config, &prepared, start)?;
+    let first = run.trainer.steps_taken();
+    let show_profile = |profile: &Profile, last: u64| {
+        if arguments.profile {
+            say(&profile_table(profile, last - first));
+        }
+    };
+    if let Some(step) = arguments.until.filter(|step| *step < config.train.steps) {
+        let profile = train_until(step, run, watch, &arguments.out)?;
+        show_profile(&profile, step);
+        return Ok(());
+    }
+    let finished = finish(run, watch, &arguments.out)?;
+    show_profile(&finished.profile, config.train.steps);
     let bits_per_weight = 8.0 * finished.file_bytes as f64 / config.model.parameters() as f64;
     if arguments.json {
         return output::print_json(&json!({
@@ -92,8 +106,22 @@ fn configuration(arguments: &Train) -> Result<RunConfig> {
     Ok(config)
 }
 
+/// Milliseconds per step by part.
+fn profile_table(profile: &Profile, steps: u64) -> String {
+    let total: f64 = Part::ALL.map(|part| profile.seconds(part)).into_iter().sum();
+    let row = |name: &str, seconds: f64| {
+        let milliseconds = 1e3 * seconds / steps.max(1) as f64;
+        format!("{name:<24} {milliseconds:>10.2} {:>6.1} %", 100.0 * seconds / total)
+    };
+    let mut lines = vec![format!("{:<24} {:>10} {:>8}", "part", "ms a step", "share")];
+    lines.extend(Part::ALL.map(|part| row(part.name(), profile.seconds(part))));
+    lines.push(row("all", total));
+    lines.join("\n")
+}
+
 /// What a finished run gave.
 pub struct Finished {
+    pub profile: Profile,
     pub file_bytes: u64,
     pub float: Quality,
     pub decoded: Quality,
@@ -127,22 +155,16 @@ fn open<'a>(
 }
 
 /// Runs the steps up to that many in all, and leaves a checkpoint.
-fn train_until(
-    step: u64,
-    folder: &Path,
-    config: &RunConfig,
-    prepared: &Prepared,
-    start: Start,
-) -> Result<()> {
-    let (mut run, mut watch) = open(folder, config, prepared, start)?;
-    run.train_until(step, &prepared.tokens.train, &mut watch)?;
+fn train_until(step: u64, mut run: Run, mut watch: Watch<'_>, folder: &Path) -> Result<Profile> {
+    run.train_until(step, &watch.prepared.tokens.train, &mut watch)?;
     watch.progress.finish();
     output::print(&format!(
         "{}: stopped after {} of {} steps; --resume goes on",
         folder.display(),
         run.trainer.steps_taken(),
-        config.train.steps,
-    ))
+        watch.config.train.steps,
+    ))?;
+    Ok(run.trainer.profile.clone())
 }
 
 /// Runs all steps in a folder and leaves the finished model there.
@@ -152,9 +174,15 @@ pub fn train(
     prepared: &Prepared,
     start: Start,
 ) -> Result<Finished> {
+    let (run, watch) = open(folder, config, prepared, start)?;
+    finish(run, watch, folder)
+}
+
+/// Runs the steps that are left and leaves the finished model.
+fn finish(mut run: Run, mut watch: Watch<'_>, folder: &Path) -> Result<Finished> {
+    let Watch { config, prepared, .. } = watch;
     let Prepared { tokenizer, tokens, .. } = prepared;
     let metadata = ModelFile::metadata(&config.model, tokenizer);
-    let (mut run, mut watch) = open(folder, config, prepared, start)?;
     run.train(&tokens.train, &mut watch)?;
     let float = match watch.last {
         Some(quality) => quality,
@@ -184,7 +212,8 @@ pub fn train(
     let file_bytes = write_bytes(&path, &file, Overwrite::Replace)?;
     let decoded = ModelFile::open(&path)?;
     let decoded = prepared.measure(&config.model, &decoded.weights)?;
-    Ok(Finished { file_bytes, float, decoded, weights, plan })
+    let profile = run.trainer.profile.clone();
+    Ok(Finished { profile, file_bytes, float, decoded, weights, plan })
 }
 
 /// Writes the float model, what is needed to run it, and the learned steps.

@@ -77,6 +77,38 @@ fn text_becomes_a_file_that_decodes_evaluates_and_writes() {
 }
 
 #[test]
+fn steps_of_rows_and_columns_are_learned_steps_too() {
+    let place = Place::new();
+    let more = ["--set", "train.steps=20", "--set", "rate.method=bits", "--set"];
+    let train = place.train("run", &[&more[..], &["rate.line_scales=sensitivity"]].concat());
+    place.ok(&borrowed(&train));
+    place.ok(&["compress", "run", "-o", "again.bsl"]);
+    assert_eq!(bytes(&place.path("again.bsl")), bytes(&place.path("run/model.bsl")));
+
+    let steps = place.path("run/steps.json");
+    let mut learned: serde_json::Value = serde_json::from_slice(&bytes(&steps)).unwrap();
+    let columns = learned["blocks.0.attn.c_q.weight"]["scales"]["columns"].as_array_mut().unwrap();
+    assert_eq!(columns.len(), 32);
+    columns.pop();
+    std::fs::write(&steps, learned.to_string()).unwrap();
+    let named = "`blocks.0.attn.c_q.weight`: 32 row and 31 column scales, expected 32 and 32";
+    place.fails(&["compress", "run", "-o", "wrong.bsl"], 1, named);
+    assert!(!place.path("wrong.bsl").exists());
+}
+
+#[test]
+fn a_profile_has_every_part_of_a_step() {
+    let place = Place::new();
+    let more = ["--set", "train.steps=2", "--profile", "--device", "cpu"];
+    let output = place.run(&borrowed(&place.train("run", &more)));
+    let text = crate::place::stderr(&output);
+    assert!(output.status.success(), "{text}");
+    for part in ["forward", "backward", "rate", "optimizer", "evaluation", "all", "ms a step"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
 fn one_thread_and_two_make_the_same_file() {
     let place = Place::new();
     place.ok(&borrowed(&place.train("run", &["--set", "train.steps=3"])));

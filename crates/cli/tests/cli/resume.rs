@@ -15,6 +15,8 @@ const RUN: &[&str] = &[
     "--set",
     "rate.rounding_from=0.4",
     "--set",
+    "rate.line_scales=sensitivity",
+    "--set",
     "train.checkpoint_every=7",
     "--set",
     "train.evaluate_every=25",

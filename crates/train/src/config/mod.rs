@@ -166,6 +166,18 @@ pub enum OriginRule {
     Zero,
 }
 
+/// How the steps of a matrix's rows and columns are set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LineScaleRule {
+    /// They are that of the matrix.
+    #[default]
+    None,
+    /// By how much the loss minds an error there, as the gradients of a few batches tell at the start of the rate: of the
+    /// columns of all matrices, and of the rows of those of linear layers.
+    Sensitivity,
+}
+
 /// The price of bits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -191,6 +203,14 @@ pub struct RateConfig {
     /// `bits`: share of the steps after which the quantiser rounds. From the start of the rate until then, if that is
     /// earlier, noise of one step stands for it.
     pub rounding_from: f64,
+    /// `bits`: how the steps of a matrix's rows and columns are set, over that of the matrix.
+    pub line_scales: LineScaleRule,
+    /// `bits`: what moves the matrices from the start of the rate on, at a learning rate that gives updates of the same
+    /// size. An orthogonal update moves all singular directions alike, and forgets what a weight pays for its bits; AdamW
+    /// weighs that against the loss weight by weight.
+    pub matrix_method: OptimizerMethod,
+    /// `bits`: learning rate of the matrices from then on, as a multiple of what it would be.
+    pub matrix_learning_rate: f64,
     /// `backslash`: ε in (|θ|+ε)^(ν−1).
     pub epsilon: f64,
 }
@@ -207,6 +227,9 @@ impl Default for RateConfig {
             initial_step: 1.0,
             learning_rate: 0.02,
             rounding_from: 0.6,
+            line_scales: LineScaleRule::None,
+            matrix_method: OptimizerMethod::Adamw,
+            matrix_learning_rate: 1.0,
             epsilon: 1.0,
         }
     }
@@ -268,7 +291,7 @@ impl RunConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 15] = [
+        let rules: [(&'static str, f64, bool, &'static str); 16] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -317,6 +340,12 @@ impl RunConfig {
                 rate.rounding_from,
                 share(rate.rounding_from),
                 "must be from 0 to 1",
+            ),
+            (
+                "rate.matrix_learning_rate",
+                rate.matrix_learning_rate,
+                positive(rate.matrix_learning_rate),
+                "must be positive",
             ),
             ("rate.epsilon", rate.epsilon, positive(rate.epsilon), "must be positive"),
         ];

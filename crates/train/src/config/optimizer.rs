@@ -121,10 +121,6 @@ pub struct GroupConfig {
 pub struct OptimizerConfig {
     /// What moves the matrices.
     pub method: OptimizerMethod,
-    /// What moves the matrices once there is a rate in bits, at a learning rate that gives updates of the same size. An
-    /// orthogonal update moves all singular directions alike, and forgets what a weight pays for its bits; AdamW weighs
-    /// that against the loss weight by weight.
-    pub priced_method: OptimizerMethod,
     /// Muon and its relatives: decay of the sum of gradients.
     pub momentum: f64,
     /// Muon and its relatives: the momentum at the first step, from which it rises linearly.
@@ -169,7 +165,6 @@ impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
             method: OptimizerMethod::Adamw,
-            priced_method: OptimizerMethod::Adamw,
             momentum: 0.95,
             momentum_start: 0.85,
             momentum_warmup_steps: 0,

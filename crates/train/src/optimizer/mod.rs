@@ -20,7 +20,7 @@ use backslash_model::{Gradients, NamedTensor, NamedWeights};
 use rayon::prelude::*;
 
 use crate::config::OptimizerConfig;
-use crate::{RunConfig, TrainConfig};
+use crate::{RateConfig, RunConfig, TrainConfig};
 use groups::Role;
 use parameter::{BASIS, Parameter, Time};
 
@@ -29,6 +29,7 @@ use parameter::{BASIS, Parameter, Time};
 pub(crate) struct Optimizer {
     config: OptimizerConfig,
     train: TrainConfig,
+    rate: RateConfig,
     parameters: Vec<Parameter>,
 }
 
@@ -43,14 +44,20 @@ impl Optimizer {
         Self {
             config: config.optimizer.clone(),
             train: config.train.clone(),
+            rate: config.rate.clone(),
             parameters: weights.tensors().iter().map(parameter).collect(),
         }
+    }
+
+    /// Whether the rows of a tensor, by its number, belong to tokens or positions.
+    pub(crate) fn is_embedding(&self, at: usize) -> bool {
+        self.parameters[at].is_embedding
     }
 
     /// From `step` on there is a rate in bits.
     pub(crate) fn begin_pricing(&mut self, step: u64, weights: &NamedWeights) {
         for (parameter, tensor) in self.parameters.iter_mut().zip(weights.tensors()) {
-            parameter.begin_pricing(&self.config, step, tensor.data.len());
+            parameter.begin_pricing(&self.config, &self.rate, step, tensor.data.len());
         }
     }
 
@@ -63,7 +70,7 @@ impl Optimizer {
         weights: &mut NamedWeights,
         gradients: &Gradients,
     ) {
-        let Self { config, train, parameters } = self;
+        let Self { config, train, parameters, .. } = self;
         parameters
             .par_iter_mut()
             .zip(weights.tensors_mut())

@@ -8,8 +8,8 @@ use super::groups::{Layout, Role};
 use super::low_rank::scheduled_rank;
 use super::muon;
 use super::orthogonalize::orthogonalize;
-use crate::TrainConfig;
 use crate::config::{OptimizerConfig, OptimizerMethod};
+use crate::{RateConfig, TrainConfig};
 
 /// The name of the one part of a state whose length changes during a run.
 pub(super) const BASIS: &str = "basis";
@@ -22,6 +22,7 @@ const ADAMW_SIZE: f64 = 0.28;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Parameter {
     pub(super) name: String,
+    pub(super) is_embedding: bool,
     /// Present for the matrices of linear layers.
     pub(super) layout: Option<Layout>,
     pub(super) state: State,
@@ -126,6 +127,7 @@ impl Parameter {
         let inherited_decay = if tensor.shape.len() >= 2 { train.weight_decay } else { 0.0 };
         Self {
             name: tensor.name.clone(),
+            is_embedding: role == Role::Embedding,
             layout,
             state: State::new(config.method, layout, tensor.data.len()),
             since: 0,
@@ -137,13 +139,21 @@ impl Parameter {
         }
     }
 
-    /// From `step` on a matrix is moved by the method for runs with a rate, at a learning rate that gives updates of the size
-    /// that they have had. What was remembered is forgotten, unless the methods are the same.
-    pub(super) fn begin_pricing(&mut self, config: &OptimizerConfig, step: u64, count: usize) {
-        let Some(layout) = self.layout.filter(|_| config.priced_method != config.method) else {
+    /// From `step` on a matrix is moved by the method for runs with a rate, at a multiple of the learning rate that gives
+    /// updates of the size that they have had. What was remembered is forgotten, unless the methods are the same.
+    pub(super) fn begin_pricing(
+        &mut self,
+        config: &OptimizerConfig,
+        rate: &RateConfig,
+        step: u64,
+        count: usize,
+    ) {
+        let Some(layout) = self.layout else { return };
+        self.learning_rate *= rate.matrix_learning_rate;
+        if rate.matrix_method == config.method {
             return;
-        };
-        self.state = State::new(config.priced_method, Some(layout), count);
+        }
+        self.state = State::new(rate.matrix_method, Some(layout), count);
         self.since = step;
         let size = |method| match method {
             OptimizerMethod::Adamw => {
@@ -151,7 +161,7 @@ impl Parameter {
             }
             _ => muon::update_scale(config.update_scale, layout),
         };
-        self.learning_rate *= size(config.method) / size(config.priced_method);
+        self.learning_rate *= size(config.method) / size(rate.matrix_method);
     }
 
     /// The step of the loss with weight decay, then what only matrices have: spectral decay and the norm.

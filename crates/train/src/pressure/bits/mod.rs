@@ -7,7 +7,7 @@ mod tests;
 use backslash_model::{Gradients, NamedWeights};
 use backslash_quant::{Plan, is_coded};
 
-use crate::{RunConfig, StepRule};
+use crate::{LineScaleRule, RunConfig, StepRule};
 use tensor::TensorRate;
 
 /// J = D + λ·R, with R the mean code length in bits of all coded weights.
@@ -34,9 +34,10 @@ pub(crate) struct BitsPressure {
     rounding_from: u64,
     /// Weights in all coded tensors.
     coded: f64,
+    line_scales: LineScaleRule,
 }
 
-/// Numbers of one tensor's state in a checkpoint.
+/// Numbers of one tensor's state in a checkpoint, without the scales of its rows and columns.
 const STATE: usize = 12;
 
 impl BitsPressure {
@@ -64,6 +65,7 @@ impl BitsPressure {
             start: rate.first_step(train),
             rounding_from: (rate.rounding_from * train.steps as f64).round() as u64,
             coded: coded.max(1) as f64,
+            line_scales: rate.line_scales,
         }
     }
 
@@ -120,8 +122,30 @@ impl BitsPressure {
     pub(crate) fn plan(&self) -> Plan {
         let tensors = self.tensors.iter();
         let steps = tensors.clone().map(|rate| (rate.name.clone(), rate.step())).collect();
+        let scales = tensors
+            .clone()
+            .filter_map(|rate| Some((rate.name.clone(), rate.scales.clone()?)))
+            .collect();
         let origins = tensors.filter_map(|rate| Some((rate.name.clone(), rate.origin?)));
-        Plan::learned(steps).from_origins(origins.collect())
+        Plan::learned(steps).from_origins(origins.collect()).with_scales(scales)
+    }
+
+    /// Whether a step is the first with a rate and rows and columns have steps of their own.
+    pub(crate) fn scales_lines_at(&self, step: u64) -> bool {
+        step == self.start && self.line_scales == LineScaleRule::Sensitivity
+    }
+
+    /// Gives rows and columns steps of their own, by the sums of squared gradients of all weights, and begins anew.
+    pub(crate) fn scale_lines(
+        &mut self,
+        squares: &[Vec<f64>],
+        rows_are_tokens: impl Fn(usize) -> bool,
+        weights: &NamedWeights,
+    ) {
+        for rate in &mut self.tensors {
+            rate.scale_lines(&squares[rate.at], rows_are_tokens(rate.at));
+        }
+        self.begin(weights);
     }
 
     /// Makes `seen` the weights that the loss is computed with at a step with a rate.
@@ -154,7 +178,7 @@ impl BitsPressure {
             let (weights, seen) = (&weights.tensors()[rate.at], &seen.tensors()[rate.at]);
             let gradient = &mut gradients.values[rate.at];
             let (sums, through_points) = match rounds {
-                true => rate.accumulate_rounded(&weights.data, weight_of_bit, gradient),
+                true => rate.accumulate_rounded(&weights.data, &seen.data, weight_of_bit, gradient),
                 false => rate.accumulate_noisy(&weights.data, &seen.data, weight_of_bit, gradient),
             };
             bits += sums.bits;
@@ -189,25 +213,39 @@ impl BitsPressure {
             let mut numbers = vec![rate.log_step, rate.mixture.logit, s0, s1];
             numbers.extend(rate.adam.first);
             numbers.extend(rate.adam.second);
+            numbers.extend(rate.scale_numbers());
             numbers
         };
         self.tensors.iter().flat_map(of).collect()
     }
 
-    /// Takes over a [`BitsPressure::state`]; `false` if it is of another length.
+    /// Takes over a [`BitsPressure::state`] of a run whose rate has begun; `false` if it is of another length.
     pub(crate) fn restore(&mut self, state: &[f64]) -> bool {
-        if state.len() != STATE * self.tensors.len() {
-            return false;
+        let mut numbers = state.iter().copied();
+        for rate in &mut self.tensors {
+            let Some(own) = take(&mut numbers) else { return false };
+            let [log_step, logit, s0, s1, first @ .., a, b, c, d] = own;
+            rate.log_step = log_step;
+            rate.mixture.logit = logit;
+            rate.mixture.log_scales = [s0, s1];
+            rate.adam.first = first;
+            rate.adam.second = [a, b, c, d];
+            if self.line_scales == LineScaleRule::Sensitivity && !rate.restore_scales(&mut numbers)
+            {
+                return false;
+            }
         }
-        for (rate, numbers) in self.tensors.iter_mut().zip(state.chunks_exact(STATE)) {
-            rate.log_step = numbers[0];
-            rate.mixture.logit = numbers[1];
-            rate.mixture.log_scales = [numbers[2], numbers[3]];
-            rate.adam.first.copy_from_slice(&numbers[4..8]);
-            rate.adam.second.copy_from_slice(&numbers[8..12]);
-        }
-        true
+        numbers.next().is_none()
     }
+}
+
+/// The next numbers of a tensor's state.
+fn take(numbers: &mut impl Iterator<Item = f64>) -> Option<[f64; STATE]> {
+    let mut own = [0.0; STATE];
+    for number in &mut own {
+        *number = numbers.next()?;
+    }
+    Some(own)
 }
 
 /// A key of its own for each run, step and tensor.

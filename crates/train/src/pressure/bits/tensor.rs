@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use backslash_codec::Origin;
+use backslash_codec::{Origin, round_scale};
 use backslash_model::NamedTensor;
+use backslash_quant::LineScales;
 use backslash_rate::{
     LaplaceMixture, LineSums, Moments, RateSums, add_uniform_noise, round_to_step,
 };
@@ -11,13 +12,22 @@ use rayon::prelude::*;
 
 use crate::adamw::{CHUNK, ScalarAdam};
 
+/// Exponent p of a line's step, which goes with h^−p where a squared error there costs h. At a high rate ½ is best for
+/// weights that do not move; while they still do, half of that has lost least.
+const LINE_POWER: f64 = 0.25;
+/// Least sensitivity, as a share of the mean.
+const LEAST_SENSITIVITY: f64 = 1e-6;
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TensorRate {
     /// Where the tensor stands among the weights.
     pub(super) at: usize,
     pub(super) name: String,
+    rows: usize,
     /// Weights of a row.
     columns: usize,
+    /// Steps of its rows and columns over that of the tensor, where these have their own.
+    pub(super) scales: Option<LineScales>,
     /// What the decoder draws, where it does.
     pub(super) origin: Option<Origin>,
     /// Its values, or none.
@@ -41,10 +51,13 @@ impl TensorRate {
             start.resize(tensor.data.len(), 0.0);
             origin.draw(0, &mut start);
         }
+        let columns = tensor.shape[1..].iter().product::<usize>().max(1);
         let mut rate = Self {
             at,
             name: tensor.name.clone(),
-            columns: tensor.shape[1..].iter().product::<usize>().max(1),
+            rows: tensor.data.len() / columns,
+            columns,
+            scales: None,
             origin,
             start,
             log_step: 0.0,
@@ -61,6 +74,39 @@ impl TensorRate {
         let scale = expected_scale(&self.moved(0, &tensor.data), &tensor.shape);
         self.log_step = (initial_step * scale).ln();
         self.mixture = LaplaceMixture::around(scale);
+    }
+
+    /// Rows and columns get steps by the squared gradients of all weights; of a matrix whose rows belong to tokens, most of
+    /// which a few batches do not have, its columns alone.
+    pub(super) fn scale_lines(&mut self, squares: &[f64], rows_are_tokens: bool) {
+        let (mut by_row, mut by_column) = (vec![0.0; self.rows], vec![0.0; self.columns]);
+        for (row, squares) in by_row.iter_mut().zip(squares.chunks(self.columns)) {
+            for (column, square) in by_column.iter_mut().zip(squares) {
+                *row += square;
+                *column += square;
+            }
+        }
+        let rows = match rows_are_tokens {
+            true => vec![1.0; self.rows],
+            false => half_octaves(&by_row).map(scale_of).collect(),
+        };
+        let columns = half_octaves(&by_column).map(scale_of).collect();
+        self.scales = Some(LineScales { rows, columns });
+    }
+
+    /// The scales of rows and columns, as numbers for a checkpoint.
+    pub(super) fn scale_numbers(&self) -> impl Iterator<Item = f64> {
+        let scales = self.scales.iter();
+        scales.flat_map(|s| s.rows.iter().chain(&s.columns).map(|scale| f64::from(*scale)))
+    }
+
+    /// Takes over [`TensorRate::scale_numbers`] of a tensor that has scales; `false` if there are not enough.
+    pub(super) fn restore_scales(&mut self, numbers: &mut impl Iterator<Item = f64>) -> bool {
+        let mut take = |count| numbers.take(count).map(|scale| scale as f32).collect::<Vec<f32>>();
+        let (rows, columns) = (take(self.rows), take(self.columns));
+        let complete = columns.len() == self.columns;
+        self.scales = Some(LineScales { rows, columns });
+        complete
     }
 
     pub(super) fn step(&self) -> f32 {
@@ -81,21 +127,31 @@ impl TensorRate {
         });
     }
 
-    /// Points are where weights start plus what `quantise` makes of how far they have moved; it is told where a chunk
-    /// begins.
+    /// Points are where weights start plus what `quantise` makes of how far they have moved, in the steps of their rows and
+    /// columns; it is told where a chunk begins.
     fn make_points(
         &self,
         weights: &[f32],
         points: &mut [f32],
         quantise: impl Fn(usize, &[f32], &mut [f32]) + Sync,
     ) {
-        let chunks = points.par_chunks_mut(CHUNK).zip(weights.par_chunks(CHUNK)).enumerate();
+        let rows = self.rows_of_chunk();
+        let cut = rows * self.columns;
+        let chunks = points.par_chunks_mut(cut).zip(weights.par_chunks(cut)).enumerate();
         chunks.for_each(|(chunk, (points, weights))| {
-            let first = chunk * CHUNK;
+            let first = chunk * cut;
             quantise(first, &self.moved(first, weights), points);
-            let start = self.start.get(first..).unwrap_or(&[]);
-            points.iter_mut().zip(start).for_each(|(point, start)| *point += start);
+            self.put_back(chunk * rows, points);
         });
+    }
+
+    /// Makes points of rows, of which the first is number `row`, of how far they are from the start.
+    fn put_back(&self, row: usize, points: &mut [f32]) {
+        if let Some(scales) = &self.scales {
+            scales.multiply(row, points);
+        }
+        let start = self.start.get(row * self.columns..).unwrap_or(&[]);
+        points.iter_mut().zip(start).for_each(|(point, start)| *point += start);
     }
 
     /// Adds `weight_of_bit` times the gradient of the code length at points with noise; the sums over them, and
@@ -108,30 +164,57 @@ impl TensorRate {
         gradient: &mut [f32],
     ) -> (RateSums, f64) {
         let code_length = self.mixture.at_step(self.step());
-        let points = points.par_chunks(CHUNK).zip(weights.par_chunks(CHUNK));
-        let chunks = gradient.par_chunks_mut(CHUNK).zip(points).enumerate();
+        let rows = self.rows_of_chunk();
+        let cut = rows * self.columns;
+        let points = points.par_chunks(cut).zip(weights.par_chunks(cut));
+        let chunks = gradient.par_chunks_mut(cut).zip(points).enumerate();
         let parts = chunks.map(|(chunk, (gradient, (points, weights)))| {
-            let moved = self.moved(chunk * CHUNK, points);
-            let sums = code_length.accumulate(&moved, weight_of_bit as f32, gradient);
+            let moved = self.moved(chunk * cut, points);
+            let sums = self.unscaled(chunk * rows, gradient, |gradient| {
+                code_length.accumulate(&moved, weight_of_bit as f32, gradient)
+            });
             (sums, moved_by_step(gradient, points, weights))
         });
         total(parts.collect())
+    }
+
+    /// Lets `add` add a gradient by how far rows, of which the first is number `row`, have moved in their own steps.
+    fn unscaled<T>(
+        &self,
+        row: usize,
+        gradient: &mut [f32],
+        add: impl FnOnce(&mut [f32]) -> T,
+    ) -> T {
+        let Some(scales) = &self.scales else { return add(gradient) };
+        let mut by_moved = vec![0.0; gradient.len()];
+        let result = add(&mut by_moved);
+        scales.divide(row, &mut by_moved);
+        gradient.iter_mut().zip(by_moved).for_each(|(gradient, added)| *gradient += added);
+        result
     }
 
     /// As [`TensorRate::accumulate_noisy`] at the points of the codes, whose rows and columns have scales of their own.
     pub(super) fn accumulate_rounded(
         &self,
         weights: &[f32],
+        points: &[f32],
         weight_of_bit: f64,
         gradient: &mut [f32],
     ) -> (RateSums, f64) {
         let tables = self.mixture.codes_at_step(self.step(), &self.lines(weights));
         let rows = self.rows_of_chunk();
         let cut = rows * self.columns;
-        let chunks = gradient.par_chunks_mut(cut).zip(weights.par_chunks(cut)).enumerate();
-        let parts = chunks.map(|(chunk, (gradient, weights))| {
+        let points = points.par_chunks(cut).zip(weights.par_chunks(cut));
+        let chunks = gradient.par_chunks_mut(cut).zip(points).enumerate();
+        let parts = chunks.map(|(chunk, (gradient, (points, weights)))| {
             let moved = self.moved(chunk * cut, weights);
-            tables.accumulate(chunk * rows, &moved, weight_of_bit as f32, gradient)
+            let (sums, through_points) = self.unscaled(chunk * rows, gradient, |gradient| {
+                tables.accumulate(chunk * rows, &moved, weight_of_bit as f32, gradient)
+            });
+            match self.scales.is_some() {
+                true => (sums, moved_by_step(gradient, points, weights)),
+                false => (sums, through_points),
+            }
         });
         total(parts.collect())
     }
@@ -156,14 +239,19 @@ impl TensorRate {
         lines
     }
 
-    /// How far weights, the first of which stands at `first`, are from where the decoder starts.
+    /// How far weights of whole rows, the first of which stands at `first`, are from where the decoder starts, in the steps
+    /// of their rows and columns.
     fn moved<'a>(&self, first: usize, weights: &'a [f32]) -> Cow<'a, [f32]> {
-        match self.start.get(first..) {
+        let mut moved = match self.start.get(first..) {
             Some(start) if !start.is_empty() => {
                 weights.iter().zip(start).map(|(weight, start)| weight - start).collect()
             }
             _ => Cow::Borrowed(weights),
+        };
+        if let Some(scales) = &self.scales {
+            scales.divide(first / self.columns, moved.to_mut());
         }
+        moved
     }
 }
 
@@ -189,4 +277,19 @@ fn expected_scale(weights: &[f32], shape: &[usize]) -> f64 {
 fn moved_by_step(gradient: &[f32], points: &[f32], weights: &[f32]) -> f64 {
     let terms = gradient.iter().zip(points.iter().zip(weights));
     terms.map(|(g, (point, weight))| f64::from(*g) * f64::from(point - weight)).sum()
+}
+
+/// ln of h^−p over the geometric mean of all, p being [`LINE_POWER`], in half octaves and at most three octaves.
+fn half_octaves(sensitivities: &[f64]) -> impl Iterator<Item = f64> {
+    let count = sensitivities.len().max(1) as f64;
+    let least = LEAST_SENSITIVITY * sensitivities.iter().sum::<f64>() / count;
+    let log = move |h: &f64| (h + least).max(f64::MIN_POSITIVE).log2();
+    let middle = sensitivities.iter().map(log).sum::<f64>() / count;
+    sensitivities
+        .iter()
+        .map(move |h| (2.0 * LINE_POWER * (middle - log(h))).round().clamp(-6.0, 6.0))
+}
+
+fn scale_of(half_octaves: f64) -> f32 {
+    round_scale((0.5 * half_octaves).exp2() as f32)
 }

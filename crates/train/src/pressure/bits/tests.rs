@@ -170,6 +170,102 @@ fn a_restored_state_continues_alike() {
     assert!(!second.restore(&[0.0; 3]));
 }
 
+/// Gradients of a row and a column that are larger than those of the others.
+fn uneven_squares() -> Vec<Vec<f64>> {
+    let square = |index: usize| match (index / 64, index % 64) {
+        (5, _) => 16.0,
+        (_, 9) => 256.0,
+        _ => 1.0,
+    };
+    vec![(0..64 * 64).map(square).collect(), vec![0.0; 8]]
+}
+
+fn scaled_pressure(rounding_from: f64) -> BitsPressure {
+    let mut config = config(0.0, rounding_from);
+    config.rate.line_scales = LineScaleRule::Sensitivity;
+    let (weights, mut pressure) = (weights(), BitsPressure::new(&config, &weights()));
+    assert!(pressure.scales_lines_at(0) && !pressure.scales_lines_at(1));
+    pressure.scale_lines(&uneven_squares(), |_| false, &weights);
+    pressure
+}
+
+#[test]
+fn lines_that_the_loss_minds_have_finer_steps() {
+    let pressure = scaled_pressure(0.0);
+    let scales = pressure.plan().scales["w"].clone();
+    // h^−¼ of 256 is two octaves, of 16 one.
+    let octaves = |scales: &[f32], at: usize| (scales[at] / scales[0]).log2();
+    assert!((octaves(&scales.columns, 9) + 2.0).abs() <= 0.25, "{:?}", scales.columns);
+    assert!((octaves(&scales.rows, 5) + 0.5).abs() <= 0.5, "{:?}", scales.rows);
+    let mut tokens = scaled_pressure(0.0);
+    tokens.scale_lines(&uneven_squares(), |_| true, &weights());
+    assert_eq!(tokens.plan().scales["w"].rows, [1.0; 64]);
+    assert_eq!(tokens.plan().scales["w"].columns, scales.columns);
+}
+
+#[test]
+fn what_the_loss_sees_of_scaled_lines_is_what_the_file_decodes_to() {
+    let (weights, pressure) = (weights(), scaled_pressure(0.0));
+    let seen = perturbed(&pressure, &weights, 1);
+    let artifact =
+        crate::sizing::artifact(&weights, &pressure.plan(), &Default::default()).unwrap();
+    let backslash_codec::Tensor::Quantized(tensor) = &artifact.tensors["w"] else {
+        panic!("not coded")
+    };
+    let decoded = tensor.dequantize();
+    for (decoded, seen) in decoded.iter().zip(&seen.get("w").unwrap().data) {
+        assert!((decoded - seen).abs() < 1e-7, "{decoded} {seen}");
+    }
+}
+
+/// The rate's gradient by a weight and by ln Δ against differences of its bits, where lines have steps of their own.
+#[test]
+fn gradients_of_scaled_lines_agree_with_finite_differences() {
+    let (weights, mut pressure) = (weights(), scaled_pressure(1.0));
+    let lambda = pressure.lambda;
+    let (_, gradients) = values(&mut pressure, &weights, 0);
+    let seen = perturbed(&pressure, &weights, 0);
+    let key = noise_key(pressure.seed, 0, 0);
+    let bits = |pressure: &BitsPressure, points: &[f32]| {
+        let mut nothing = vec![0.0; points.len()];
+        pressure.tensors[0].accumulate_noisy(points, points, 0.0, &mut nothing).0.bits
+    };
+    let mut again = seen.get("w").unwrap().data.clone();
+    pressure.tensors[0].add_noise(&weights.get("w").unwrap().data, key, &mut again);
+    assert_eq!(again, seen.get("w").unwrap().data);
+    for at in [0, 9, 5 * 64 + 1, 5 * 64 + 9, 4000] {
+        let nudge = 2e-3 * step_of(&pressure);
+        let shifted = |by: f32| {
+            let mut points = again.clone();
+            points[at] += by;
+            bits(&pressure, &points)
+        };
+        let slope = (shifted(nudge) - shifted(-nudge)) / (2.0 * f64::from(nudge));
+        let expected = lambda / pressure.coded * slope;
+        let found = f64::from(gradients.values[0][at]);
+        assert!(
+            (found - expected).abs() < 0.02 * expected.abs() + 1e-9,
+            "{at}: {found} {expected}"
+        );
+    }
+}
+
+#[test]
+fn a_restored_state_keeps_the_scales_of_lines() {
+    let weights = weights();
+    let mut first = scaled_pressure(0.0);
+    values(&mut first, &weights, 0);
+    first.update(0, 1.0);
+    let mut config = config(0.0, 0.0);
+    config.rate.line_scales = LineScaleRule::Sensitivity;
+    let mut second = BitsPressure::new(&config, &weights);
+    assert!(second.restore(&first.state()));
+    assert_eq!(second.plan(), first.plan());
+    let state = first.state();
+    assert!(!second.restore(&state[..state.len() - 1]));
+    assert!(!second.restore(&[state, vec![1.0]].concat()));
+}
+
 #[test]
 fn descending_the_rate_alone_lowers_the_entropy() {
     let mut weights = weights();
