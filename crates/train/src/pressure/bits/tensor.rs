@@ -279,7 +279,7 @@ fn moved_by_step(gradient: &[f32], points: &[f32], weights: &[f32]) -> f64 {
     terms.map(|(g, (point, weight))| f64::from(*g) * f64::from(point - weight)).sum()
 }
 
-/// ln of h^−p over the geometric mean of all, p being [`LINE_POWER`], in half octaves and at most three octaves.
+/// The logarithm of h^−p over the geometric mean of all, p being [`LINE_POWER`], in half octaves and at most three octaves.
 fn half_octaves(sensitivities: &[f64]) -> impl Iterator<Item = f64> {
     let count = sensitivities.len().max(1) as f64;
     let least = LEAST_SENSITIVITY * sensitivities.iter().sum::<f64>() / count;
