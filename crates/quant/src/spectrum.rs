@@ -2,6 +2,7 @@
 
 use faer::MatRef;
 
+use crate::ladder::matrix_shape;
 use crate::{QuantError, Weights};
 
 /// Effective rank of a matrix as a share of its full rank: e^H over the smaller side, with H = −Σ p_i·ln p_i the entropy of
@@ -22,11 +23,10 @@ use crate::{QuantError, Weights};
 /// If there are not as many values as the shape says, or the decomposition does not converge.
 pub fn effective_rank(weights: &Weights<'_>) -> Result<f64, QuantError> {
     let Weights { name, shape, data } = *weights;
-    let rows = shape.first().copied().unwrap_or(1).max(1);
-    let columns = data.len() / rows;
-    if shape.iter().product::<usize>() != data.len() || data.is_empty() {
+    let (rows, columns) = matrix_shape(weights)?;
+    if data.is_empty() {
         let (name, shape) = (name.to_owned(), shape.to_vec());
-        return Err(QuantError::Shape { name, shape, count: data.len() });
+        return Err(QuantError::Shape { name, shape, count: 0 });
     }
     let values = MatRef::from_row_major_slice(data, rows, columns)
         .singular_values()

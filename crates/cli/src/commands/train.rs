@@ -41,7 +41,7 @@ pub fn run(arguments: Train) -> Result<()> {
     let first = run.trainer.steps_taken();
     let show_profile = |profile: &Profile, last: u64| {
         if arguments.profile {
-            say(&profile_table(profile, last - first));
+            say(&profile_table(profile, last.saturating_sub(first)));
         }
     };
     if let Some(step) = arguments.until.filter(|step| *step < config.train.steps) {

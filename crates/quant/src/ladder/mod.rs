@@ -35,4 +35,5 @@ pub use covariance::Covariance;
 pub use distortion::{squared_error, weighted_error};
 pub use drift::Drift;
 pub use inputs_first::quantize_inputs_first;
+pub(crate) use rung::matrix_shape;
 pub use rung::{Gain, LadderOptions, Rung, ScaleFit, quantize_matrix};

@@ -268,7 +268,7 @@ fn run(
 }
 
 /// Rows and columns of the matrix that a tensor is seen as.
-pub(super) fn matrix_shape(weights: &Weights<'_>) -> Result<(usize, usize), QuantError> {
+pub(crate) fn matrix_shape(weights: &Weights<'_>) -> Result<(usize, usize), QuantError> {
     let Weights { name, shape, data } = *weights;
     let count = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
     if count.is_none_or(|count| count != data.len()) {

@@ -23,6 +23,9 @@ pub struct Measurement<'a> {
     prepared: &'a Prepared,
     model: ModelFile,
     float: Quality,
+    /// Of all float weights, for every file alike.
+    shape: Option<f64>,
+    effective_rank: Option<f64>,
 }
 
 /// Figures of one file.
@@ -37,7 +40,9 @@ impl<'a> Measurement<'a> {
     pub fn open(run: &'a Planned, folder: &'a Path, prepared: &'a Prepared) -> Result<Self> {
         let model = ModelFile::open(folder)?;
         let float = prepared.measure(&model.config, &model.weights)?;
-        Ok(Self { run, folder, prepared, model, float })
+        let shape = fitted_shape(&model.weights);
+        let effective_rank = mean_effective_rank(&model.weights)?;
+        Ok(Self { run, folder, prepared, model, float, shape, effective_rank })
     }
 
     /// The lines of these files, each given to `push` as soon as it is known; those that cannot be as small as that are
@@ -103,8 +108,8 @@ impl<'a> Measurement<'a> {
             nats: figures.nats,
             bits_per_byte: figures.bits_per_byte,
             float_nats: self.float.nats_per_token(),
-            shape: fitted_shape(&self.model.weights),
-            effective_rank: mean_effective_rank(&self.model.weights)?,
+            shape: self.shape,
+            effective_rank: self.effective_rank,
             steered,
         })
     }
