@@ -98,7 +98,7 @@ fn named(tensors: Vec<DecodedTensor>) -> NamedWeights {
 ///
 /// ln bytes is nearly a line over stretches of the setting, so a few files do where halving takes a dozen; and files
 /// take seconds.
-fn largest_that_fits<T>(
+pub(super) fn largest_that_fits<T>(
     range: (f64, f64),
     budget: u64,
     make: impl Fn(f64) -> Result<(u64, T), EvalError>,

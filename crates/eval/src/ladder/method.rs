@@ -10,6 +10,8 @@ pub enum Method {
     Ours(Rung, Allocation),
     /// The smallest file of a quantiser of ours that loses no more than [`Method::Int8AllMatrices`].
     NoWorseThanInt8(Rung),
+    /// The matrices of layers as products of two, of the rank that the size asks for.
+    Factors,
     /// The baseline of Parameter Golf: int8 rows for large matrices, zlib-9.
     Int8,
     /// The same with every matrix in int8.
@@ -39,9 +41,13 @@ impl Method {
         methods
     }
 
-    /// All methods that a person can name: [`Method::all`] of all quantisers and all that calibration can share out.
+    /// All methods that a person can name: [`Method::all`] of all quantisers and all that calibration can share out, and
+    /// factors.
     pub fn known() -> Vec<Self> {
-        Self::all(&Rung::ALL, &[Allocation::Rows, Allocation::Tensors, Allocation::Relative])
+        let allocations = [Allocation::Rows, Allocation::Tensors, Allocation::Relative];
+        let mut methods = Self::all(&Rung::ALL, &allocations);
+        methods.push(Self::Factors);
+        methods
     }
 
     /// The method of a name.
@@ -72,6 +78,7 @@ impl Method {
             Self::Ours(rung, Allocation::Relative) => format!("{rung}, equal relative steps"),
             Self::Ours(rung, Allocation::Equal) => format!("{rung}, equal steps"),
             Self::NoWorseThanInt8(rung) => format!("{rung}, no worse than int8"),
+            Self::Factors => "factors".to_owned(),
             Self::Int8 => "golf int8 + zlib-9, large matrices".to_owned(),
             Self::Int8AllMatrices => "golf int8 + zlib-9".to_owned(),
             Self::SdClip => "SDClip + brotli-11".to_owned(),
@@ -82,11 +89,11 @@ impl Method {
 
     /// Whether its size can be chosen.
     pub fn has_target(self) -> bool {
-        matches!(self, Self::Ours(..) | Self::SdClip | Self::PaperScaled)
+        matches!(self, Self::Ours(..) | Self::Factors | Self::SdClip | Self::PaperScaled)
     }
 
     /// Whether it runs the model on text first.
     pub fn needs_calibration(self) -> bool {
-        matches!(self, Self::Ours(..) | Self::NoWorseThanInt8(_))
+        matches!(self, Self::Ours(..) | Self::NoWorseThanInt8(_) | Self::Factors)
     }
 }

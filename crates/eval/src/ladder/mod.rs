@@ -8,6 +8,7 @@
 
 mod errors;
 mod exporters;
+mod factors;
 mod fingerprint;
 mod journal;
 mod method;

@@ -13,7 +13,7 @@ use backslash_model::{NamedWeights, Transformer, device};
 use backslash_quant::Rung;
 
 use super::fingerprint::fingerprint;
-use super::{Method, Point, Split, exporters};
+use super::{Method, Point, Split, exporters, factors};
 use crate::{EvalError, ModelFile, Quality, decoded_weights, evaluate, views};
 
 /// Seed of the targets that sensitivities are measured with.
@@ -138,6 +138,7 @@ impl<'a> Subject<'a> {
             Method::Int8 => exporters::int8(weights)?,
             Method::Int8AllMatrices => exporters::int8_all_matrices(weights)?,
             Method::SdClip => exporters::sdclip(weights, embeds, budget)?,
+            Method::Factors => factors::factored(weights, self.calibration()?, embeds, budget)?,
             Method::Paper => exporters::paper(weights)?,
             Method::PaperScaled => exporters::paper_of(weights, budget)?,
         };
@@ -165,9 +166,13 @@ impl<'a> Subject<'a> {
         evaluate(&network, self.tokens, &self.table)
     }
 
-    fn recipe(&mut self, rung: Rung, allocation: Allocation) -> Result<Recipe<'a>, EvalError> {
+    fn calibration(&mut self) -> Result<&Calibration, EvalError> {
         self.calibrate(|_, _| ())?;
-        let calibration = self.calibration.clone().expect("just calibrated");
+        Ok(self.calibration.as_ref().expect("just calibrated"))
+    }
+
+    fn recipe(&mut self, rung: Rung, allocation: Allocation) -> Result<Recipe<'a>, EvalError> {
+        let calibration = self.calibration()?.clone();
         let weights = views(&self.model.weights);
         Ok(Recipe::calibrated(weights, BTreeMap::new(), calibration, rung, allocation)?)
     }

@@ -203,6 +203,9 @@ pub struct RateConfig {
     /// `bits`: share of the steps after which the quantiser rounds. From the start of the rate until then, if that is
     /// earlier, noise of one step stands for it.
     pub rounding_from: f64,
+    /// `bits`: share of the steps with a rate at which the loss sees quantiser steps √2 or 2 times as long, half of it each:
+    /// the network then stays better where its file is made coarser than it has learned, at a price where it is not.
+    pub step_dropout: f64,
     /// `bits`: how the steps of a matrix's rows and columns are set, over that of the matrix.
     pub line_scales: LineScaleRule,
     /// `bits`: what moves the matrices from the start of the rate on, at a learning rate that gives updates of the same
@@ -227,6 +230,7 @@ impl Default for RateConfig {
             initial_step: 1.0,
             learning_rate: 0.02,
             rounding_from: 0.6,
+            step_dropout: 0.0,
             line_scales: LineScaleRule::None,
             matrix_method: OptimizerMethod::Adamw,
             matrix_learning_rate: 1.0,
@@ -291,7 +295,7 @@ impl RunConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 16] = [
+        let rules: [(&'static str, f64, bool, &'static str); 17] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -339,6 +343,12 @@ impl RunConfig {
                 "rate.rounding_from",
                 rate.rounding_from,
                 share(rate.rounding_from),
+                "must be from 0 to 1",
+            ),
+            (
+                "rate.step_dropout",
+                rate.step_dropout,
+                share(rate.step_dropout),
                 "must be from 0 to 1",
             ),
             (
@@ -409,6 +419,7 @@ mod tests {
             "train.steps=0",
             "train.beta2=1.0",
             "rate.rounding_from=1.5",
+            "rate.step_dropout=-0.1",
             "rate.start=1",
             "train.clip_norm=nan",
             "model.architecture=bert",

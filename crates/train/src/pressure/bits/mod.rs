@@ -1,5 +1,6 @@
 //! The rate in bits: learned steps, noise or rounding, and a probability model that follows the weights.
 
+mod dropout;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ use backslash_model::{Gradients, NamedWeights};
 use backslash_quant::{Plan, is_coded};
 
 use crate::{LineScaleRule, RunConfig, StepRule};
+use dropout::coarsening;
 use tensor::TensorRate;
 
 /// J = D + λ·R, with R the mean code length in bits of all coded weights.
@@ -35,6 +37,8 @@ pub(crate) struct BitsPressure {
     /// Weights in all coded tensors.
     coded: f64,
     line_scales: LineScaleRule,
+    /// Share of the steps at which the loss sees coarser points than a file would have.
+    step_dropout: f64,
 }
 
 /// Numbers of one tensor's state in a checkpoint, without the scales of its rows and columns.
@@ -66,6 +70,7 @@ impl BitsPressure {
             rounding_from: (rate.rounding_from * train.steps as f64).round() as u64,
             coded: coded.max(1) as f64,
             line_scales: rate.line_scales,
+            step_dropout: rate.step_dropout,
         }
     }
 
@@ -150,17 +155,27 @@ impl BitsPressure {
 
     /// Makes `seen` the weights that the loss is computed with at a step with a rate.
     pub(crate) fn perturb(&self, weights: &NamedWeights, step: u64, seen: &mut NamedWeights) {
+        let coarser = self.coarsening_at(step);
         let mut rates = self.tensors.iter().peekable();
         let pairs = weights.tensors().iter().zip(seen.tensors_mut()).enumerate();
         for (at, (from, to)) in pairs {
             match rates.next_if(|rate| rate.at == at) {
-                Some(rate) if self.rounds_at(step) => rate.round(&from.data, &mut to.data),
+                Some(rate) if self.rounds_at(step) => {
+                    rate.round(&from.data, coarser, &mut to.data);
+                }
                 Some(rate) => {
-                    rate.add_noise(&from.data, noise_key(self.seed, step, at), &mut to.data);
+                    let key = noise_key(self.seed, step, at);
+                    rate.add_noise(&from.data, coarser, key, &mut to.data);
                 }
                 None => to.data.copy_from_slice(&from.data),
             }
         }
+    }
+
+    /// What steps are multiplied by where the loss is computed.
+    fn coarsening_at(&self, step: u64) -> f32 {
+        // A number that no tensor has.
+        coarsening(self.step_dropout, noise_key(self.seed, step, usize::MAX))
     }
 
     /// Adds λ·∂R/∂w to the gradients of a step and keeps what moves steps and models; R in bits per weight.
@@ -174,11 +189,15 @@ impl BitsPressure {
         let weight_of_bit = self.lambda / self.coded;
         let mut bits = 0.0;
         let rounds = self.rounds_at(step);
+        let coarser = self.coarsening_at(step);
         for rate in &mut self.tensors {
             let (weights, seen) = (&weights.tensors()[rate.at], &seen.tensors()[rate.at]);
             let gradient = &mut gradients.values[rate.at];
             let (sums, through_points) = match rounds {
-                true => rate.accumulate_rounded(&weights.data, &seen.data, weight_of_bit, gradient),
+                true => {
+                    let (weights, points) = (&weights.data, &seen.data);
+                    rate.accumulate_rounded(weights, points, coarser, weight_of_bit, gradient)
+                }
                 false => rate.accumulate_noisy(&weights.data, &seen.data, weight_of_bit, gradient),
             };
             bits += sums.bits;

@@ -113,18 +113,18 @@ impl TensorRate {
         self.log_step.exp() as f32
     }
 
-    /// Every weight with uniform noise of one step, drawn by `key`.
-    pub(super) fn add_noise(&self, weights: &[f32], key: u64, points: &mut [f32]) {
+    /// Every weight with uniform noise of `coarser` steps, drawn by `key`.
+    pub(super) fn add_noise(&self, weights: &[f32], coarser: f32, key: u64, points: &mut [f32]) {
+        let step = coarser * self.step();
         self.make_points(weights, points, |first, moved, points| {
-            add_uniform_noise(moved, self.step(), key, first as u64, points);
+            add_uniform_noise(moved, step, key, first as u64, points);
         });
     }
 
-    /// Every weight as its code stands for it.
-    pub(super) fn round(&self, weights: &[f32], points: &mut [f32]) {
-        self.make_points(weights, points, |_, moved, points| {
-            round_to_step(moved, self.step(), points);
-        });
+    /// Every weight as the code of `coarser` steps stands for it.
+    pub(super) fn round(&self, weights: &[f32], coarser: f32, points: &mut [f32]) {
+        let step = coarser * self.step();
+        self.make_points(weights, points, |_, moved, points| round_to_step(moved, step, points));
     }
 
     /// Points are where weights start plus what `quantise` makes of how far they have moved, in the steps of their rows and
@@ -193,11 +193,13 @@ impl TensorRate {
         result
     }
 
-    /// As [`TensorRate::accumulate_noisy`] at the points of the codes, whose rows and columns have scales of their own.
+    /// As [`TensorRate::accumulate_noisy`] with the code lengths of the codes, whose rows and columns have scales of their
+    /// own; the points are those of `coarser` steps.
     pub(super) fn accumulate_rounded(
         &self,
         weights: &[f32],
         points: &[f32],
+        coarser: f32,
         weight_of_bit: f64,
         gradient: &mut [f32],
     ) -> (RateSums, f64) {
@@ -211,9 +213,9 @@ impl TensorRate {
             let (sums, through_points) = self.unscaled(chunk * rows, gradient, |gradient| {
                 tables.accumulate(chunk * rows, &moved, weight_of_bit as f32, gradient)
             });
-            match self.scales.is_some() {
-                true => (sums, moved_by_step(gradient, points, weights)),
-                false => (sums, through_points),
+            match self.scales.is_none() && coarser == 1.0 {
+                true => (sums, through_points),
+                false => (sums, moved_by_step(gradient, points, weights)),
             }
         });
         total(parts.collect())

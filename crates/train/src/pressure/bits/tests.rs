@@ -79,6 +79,46 @@ fn the_gradient_by_the_step_agrees_with_a_finite_difference() {
     assert!(gradient < 0.0, "a wider step costs fewer bits");
 }
 
+/// At the steps of the dropout points are those of longer steps, and through them the loss moves ln Δ; the code lengths
+/// stay those of the codes.
+#[test]
+fn dropped_steps_show_coarser_points_at_the_same_price() {
+    let mut config = config(0.0, 0.0);
+    config.rate.step_dropout = 1.0;
+    let (weights, mut dropped) = (weights(), BitsPressure::new(&config, &weights()));
+    let mut plain = pressure(0.0);
+    let step = step_of(&plain);
+    let mut factors = Vec::new();
+    for at in 0..20 {
+        let seen = perturbed(&dropped, &weights, at);
+        let points = &seen.get("w").unwrap().data;
+        let is_multiple = |factor: f32| {
+            let whole =
+                |p: &f32| (p / (factor * step) - (p / (factor * step)).round()).abs() < 1e-4;
+            points.iter().all(whole)
+        };
+        let factor = [2.0_f32.sqrt(), 2.0].into_iter().find(|factor| is_multiple(*factor));
+        factors.push(factor.expect("neither factor"));
+
+        let zeros = || weights.tensors().iter().map(|t| vec![1e-3; t.data.len()]).collect();
+        let mut gradients = [Gradients { values: zeros() }, Gradients { values: zeros() }];
+        let bits = dropped.add_gradient(&weights, &seen, at, &mut gradients[0]);
+        let rounded = perturbed(&plain, &weights, at);
+        assert_eq!(bits, plain.add_gradient(&weights, &rounded, at, &mut gradients[1]));
+        assert_eq!(gradients[0].values, gradients[1].values);
+        let through = |seen: &NamedWeights| -> f64 {
+            let pairs = weights.get("w").unwrap().data.iter().zip(&seen.get("w").unwrap().data);
+            let at = weights.position("w").unwrap();
+            let terms = gradients[0].values[at].iter().zip(pairs);
+            terms.map(|(g, (w, s))| f64::from(*g) * f64::from(s - w)).sum()
+        };
+        let difference = dropped.tensors[0].gradient[0] - plain.tensors[0].gradient[0];
+        let expected = through(&seen) - through(&rounded);
+        assert!((difference - expected).abs() < 1e-6 * expected.abs().max(1e-3));
+    }
+    assert!(factors.contains(&2.0) && factors.iter().any(|factor| *factor < 2.0));
+}
+
 #[test]
 fn a_late_start_begins_with_the_weights_of_that_time() {
     let config = config(0.3, 0.3);
