@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use backslash_model::DeviceChoice;
+use backslash_model::{DeviceChoice, Precision};
 use backslash_quant::Rung;
 use backslash_train::DataConfig;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -100,6 +100,9 @@ pub struct Train {
     /// Override one key of the configuration; can be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// How exactly matrices multiply in training: fp32, or bf16 on CPUs with instructions for it (train.precision).
+    #[arg(long, value_name = "PRECISION", conflicts_with = "resume")]
+    pub precision: Option<Precision>,
     /// Folder of the run.
     #[arg(long, value_name = "FOLDER", default_value = "runs/run")]
     pub out: PathBuf,

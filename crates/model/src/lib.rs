@@ -28,6 +28,7 @@ mod error;
 mod initialise;
 mod masking;
 mod network;
+mod precision;
 mod pretrained;
 mod weights;
 
@@ -41,5 +42,6 @@ pub use masking::{MaskedRow, Masking};
 pub use network::{
     Encoder, EncoderInput, InputObserver, MatrixReplacer, Transformer, use_composed_operations,
 };
+pub use precision::Precision;
 pub use pretrained::Pretrained;
 pub use weights::{NamedTensor, NamedWeights};

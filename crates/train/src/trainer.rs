@@ -137,7 +137,8 @@ impl Trainer {
         self.scale_lines(tokens)?;
         let seen = self.pressure.seen(&self.weights, self.step, &mut self.perturbed);
         self.profile.ends(Part::Data);
-        let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?;
+        let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?
+            .in_precision(self.config.train.precision);
         let loss = network.loss(&batch.inputs, &batch.targets, batch.sequence_length);
         self.profile.ends(Part::Forward);
         let mut gradients = network.gradients(&loss, seen);

@@ -97,6 +97,9 @@ fn configuration(arguments: &Train) -> Result<RunConfig> {
     if let Some(from) = &arguments.from {
         config.train.from = from.display().to_string();
     }
+    if let Some(precision) = arguments.precision {
+        config.train.precision = precision;
+    }
     if let Some(budget) = arguments.budget {
         config.rate.budget = budget;
         if config.rate.method == RateMethod::None {

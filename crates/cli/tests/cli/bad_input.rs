@@ -56,6 +56,9 @@ fn configurations_that_mean_nothing() {
     place.fails(&borrowed(&set("train.steps=0")), 2, "train.steps = 0");
     place.fails(&borrowed(&set("model.heads=5")), 2, "model.heads = 5");
     place.fails(&borrowed(&set("rate.lambda=-0.1")), 2, "rate.lambda = -0.1");
+    place.fails(&borrowed(&set("train.precision=fp8")), 2, "fp32");
+    let unknown = place.train("run", &["--precision", "fp8"]);
+    place.fails(&borrowed(&unknown), 2, "expected fp32 or bf16");
     place.fails(&borrowed(&set("rate.budget=100")), 2, "only rate.method = \"bits\"");
     let small = place.train("run", &["--budget", "100"]);
     place.fails(&borrowed(&small), 2, "it can be asked for");

@@ -15,7 +15,7 @@ use super::path::Names;
 use super::tap::{InputObserver, Tap};
 use super::tokens::{Tokens, assert_known};
 use crate::bind::{Gradients, bound, gradients};
-use crate::{Architecture, Gelu, ModelConfig, ModelError, NamedWeights};
+use crate::{Architecture, Gelu, ModelConfig, ModelError, NamedWeights, Precision};
 
 /// A network that gives each token a hidden state from the tokens on both sides of it.
 ///
@@ -87,7 +87,7 @@ impl Encoder {
     /// If the rows are not of one length, are longer than the context, have no text, or hold an id or type
     /// that the network does not know.
     pub fn hidden(&self, input: EncoderInput<'_>) -> Tensor<2> {
-        self.hidden_through(input, &mut Tap::closed())
+        self.hidden_through(input, &mut Tap::closed(Precision::Fp32))
     }
 
     /// Runs the network forward and shows the input of every linear layer to an observer, padding

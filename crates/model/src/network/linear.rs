@@ -3,6 +3,7 @@
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Shape, Tensor};
 
+use super::operations;
 use super::tap::Tap;
 
 /// y = x·Wᵀ with W of shape `[outputs, inputs]`, as checkpoints store it.
@@ -18,7 +19,7 @@ impl Linear {
 
     /// `[n, inputs]` to `[n, outputs]`.
     pub(super) fn forward(&self, x: Tensor<2>, tap: &Tap<'_>) -> Tensor<2> {
-        x.matmul(tap.matrix(&self.weight).transpose())
+        operations::linear(x, tap.matrix(&self.weight), tap.precision())
     }
 }
 
@@ -36,7 +37,8 @@ impl Affine {
 
     /// `[n, inputs]` to `[n, outputs]`.
     pub(super) fn forward(&self, x: Tensor<2>, tap: &Tap<'_>) -> Tensor<2> {
-        x.matmul(tap.matrix(&self.weight).transpose()) + self.bias.val().unsqueeze::<2>()
+        let y = operations::linear(x, tap.matrix(&self.weight), tap.precision());
+        y + self.bias.val().unsqueeze::<2>()
     }
 }
 
@@ -54,7 +56,8 @@ impl TransposedAffine {
 
     /// `[n, inputs]` to `[n, outputs]`.
     pub(super) fn forward(&self, x: Tensor<2>, tap: &Tap<'_>) -> Tensor<2> {
-        x.matmul(tap.matrix(&self.weight)) + self.bias.val().unsqueeze::<2>()
+        let weight = tap.matrix(&self.weight).transpose();
+        operations::linear(x, weight, tap.precision()) + self.bias.val().unsqueeze::<2>()
     }
 }
 

@@ -24,6 +24,7 @@ use burn::tensor::{Device, Tensor};
 
 pub use self::bert::{Encoder, EncoderInput};
 use self::decoder::Decoder;
+pub(crate) use self::fused::bf16_is_fast_here;
 use self::gpt2::Gpt2;
 use self::llama::Llama;
 pub use self::operations::use_composed_operations;
@@ -32,7 +33,7 @@ use self::tap::Tap;
 pub use self::tap::{InputObserver, MatrixReplacer};
 use self::tokens::{Tokens, assert_known};
 use crate::bind::bound;
-use crate::{Architecture, ModelConfig, ModelError, NamedWeights};
+use crate::{Architecture, ModelConfig, ModelError, NamedWeights, Precision};
 
 /// What the networks have in common that predict tokens.
 trait LanguageModel {
@@ -59,6 +60,7 @@ trait LanguageModel {
 pub struct Transformer {
     family: Family,
     config: ModelConfig,
+    precision: Precision,
 }
 
 #[derive(Clone, Debug)]
@@ -149,7 +151,13 @@ impl Transformer {
                 Family::Bert(Box::new(Encoder::from_weights(config, weights, device)?))
             }
         };
-        Ok(Self { family, config: config.clone() })
+        Ok(Self { family, config: config.clone(), precision: Precision::Fp32 })
+    }
+
+    /// The same network with matrix products of another precision; [`Transformer::losses`] keep the output matrix exact.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Names and shapes of all weights, in the order of the network.
@@ -192,7 +200,7 @@ impl Transformer {
     /// As [`Transformer::losses`].
     pub fn loss(&self, tokens: &[u16], targets: &[u16], row: usize) -> Tensor<1> {
         let (hidden, head) = self.before_losses(tokens, targets, row);
-        operations::mean_loss(hidden, head, targets, self.config.cap())
+        operations::mean_loss(hidden, head, targets, self.config.cap(), self.precision)
     }
 
     /// What [`Transformer::hidden_and_head`] gives, once the targets are checked.
@@ -218,7 +226,7 @@ impl Transformer {
     /// # Panics
     /// As [`Transformer::logits`].
     pub fn hidden(&self, tokens: &[u16], row: usize) -> Tensor<2> {
-        self.hidden_through(tokens, row, &mut Tap::closed())
+        self.hidden_through(tokens, row, &mut Tap::closed(self.precision))
     }
 
     /// Runs the network forward and shows the input of every linear layer to an observer.

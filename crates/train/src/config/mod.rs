@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use backslash_codec::Origin;
-use backslash_model::{Architecture, ModelConfig, UniformStart, uniform_starts};
+use backslash_model::{Architecture, ModelConfig, Precision, UniformStart, uniform_starts};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -87,6 +87,8 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// Largest global norm of the gradient of the loss.
     pub clip_norm: f64,
+    /// How exactly matrices multiply on the way forward and back; evaluations are exact.
+    pub precision: Precision,
     /// A model to go on from, its network and tokenizer included: a run's folder, a `.bsl` file or a checkpoint's folder.
     /// Empty for weights drawn by the seed.
     pub from: String,
@@ -111,6 +113,7 @@ impl Default for TrainConfig {
             epsilon: 1e-8,
             weight_decay: 0.1,
             clip_norm: 1.0,
+            precision: Precision::Fp32,
             from: String::new(),
             seed: 1337,
             evaluate_every: 250,
@@ -368,6 +371,13 @@ impl RunConfig {
         }
         if let Some((key, value, _, expected)) = rules.into_iter().find(|(_, _, holds, _)| !holds) {
             return Err(TrainError::ConfigValue { key, value: value.to_string(), expected });
+        }
+        if !train.precision.is_supported() {
+            return Err(TrainError::ConfigValue {
+                key: "train.precision",
+                value: "bf16".to_owned(),
+                expected: "takes a CPU with AVX512-BF16 or AMX, and no GPU; use \"fp32\"",
+            });
         }
         if rate.budget > 0 && rate.method != RateMethod::Bits {
             return Err(TrainError::ConfigValue {

@@ -14,8 +14,10 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 use rayon::prelude::*;
 
+use super::bf16::{View, product, view};
 use super::buffer::{contiguous, dimensions, rows_per_task, tensor, update, values};
 use super::simd::{LANES, exp, largest, tanh, total, vectorised};
+use crate::Precision;
 
 /// Logits that exist at the same time, about.
 const BLOCK: usize = 1 << 20;
@@ -29,6 +31,7 @@ pub(in crate::network) trait MeanCrossEntropy: Backend {
         head: FloatTensor<Self>,
         targets: Vec<u16>,
         cap: Option<f32>,
+        precision: Precision,
     ) -> FloatTensor<Self>;
 }
 
@@ -50,6 +53,7 @@ impl MeanCrossEntropy for Flex {
         head: FlexTensor,
         targets: Vec<u16>,
         cap: Option<f32>,
+        _: Precision,
     ) -> FlexTensor {
         mean(&losses(&contiguous(hidden), &contiguous(head), &targets, cap))
     }
@@ -91,13 +95,14 @@ impl<C: CheckpointStrategy> MeanCrossEntropy for Autodiff<Flex, C> {
         head: FloatTensor<Self>,
         targets: Vec<u16>,
         cap: Option<f32>,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         let nodes = [hidden.node(), head.node()];
         let hidden = contiguous(hidden.into_primitive());
         let head = contiguous(head.into_primitive());
         match Step.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(preparation) => {
-                let (losses, gradients) = with_gradients(&hidden, &head, &targets, cap);
+                let (losses, gradients) = with_gradients(&hidden, &head, &targets, cap, precision);
                 preparation.finish(gradients, mean(&losses))
             }
             OpsKind::UnTracked(preparation) => {
@@ -159,6 +164,7 @@ fn with_gradients(
     head: &FlexTensor,
     targets: &[u16],
     cap: Option<f32>,
+    precision: Precision,
 ) -> (Vec<f32>, [FlexTensor; 2]) {
     let [vocabulary, width] = dimensions(head);
     let mut losses = vec![0.0; targets.len()];
@@ -166,7 +172,10 @@ fn with_gradients(
     let mut head_gradient: Option<FlexTensor> = None;
     let share = 1.0 / targets.len() as f32;
     for (start, hidden) in blocks(hidden, vocabulary) {
-        let logits = Flex::float_matmul(hidden.clone(), transposed(head.clone()));
+        let logits = match precision {
+            Precision::Fp32 => Flex::float_matmul(hidden.clone(), transposed(head.clone())),
+            Precision::Bf16 => rounded_product(view(&hidden), view(head).transposed()),
+        };
         let [count, _] = dimensions(&logits);
         let rows = rows_per_task(vocabulary);
         let gradient = update(logits, |logits| {
@@ -178,9 +187,17 @@ fn with_gradients(
                     differentiate(logits, targets, losses, cap, share);
                 });
         });
-        let of_hidden = Flex::float_matmul(gradient.clone(), head.clone());
+        let (of_hidden, of_head) = match precision {
+            Precision::Fp32 => (
+                Flex::float_matmul(gradient.clone(), head.clone()),
+                Flex::float_matmul(transposed(gradient), hidden),
+            ),
+            Precision::Bf16 => (
+                rounded_product(view(&gradient), view(head)),
+                rounded_product(view(&gradient).transposed(), view(&hidden)),
+            ),
+        };
         hidden_gradient.extend_from_slice(values(&of_hidden));
-        let of_head = Flex::float_matmul(transposed(gradient), hidden);
         head_gradient = Some(match head_gradient {
             Some(sum) => Flex::float_add(sum, of_head),
             None => of_head,
@@ -189,6 +206,11 @@ fn with_gradients(
     let head_gradient =
         head_gradient.unwrap_or_else(|| tensor(vec![0.0; vocabulary * width], [vocabulary, width]));
     (losses, [tensor(hidden_gradient, [targets.len(), width]), head_gradient])
+}
+
+fn rounded_product(left: View<'_>, right: View<'_>) -> FlexTensor {
+    let shape = [left.rows(), right.columns()];
+    tensor(product(left, right), shape)
 }
 
 /// x ← cap·tanh(x / cap), or nothing where there is no cap.
@@ -273,6 +295,7 @@ fn differentiate_kernel<const FMA: bool, const M: usize, const N: usize>(
 mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
+    use crate::Precision;
     use crate::network::fused::check::{assert_close, random, run, with_threads};
     use crate::network::operations::{composed, mean_loss, token_losses};
 
@@ -286,7 +309,12 @@ mod tests {
         for [count, vocabulary, width] in [[1, 1, 2], [3, 11, 16], [50, 300, 24], [70, 30_000, 8]] {
             let targets = targets(count, vocabulary);
             for (cap, factor) in [(Some(2.0), 1.0), (Some(30.0), -3.5), (None, 1.0)] {
-                let results = [mean_loss, composed::mean_loss].map(|loss| {
+                let exact = |hidden, head, targets: &[u16], cap| {
+                    mean_loss(hidden, head, targets, cap, Precision::Fp32)
+                };
+                type Loss<'a> = &'a dyn Fn(Tensor<2>, Tensor<2>, &[u16], Option<f32>) -> Tensor<1>;
+                let losses: [Loss<'_>; 2] = [&exact, &composed::mean_loss];
+                let results = losses.map(|loss| {
                     run(&[[count, width], [vocabulary, width]], |mut x| {
                         let head = x.remove(1);
                         loss(x.remove(0), head, &targets, cap) * factor
@@ -305,6 +333,22 @@ mod tests {
                 let (fused, expected): (Vec<_>, Vec<_>) = (large(&results[0]), large(&results[1]));
                 assert_close(&fused, &expected, 1e-5, "gradients");
             }
+        }
+    }
+
+    #[test]
+    fn in_bf16_values_and_gradients_are_near_those_in_f32() {
+        // The second takes more than one block.
+        for [count, vocabulary, width] in [[50, 300, 24], [70, 30_000, 8]] {
+            let targets = targets(count, vocabulary);
+            let [rounded, exact] = [Precision::Bf16, Precision::Fp32].map(|precision| {
+                run(&[[count, width], [vocabulary, width]], |mut x| {
+                    let head = x.remove(1);
+                    mean_loss(x.remove(0), head, &targets, Some(30.0), precision) * count as f32
+                })
+            });
+            assert_close(&rounded, &exact, 0.01, &format!("{count} {vocabulary}"));
+            assert_ne!(rounded, exact);
         }
     }
 
@@ -329,7 +373,7 @@ mod tests {
         let loss = || {
             run(&[[300, 64], [500, 64]], |mut x| {
                 let head = x.remove(1);
-                mean_loss(x.remove(0), head, &targets, Some(30.0))
+                mean_loss(x.remove(0), head, &targets, Some(30.0), Precision::Fp32)
             })
         };
         assert_eq!(with_threads(1, loss), with_threads(2, loss));

@@ -10,6 +10,7 @@
 //! gradient.
 
 mod attention;
+mod bf16;
 mod buffer;
 #[cfg(test)]
 mod check;
@@ -20,6 +21,8 @@ mod relu;
 mod simd;
 
 pub(super) use attention::CausalAttention;
+pub(super) use bf16::Bf16Linear;
+pub(crate) use bf16::is_fast_here as bf16_is_fast_here;
 pub(super) use cross_entropy::{CrossEntropies, MeanCrossEntropy};
 pub(super) use heads::PrepareHeads;
 pub(super) use norm::RmsNorm;

@@ -11,9 +11,11 @@ use burn::tensor::{Device, Tensor};
 
 pub(super) use self::composed::{full_attention, soft_cap};
 use super::fused::{
-    CausalAttention, CrossEntropies, MeanCrossEntropy, PrepareHeads, ReluSquared, RmsNorm,
+    Bf16Linear, CausalAttention, CrossEntropies, MeanCrossEntropy, PrepareHeads, ReluSquared,
+    RmsNorm,
 };
 use super::rotary::Rotary;
+use crate::Precision;
 
 static COMPOSED_ONLY: AtomicBool = AtomicBool::new(false);
 
@@ -28,6 +30,16 @@ pub fn use_composed_operations(composed: bool) {
 /// Whether the fused operations run on a device.
 fn fused(device: &Device) -> bool {
     !COMPOSED_ONLY.load(Ordering::Relaxed) && *device == Device::flex()
+}
+
+/// y = x·Wᵀ of `[n, inputs]` and `[outputs, inputs]`.
+pub(super) fn linear(x: Tensor<2>, weight: Tensor<2>, precision: Precision) -> Tensor<2> {
+    match precision {
+        Precision::Fp32 => x.matmul(weight.transpose()),
+        Precision::Bf16 => {
+            Tensor::from_dispatch(Dispatch::bf16_linear(x.into_dispatch(), weight.into_dispatch()))
+        }
+    }
 }
 
 /// x / √(mean(x²) + ε) over the last dimension, without gain.
@@ -77,8 +89,9 @@ pub(super) fn mean_loss(
     head: Tensor<2>,
     targets: &[u16],
     cap: Option<f32>,
+    precision: Precision,
 ) -> Tensor<1> {
-    if !fused(&hidden.device()) {
+    if !fused(&hidden.device()) && precision == Precision::Fp32 {
         return composed::mean_loss(hidden, head, targets, cap);
     }
     Tensor::from_dispatch(Dispatch::mean_cross_entropy(
@@ -86,6 +99,7 @@ pub(super) fn mean_loss(
         head.into_dispatch(),
         targets.to_vec(),
         cap,
+        precision,
     ))
 }
 

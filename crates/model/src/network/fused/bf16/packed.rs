@@ -1,0 +1,216 @@
+//! Operands as tiles of bf16.
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+/// Rows of a tile of the left operand, columns of one of the right, and pairs of inner positions in both.
+pub(super) const SIDE: usize = 16;
+/// Inner positions of a tile.
+const DEPTH: usize = 2 * SIDE;
+
+/// 16 × 16 pairs of bf16 that follow each other in the inner dimension, the first in the lower half: of a left operand a
+/// row of pairs per row, of a right one a row of pairs per pair of inner positions.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(super) struct Tile(pub(super) [[u32; SIDE]; SIDE]);
+
+/// Tiles that are worth a task.
+const TASK: usize = 16;
+
+/// A matrix of `f32`, or its transpose.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::network::fused) struct View<'a> {
+    values: &'a [f32],
+    /// Of the values as they lie.
+    width: usize,
+    transposed: bool,
+}
+
+impl<'a> View<'a> {
+    /// Row-major values with so many columns.
+    ///
+    /// # Panics
+    /// If they are not whole rows.
+    pub(in crate::network::fused) fn new(values: &'a [f32], columns: usize) -> Self {
+        assert!(columns > 0 && values.len().is_multiple_of(columns), "whole rows");
+        Self { values, width: columns, transposed: false }
+    }
+
+    /// The transpose.
+    pub(in crate::network::fused) fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+
+    #[inline(always)]
+    fn height(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    pub(in crate::network::fused) fn rows(&self) -> usize {
+        if self.transposed { self.width } else { self.height() }
+    }
+
+    pub(in crate::network::fused) fn columns(&self) -> usize {
+        if self.transposed { self.height() } else { self.width }
+    }
+
+    #[cfg(test)]
+    pub(super) fn at(&self, row: usize, column: usize) -> f32 {
+        let (y, x) = if self.transposed { (column, row) } else { (row, column) };
+        self.values[y * self.width + x]
+    }
+
+    /// The matrix as it lies in memory: of row `y` the values from `x` on, `N` of them, zero where there are none.
+    #[inline(always)]
+    fn run<const N: usize>(&self, y: usize, x: usize) -> [f32; N] {
+        let mut run = [0.0; N];
+        if y < self.height() && x < self.width {
+            let row = &self.values[y * self.width..][..self.width];
+            match row[x..].first_chunk::<N>() {
+                Some(whole) => return *whole,
+                None => run[..row.len() - x].copy_from_slice(&row[x..]),
+            }
+        }
+        run
+    }
+}
+
+/// An operand: for every inner position of tiles the tiles of all lines, which are rows of a left operand and columns of a
+/// right one, padded to an even number of tiles.
+pub(super) struct Tiles {
+    tiles: Vec<Tile>,
+    /// Tiles of one inner position.
+    stride: usize,
+}
+
+/// Two lines of tiles side by side, along the inner dimension.
+#[derive(Clone, Copy)]
+pub(super) struct Strip<'a> {
+    tiles: &'a [Tile],
+    stride: usize,
+}
+
+impl Tiles {
+    pub(super) fn of_left(matrix: View<'_>) -> Self {
+        let order = if matrix.transposed { Order::AlongRows } else { Order::AlongPairs };
+        Self::of(matrix, matrix.rows(), matrix.columns(), order)
+    }
+
+    pub(super) fn of_right(matrix: View<'_>) -> Self {
+        let order = if matrix.transposed { Order::AcrossPairs } else { Order::AcrossColumns };
+        Self::of(matrix, matrix.columns(), matrix.rows(), order)
+    }
+
+    fn of(matrix: View<'_>, lines: usize, inner: usize, order: Order) -> Self {
+        let stride = lines.div_ceil(2 * SIDE) * 2;
+        let count = stride * inner.div_ceil(DEPTH);
+        let tile = |at: usize| tile(&matrix, at % stride * SIDE, at / stride * DEPTH, order);
+        let tiles = (0..count).into_par_iter().with_min_len(TASK).map(tile).collect();
+        Self { tiles, stride }
+    }
+
+    /// The two lines of tiles from an even number on.
+    pub(super) fn strip(&self, first: usize) -> Strip<'_> {
+        assert!(first + 2 <= self.stride, "both lines are there");
+        Strip { tiles: &self.tiles[first..], stride: self.stride }
+    }
+}
+
+impl<'a> Strip<'a> {
+    /// Inner positions.
+    pub(super) fn depth(&self) -> usize {
+        self.tiles.len().div_ceil(self.stride)
+    }
+
+    /// The first two tiles, where there are any.
+    pub(super) fn as_ptr(&self) -> *const Tile {
+        self.tiles.as_ptr()
+    }
+
+    /// Bytes from the tiles of an inner position to those of the next.
+    pub(super) fn stride_bytes(&self) -> usize {
+        self.stride * size_of::<Tile>()
+    }
+
+    /// The pairs of tiles.
+    pub(super) fn pairs(self) -> impl Iterator<Item = &'a [Tile; 2]> {
+        self.tiles.chunks(self.stride).map(|tiles| tiles.first_chunk().expect("two lines"))
+    }
+}
+
+/// What lies side by side in memory, and how that stands in a tile.
+#[derive(Clone, Copy)]
+enum Order {
+    /// The pairs of a row of the left operand.
+    AlongPairs,
+    /// The rows of the transpose of a left operand.
+    AlongRows,
+    /// The columns of a right operand.
+    AcrossColumns,
+    /// The pairs of a column of the transpose of a right operand.
+    AcrossPairs,
+}
+
+/// The tile at a line and an inner position.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+fn tile(matrix: &View, line: usize, inner: usize, order: Order) -> Tile {
+    let mut tile = Tile([[0; SIDE]; SIDE]);
+    for (at, pairs) in tile.0.iter_mut().enumerate() {
+        *pairs = match order {
+            Order::AlongPairs | Order::AcrossPairs => pairs_of_line(matrix, line + at, inner),
+            Order::AlongRows | Order::AcrossColumns => pairs_of_lines(matrix, line, inner + 2 * at),
+        };
+    }
+    match order {
+        Order::AlongPairs | Order::AcrossColumns => tile,
+        Order::AlongRows | Order::AcrossPairs => transposed(&tile),
+    }
+}
+
+/// Not inlined, for the rounding to stay in vectors.
+#[inline(never)]
+fn transposed(tile: &Tile) -> Tile {
+    let mut transposed = Tile([[0; SIDE]; SIDE]);
+    for (at, pairs) in tile.0.iter().enumerate() {
+        for (row, pair) in transposed.0.iter_mut().zip(pairs) {
+            row[at] = *pair;
+        }
+    }
+    transposed
+}
+
+/// Of a line that lies side by side the pairs from an inner position on.
+#[inline(always)]
+fn pairs_of_line(matrix: &View<'_>, line: usize, inner: usize) -> [u32; SIDE] {
+    let run: [f32; DEPTH] = matrix.run(line, inner);
+    let mut pairs = [0; SIDE];
+    for at in 0..SIDE {
+        pairs[at] = pair_of(run[2 * at], run[2 * at + 1]);
+    }
+    pairs
+}
+
+/// Of 16 lines that lie side by side the values at an inner position and at the next.
+#[inline(always)]
+fn pairs_of_lines(matrix: &View<'_>, line: usize, inner: usize) -> [u32; SIDE] {
+    let low: [f32; SIDE] = matrix.run(inner, line);
+    let high: [f32; SIDE] = matrix.run(inner + 1, line);
+    let mut pairs = [0; SIDE];
+    for at in 0..SIDE {
+        pairs[at] = pair_of(low[at], high[at]);
+    }
+    pairs
+}
+
+#[inline(always)]
+fn pair_of(low: f32, high: f32) -> u32 {
+    round(low) >> 16 | round(high) & 0xFFFF_0000
+}
+
+/// The bits of `x` rounded to bf16, ties to even, in the upper half. Of a NaN, which has a bit of its upper half set wherever
+/// arithmetic has made it, a NaN.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits.wrapping_add(0x7FFF + (bits >> 16 & 1))
+}
