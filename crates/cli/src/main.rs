@@ -4,6 +4,7 @@
 //! Results go to stdout, progress and warnings to stderr. Exit code 0 is success, 2 a usage error (a wrong
 //! argument or configuration), 1 anything wrong with data, files or the run itself.
 
+mod allocator;
 mod arguments;
 mod commands;
 mod console;
@@ -16,9 +17,6 @@ mod session;
 use std::process::ExitCode;
 
 use clap::Parser;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match commands::run(arguments::Arguments::parse()) {

@@ -15,6 +15,7 @@ use backslash_train::{
 };
 use serde_json::json;
 
+use crate::allocator::keep_free_memory;
 use crate::arguments::Train;
 use crate::console::{Progress, say};
 use crate::output;
@@ -27,6 +28,7 @@ pub fn run(arguments: Train) -> Result<()> {
     if arguments.with_parent {
         std::thread::spawn(end_with_parent);
     }
+    keep_free_memory();
     let mut config = configuration(&arguments)?;
     let prepared = session::prepare(&mut config)?;
     let start = match (arguments.resume, arguments.force) {
