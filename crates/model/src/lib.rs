@@ -40,7 +40,8 @@ pub use error::ModelError;
 pub use initialise::{UniformStart, initial_weights, uniform_starts};
 pub use masking::{MaskedRow, Masking};
 pub use network::{
-    Encoder, EncoderInput, InputObserver, MatrixReplacer, Transformer, use_composed_operations,
+    Encoder, EncoderInput, InputObserver, MatrixReplacer, MatrixView, Transformer, product_in_bf16,
+    use_composed_operations,
 };
 pub use precision::Precision;
 pub use pretrained::Pretrained;

@@ -25,6 +25,7 @@ use burn::tensor::{Device, Tensor};
 pub use self::bert::{Encoder, EncoderInput};
 use self::decoder::Decoder;
 pub(crate) use self::fused::bf16_is_fast_here;
+pub use self::fused::{MatrixView, product_in_bf16};
 use self::gpt2::Gpt2;
 use self::llama::Llama;
 pub use self::operations::use_composed_operations;

@@ -5,7 +5,7 @@ use faer::MatRef;
 use super::groups::Layout;
 use super::low_rank::Leading;
 use super::matrix::square_norm;
-use super::orthogonalize::orthogonalize;
+use super::orthogonalize::{Polar, orthogonalize};
 use crate::config::{OptimizerConfig, SpectralDecayOf};
 
 /// w ← keep·w − step, where a cautious decay keeps weights whole that the step moves away from zero (Chen et
@@ -29,7 +29,9 @@ pub(super) fn spectral_decay(
 ) {
     let matrix = layout.load(weights);
     let (direction, amount) = match config.spectral_decay_of {
-        SpectralDecayOf::All => (orthogonalize(matrix.as_ref(), config.orthogonalization), amount),
+        SpectralDecayOf::All => {
+            (orthogonalize(matrix.as_ref(), Polar::exact(config.orthogonalization)), amount)
+        }
         SpectralDecayOf::Largest => {
             match Leading::of(matrix.as_ref(), 1, None, seed) {
                 // Zeros have nothing to lower, and values that are not finite stop the run at its next loss.

@@ -10,8 +10,8 @@ use faer::{Mat, MatRef};
 use super::groups::Layout;
 use super::low_rank::Leading;
 use super::matrix::{scale_columns, square_norm};
-use super::orthogonalize::orthogonalize;
-use crate::config::{OptimizerConfig, Orthogonalization, UpdateScale};
+use super::orthogonalize::{Polar, orthogonalize};
+use crate::config::{OptimizerConfig, UpdateScale};
 
 /// Added to norms that are divided by.
 const TINY: f64 = 1e-10;
@@ -45,12 +45,12 @@ pub(super) fn accumulate(
 
 /// MuonEq-R (arXiv 2603.28254): the orthogonalised momentum whose rows, one per output, have been divided by
 /// their norms, so that outputs with large gradients do not decide alone on the directions.
-pub(super) fn row_equalised(mut matrix: Mat<f32>, method: Orthogonalization) -> Mat<f32> {
+pub(super) fn row_equalised(mut matrix: Mat<f32>, polar: Polar) -> Mat<f32> {
     scale_columns(&mut matrix, |_, row| {
         let norm = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         if norm > 0.0 { (1.0 / norm) as f32 } else { 0.0 }
     });
-    orthogonalize(matrix.as_ref(), method)
+    orthogonalize(matrix.as_ref(), polar)
 }
 
 /// NorMuon (Li et al., arXiv 2510.05491, algorithm 1): with O the orthogonalised momentum and o_i its row of
@@ -63,11 +63,11 @@ pub(super) fn row_equalised(mut matrix: Mat<f32>, method: Orthogonalization) -> 
 /// published code, that is left to the scale of the update.
 pub(super) fn row_normalised(
     matrix: MatRef<'_, f32>,
-    method: Orthogonalization,
+    polar: Polar,
     beta2: f64,
     second: &mut [f32],
 ) -> Mat<f32> {
-    let mut update = orthogonalize(matrix, method);
+    let mut update = orthogonalize(matrix, polar);
     let before = square_norm(update.as_ref()).sqrt();
     scale_columns(&mut update, |output, row| {
         let square: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum();
@@ -85,7 +85,7 @@ pub(super) fn row_normalised(
 /// and becomes where the next one does.
 pub(super) fn low_rank(
     matrix: MatRef<'_, f32>,
-    method: Orthogonalization,
+    polar: Polar,
     rank: usize,
     basis: &mut Vec<f32>,
     seed: [u128; 2],
@@ -101,7 +101,7 @@ pub(super) fn low_rank(
         // No decomposition: a momentum that is not finite. The weights become so too, and the next loss stops
         // the run.
     }
-    orthogonalize(matrix, method)
+    orthogonalize(matrix, polar)
 }
 
 /// The factor between the orthogonal matrix and the update.
@@ -117,8 +117,9 @@ pub(super) fn update_scale(scale: UpdateScale, layout: Layout) -> f64 {
 mod tests {
     use super::super::matrix::tests::{distance, normal};
     use super::*;
+    use crate::config::Orthogonalization;
 
-    const POLAR: Orthogonalization = Orthogonalization::PolarExpress;
+    const POLAR: Polar = Polar::exact(Orthogonalization::PolarExpress);
 
     fn row_norms(matrix: &Mat<f32>) -> Vec<f64> {
         matrix

@@ -7,7 +7,7 @@ use super::decay::{ConstantNorm, decayed, spectral_decay};
 use super::groups::{Layout, Role};
 use super::low_rank::scheduled_rank;
 use super::muon;
-use super::orthogonalize::orthogonalize;
+use super::orthogonalize::{Polar, orthogonalize};
 use crate::config::{OptimizerConfig, OptimizerMethod};
 use crate::{RateConfig, TrainConfig};
 
@@ -207,7 +207,7 @@ impl State {
         time: Time,
         gradient: &[f32],
     ) -> Option<Vec<f32>> {
-        let method = config.orthogonalization;
+        let polar = Polar { polynomials: config.orthogonalization, precision: train.precision };
         let decay = muon::momentum_at(config, time.step);
         let accumulate = |momentum: &mut [f32], nesterov| {
             muon::accumulate(decay, nesterov, layout, momentum, gradient)
@@ -215,20 +215,20 @@ impl State {
         let update = match self {
             Self::AdamW(_) => return None,
             Self::Muon { momentum } => {
-                orthogonalize(accumulate(momentum, config.nesterov).as_ref(), method)
+                orthogonalize(accumulate(momentum, config.nesterov).as_ref(), polar)
             }
             Self::MuonEqR { momentum } => {
-                muon::row_equalised(accumulate(momentum, config.nesterov), method)
+                muon::row_equalised(accumulate(momentum, config.nesterov), polar)
             }
             Self::NorMuon { momentum, second } => {
                 let matrix = accumulate(momentum, config.nesterov);
-                muon::row_normalised(matrix.as_ref(), method, config.row_beta2, second)
+                muon::row_normalised(matrix.as_ref(), polar, config.row_beta2, second)
             }
             Self::NuMuon { momentum, basis } => {
                 let progress = time.step as f64 / train.steps as f64;
                 let rank = scheduled_rank(config, progress, layout.full_rank());
                 let matrix = accumulate(momentum, false);
-                muon::low_rank(matrix.as_ref(), method, rank, basis, time.seed)
+                muon::low_rank(matrix.as_ref(), polar, rank, basis, time.seed)
             }
         };
         Some(layout.store(update.as_ref()))

@@ -200,7 +200,7 @@ fn the_golf_preset_takes_the_steps_of_the_baseline() {
 
     let direction = orthogonalize::orthogonalize(
         layout.load(&gradient.iter().map(|g| 1.85 * g).collect::<Vec<f32>>()).as_ref(),
-        config.optimizer.orthogonalization,
+        orthogonalize::Polar::exact(config.optimizer.orthogonalization),
     );
     let moved = layout.store(direction.as_ref());
     for ((w, before), moved) in weights.tensors()[0].data.iter().zip(&tensor.data).zip(moved) {

@@ -14,7 +14,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 use rayon::prelude::*;
 
-use super::bf16::{View, product, view};
+use super::bf16::{MatrixView, product, view};
 use super::buffer::{contiguous, dimensions, rows_per_task, tensor, update, values};
 use super::simd::{LANES, exp, largest, tanh, total, vectorised};
 use crate::Precision;
@@ -208,7 +208,7 @@ fn with_gradients(
     (losses, [tensor(hidden_gradient, [targets.len(), width]), head_gradient])
 }
 
-fn rounded_product(left: View<'_>, right: View<'_>) -> FlexTensor {
+fn rounded_product(left: MatrixView<'_>, right: MatrixView<'_>) -> FlexTensor {
     let shape = [left.rows(), right.columns()];
     tensor(product(left, right), shape)
 }

@@ -23,6 +23,7 @@ mod simd;
 pub(super) use attention::CausalAttention;
 pub(super) use bf16::Bf16Linear;
 pub(crate) use bf16::is_fast_here as bf16_is_fast_here;
+pub use bf16::{MatrixView, product as product_in_bf16};
 pub(super) use cross_entropy::{CrossEntropies, MeanCrossEntropy};
 pub(super) use heads::PrepareHeads;
 pub(super) use norm::RmsNorm;

@@ -7,7 +7,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 
-use super::{View, product};
+use super::{MatrixView, product};
 use crate::network::fused::buffer::{contiguous, dimensions, tensor, values};
 
 /// y = x·Wᵀ in bf16 as one operation.
@@ -27,9 +27,9 @@ impl Bf16Linear for Flex {
 }
 
 /// A contiguous matrix.
-pub(in crate::network::fused) fn view(x: &FlexTensor) -> View<'_> {
+pub(in crate::network::fused) fn view(x: &FlexTensor) -> MatrixView<'_> {
     let [_, columns] = dimensions(x);
-    View::new(values(x), columns)
+    MatrixView::new(values(x), columns)
 }
 
 #[derive(Debug)]

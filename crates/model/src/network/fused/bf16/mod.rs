@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 pub(in crate::network) use self::linear::Bf16Linear;
 pub(super) use self::linear::view;
-pub(super) use self::packed::View;
+pub use self::packed::MatrixView;
 use self::packed::{SIDE, Strip, Tiles};
 
 /// Rows and columns of the result that a kernel makes at once: two tiles each way.
@@ -88,15 +88,28 @@ pub(crate) fn is_fast_here() -> bool {
     Instructions::best() != Instructions::Portable
 }
 
-/// A·B row-major, of A and B rounded to bf16; the same for any number of threads.
+/// A·B row-major, of A and B rounded to bf16 and summed in `f32`; the same for any number of threads.
+///
+/// ```
+/// use backslash_model::{MatrixView, product_in_bf16};
+/// let (a, b) = ([1.0, 2.0], [3.0, 0.5]);
+/// let outer = product_in_bf16(MatrixView::new(&a, 1), MatrixView::new(&b, 2));
+/// assert_eq!(outer, [3.0, 0.5, 6.0, 1.0]);
+/// let square = product_in_bf16(MatrixView::new(&a, 2), MatrixView::new(&a, 2).transposed());
+/// assert_eq!(square, [5.0]);
+/// ```
 ///
 /// # Panics
 /// If A has not as many columns as B has rows.
-pub(super) fn product(left: View<'_>, right: View<'_>) -> Vec<f32> {
+pub fn product(left: MatrixView<'_>, right: MatrixView<'_>) -> Vec<f32> {
     product_with(Instructions::best(), left, right)
 }
 
-fn product_with(instructions: Instructions, left: View<'_>, right: View<'_>) -> Vec<f32> {
+fn product_with(
+    instructions: Instructions,
+    left: MatrixView<'_>,
+    right: MatrixView<'_>,
+) -> Vec<f32> {
     assert_eq!(left.columns(), right.rows(), "columns of A, rows of B");
     let (rows, columns) = (left.rows(), right.columns());
     if rows * columns == 0 || left.columns() == 0 {
@@ -136,7 +149,7 @@ mod tests {
     }
 
     /// In f64, of operands rounded to bf16 by another library.
-    fn expected(left: &View<'_>, right: &View<'_>) -> Vec<f64> {
+    fn expected(left: &MatrixView<'_>, right: &MatrixView<'_>) -> Vec<f64> {
         let mut result = Vec::new();
         for row in 0..left.rows() {
             for column in 0..right.columns() {
@@ -154,8 +167,8 @@ mod tests {
             [[1, 1, 1], [32, 32, 32], [33, 31, 65], [7, 100, 40], [64, 193, 48]]
         {
             let (a, b) = (random(rows * inner, 1), random(inner * columns, 2));
-            let lefts = [View::new(&a, inner), View::new(&a, rows).transposed()];
-            let rights = [View::new(&b, columns), View::new(&b, inner).transposed()];
+            let lefts = [MatrixView::new(&a, inner), MatrixView::new(&a, rows).transposed()];
+            let rights = [MatrixView::new(&b, columns), MatrixView::new(&b, inner).transposed()];
             for left in &lefts {
                 for right in &rights {
                     let expected = expected(left, right);
@@ -182,16 +195,16 @@ mod tests {
     #[test]
     fn the_number_of_threads_changes_no_bit() {
         let (a, b) = (random(300 * 70, 1), random(70 * 90, 2));
-        let multiply = || product(View::new(&a, 70), View::new(&b, 90));
+        let multiply = || product(MatrixView::new(&a, 70), MatrixView::new(&b, 90));
         assert_eq!(with_threads(1, multiply), with_threads(2, multiply));
     }
 
     #[test]
     fn what_is_not_a_number_stays_so() {
         for value in [f32::NAN, f32::INFINITY, -f32::NAN] {
-            let product = product(View::new(&[value], 1), View::new(&[1.0], 1));
+            let product = product(MatrixView::new(&[value], 1), MatrixView::new(&[1.0], 1));
             assert!(!product[0].is_finite(), "{value}");
         }
-        assert_eq!(product(View::new(&[], 3), View::new(&[0.0; 6], 2)), [0.0; 0]);
+        assert_eq!(product(MatrixView::new(&[], 3), MatrixView::new(&[0.0; 6], 2)), [0.0; 0]);
     }
 }

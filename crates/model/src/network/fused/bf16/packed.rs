@@ -19,25 +19,25 @@ const TASK: usize = 16;
 
 /// A matrix of `f32`, or its transpose.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::network::fused) struct View<'a> {
+pub struct MatrixView<'a> {
     values: &'a [f32],
     /// Of the values as they lie.
     width: usize,
     transposed: bool,
 }
 
-impl<'a> View<'a> {
+impl<'a> MatrixView<'a> {
     /// Row-major values with so many columns.
     ///
     /// # Panics
     /// If they are not whole rows.
-    pub(in crate::network::fused) fn new(values: &'a [f32], columns: usize) -> Self {
+    pub fn new(values: &'a [f32], columns: usize) -> Self {
         assert!(columns > 0 && values.len().is_multiple_of(columns), "whole rows");
         Self { values, width: columns, transposed: false }
     }
 
     /// The transpose.
-    pub(in crate::network::fused) fn transposed(self) -> Self {
+    pub fn transposed(self) -> Self {
         Self { transposed: !self.transposed, ..self }
     }
 
@@ -91,17 +91,17 @@ pub(super) struct Strip<'a> {
 }
 
 impl Tiles {
-    pub(super) fn of_left(matrix: View<'_>) -> Self {
+    pub(super) fn of_left(matrix: MatrixView<'_>) -> Self {
         let order = if matrix.transposed { Order::AlongRows } else { Order::AlongPairs };
         Self::of(matrix, matrix.rows(), matrix.columns(), order)
     }
 
-    pub(super) fn of_right(matrix: View<'_>) -> Self {
+    pub(super) fn of_right(matrix: MatrixView<'_>) -> Self {
         let order = if matrix.transposed { Order::AcrossPairs } else { Order::AcrossColumns };
         Self::of(matrix, matrix.columns(), matrix.rows(), order)
     }
 
-    fn of(matrix: View<'_>, lines: usize, inner: usize, order: Order) -> Self {
+    fn of(matrix: MatrixView<'_>, lines: usize, inner: usize, order: Order) -> Self {
         let stride = lines.div_ceil(2 * SIDE) * 2;
         let count = stride * inner.div_ceil(DEPTH);
         let tile = |at: usize| tile(&matrix, at % stride * SIDE, at / stride * DEPTH, order);
@@ -153,7 +153,7 @@ enum Order {
 
 /// The tile at a line and an inner position.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
-fn tile(matrix: &View, line: usize, inner: usize, order: Order) -> Tile {
+fn tile(matrix: &MatrixView, line: usize, inner: usize, order: Order) -> Tile {
     let mut tile = Tile([[0; SIDE]; SIDE]);
     for (at, pairs) in tile.0.iter_mut().enumerate() {
         *pairs = match order {
@@ -181,7 +181,7 @@ fn transposed(tile: &Tile) -> Tile {
 
 /// Of a line that lies side by side the pairs from an inner position on.
 #[inline(always)]
-fn pairs_of_line(matrix: &View<'_>, line: usize, inner: usize) -> [u32; SIDE] {
+fn pairs_of_line(matrix: &MatrixView<'_>, line: usize, inner: usize) -> [u32; SIDE] {
     let run: [f32; DEPTH] = matrix.run(line, inner);
     let mut pairs = [0; SIDE];
     for at in 0..SIDE {
@@ -192,7 +192,7 @@ fn pairs_of_line(matrix: &View<'_>, line: usize, inner: usize) -> [u32; SIDE] {
 
 /// Of 16 lines that lie side by side the values at an inner position and at the next.
 #[inline(always)]
-fn pairs_of_lines(matrix: &View<'_>, line: usize, inner: usize) -> [u32; SIDE] {
+fn pairs_of_lines(matrix: &MatrixView<'_>, line: usize, inner: usize) -> [u32; SIDE] {
     let low: [f32; SIDE] = matrix.run(inner, line);
     let high: [f32; SIDE] = matrix.run(inner + 1, line);
     let mut pairs = [0; SIDE];
