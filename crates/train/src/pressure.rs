@@ -112,7 +112,7 @@ impl Pressure {
     /// What happens after the optimizer's step; `multiplier` is the learning rate over its peak.
     pub(crate) fn after_step(&mut self, weights: &mut NamedWeights, step: u64, multiplier: f64) {
         match self {
-            Self::Bits(bits) if bits.acts_at(step) => bits.update(step, multiplier),
+            Self::Bits(bits) if bits.acts_at(step) => bits.update(step, multiplier, weights),
             Self::Backslash { lambda_per_parameter, epsilon, shape, in_loss: false } => {
                 let pull = pull(*lambda_per_parameter, *epsilon, *shape, weights);
                 for tensor in weights.tensors_mut() {

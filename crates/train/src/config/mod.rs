@@ -179,6 +179,8 @@ pub enum LineScaleRule {
     /// By how much the loss minds an error there, as the gradients of a few batches tell at the start of the rate: of the
     /// columns of all matrices, and of the rows of those of linear layers.
     Sensitivity,
+    /// As `sensitivity`, of all rows; those of rows then move with the loss, while codes stay as they are.
+    Learned,
 }
 
 /// The price of bits.
@@ -211,6 +213,8 @@ pub struct RateConfig {
     pub step_dropout: f64,
     /// `bits`: how the steps of a matrix's rows and columns are set, over that of the matrix.
     pub line_scales: LineScaleRule,
+    /// `bits`: learning rate of the logarithms of the scales of rows, where these are learned.
+    pub scale_learning_rate: f64,
     /// `bits`: what moves the matrices from the start of the rate on, at a learning rate that gives updates of the same
     /// size. An orthogonal update moves all singular directions alike, and forgets what a weight pays for its bits; AdamW
     /// weighs that against the loss weight by weight.
@@ -235,6 +239,7 @@ impl Default for RateConfig {
             rounding_from: 0.6,
             step_dropout: 0.0,
             line_scales: LineScaleRule::None,
+            scale_learning_rate: 0.005,
             matrix_method: OptimizerMethod::Adamw,
             matrix_learning_rate: 1.0,
             epsilon: 1.0,
@@ -298,7 +303,7 @@ impl RunConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 17] = [
+        let rules: [(&'static str, f64, bool, &'static str); 18] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -347,6 +352,12 @@ impl RunConfig {
                 rate.rounding_from,
                 share(rate.rounding_from),
                 "must be from 0 to 1",
+            ),
+            (
+                "rate.scale_learning_rate",
+                rate.scale_learning_rate,
+                not_negative(rate.scale_learning_rate),
+                "must not be negative",
             ),
             (
                 "rate.step_dropout",
@@ -430,6 +441,7 @@ mod tests {
             "train.beta2=1.0",
             "rate.rounding_from=1.5",
             "rate.step_dropout=-0.1",
+            "rate.scale_learning_rate=-1",
             "rate.start=1",
             "train.clip_norm=nan",
             "model.architecture=bert",

@@ -1,6 +1,7 @@
 //! The rate in bits: learned steps, noise or rounding, and a probability model that follows the weights.
 
 mod dropout;
+mod gains;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,8 @@ pub(crate) struct BitsPressure {
     /// Weights in all coded tensors.
     coded: f64,
     line_scales: LineScaleRule,
+    /// Learning rate of ln of the scales of rows.
+    scale_learning_rate: f64,
     /// Share of the steps at which the loss sees coarser points than a file would have.
     step_dropout: f64,
 }
@@ -70,6 +73,7 @@ impl BitsPressure {
             rounding_from: (rate.rounding_from * train.steps as f64).round() as u64,
             coded: coded.max(1) as f64,
             line_scales: rate.line_scales,
+            scale_learning_rate: rate.scale_learning_rate,
             step_dropout: rate.step_dropout,
         }
     }
@@ -137,7 +141,7 @@ impl BitsPressure {
 
     /// Whether a step is the first with a rate and rows and columns have steps of their own.
     pub(crate) fn scales_lines_at(&self, step: u64) -> bool {
-        step == self.start && self.line_scales == LineScaleRule::Sensitivity
+        step == self.start && self.line_scales != LineScaleRule::None
     }
 
     /// Gives rows and columns steps of their own, by the sums of squared gradients of all weights, and begins anew.
@@ -147,8 +151,13 @@ impl BitsPressure {
         rows_are_tokens: impl Fn(usize) -> bool,
         weights: &NamedWeights,
     ) {
+        let learned = self.line_scales == LineScaleRule::Learned;
         for rate in &mut self.tensors {
-            rate.scale_lines(&squares[rate.at], rows_are_tokens(rate.at));
+            // A few batches say little of the tokens that they do not have.
+            rate.scale_lines(&squares[rate.at], learned || !rows_are_tokens(rate.at));
+            if learned {
+                rate.learn_rows();
+            }
         }
         self.begin(weights);
     }
@@ -193,6 +202,7 @@ impl BitsPressure {
         for rate in &mut self.tensors {
             let (weights, seen) = (&weights.tensors()[rate.at], &seen.tensors()[rate.at]);
             let gradient = &mut gradients.values[rate.at];
+            rate.take_gains(gradient, &seen.data);
             let (sums, through_points) = match rounds {
                 true => {
                     let (weights, points) = (&weights.data, &seen.data);
@@ -211,8 +221,8 @@ impl BitsPressure {
         bits / self.coded
     }
 
-    /// Moves steps and models by Adam after a step with a rate.
-    pub(crate) fn update(&mut self, step: u64, multiplier: f64) {
+    /// Moves steps, models and scales by Adam after a step with a rate, and with learned scales the weights of their rows.
+    pub(crate) fn update(&mut self, step: u64, multiplier: f64, weights: &mut NamedWeights) {
         let time = step + 1 - self.start;
         for rate in &mut self.tensors {
             let moved = rate.adam.step(time, multiplier * self.learning_rate, rate.gradient);
@@ -222,6 +232,8 @@ impl BitsPressure {
             rate.mixture.logit += moved[1];
             rate.mixture.log_scales[0] += moved[2];
             rate.mixture.log_scales[1] += moved[3];
+            let values = &mut weights.tensors_mut()[rate.at].data;
+            rate.move_gains(time, multiplier * self.scale_learning_rate, values);
         }
     }
 
@@ -249,7 +261,9 @@ impl BitsPressure {
             rate.mixture.log_scales = [s0, s1];
             rate.adam.first = first;
             rate.adam.second = [a, b, c, d];
-            if self.line_scales == LineScaleRule::Sensitivity && !rate.restore_scales(&mut numbers)
+            let learned = self.line_scales == LineScaleRule::Learned;
+            if self.line_scales != LineScaleRule::None
+                && !rate.restore_scales(learned, &mut numbers)
             {
                 return false;
             }

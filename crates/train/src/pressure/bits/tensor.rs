@@ -10,6 +10,7 @@ use backslash_rate::{
 };
 use rayon::prelude::*;
 
+use super::gains::RowGains;
 use crate::adamw::{CHUNK, ScalarAdam};
 
 /// Exponent p of a line's step, which goes with h^−p where a squared error there costs h. At a high rate ½ is best for
@@ -28,6 +29,8 @@ pub(super) struct TensorRate {
     columns: usize,
     /// Steps of its rows and columns over that of the tensor, where these have their own.
     pub(super) scales: Option<LineScales>,
+    /// Those of rows as parameters, where they are learned.
+    gains: Option<RowGains>,
     /// What the decoder draws, where it does.
     pub(super) origin: Option<Origin>,
     /// Its values, or none.
@@ -58,6 +61,7 @@ impl TensorRate {
             rows: tensor.data.len() / columns,
             columns,
             scales: None,
+            gains: None,
             origin,
             start,
             log_step: 0.0,
@@ -76,9 +80,8 @@ impl TensorRate {
         self.mixture = LaplaceMixture::around(scale);
     }
 
-    /// Rows and columns get steps by the squared gradients of all weights; of a matrix whose rows belong to tokens, most of
-    /// which a few batches do not have, its columns alone.
-    pub(super) fn scale_lines(&mut self, squares: &[f64], rows_are_tokens: bool) {
+    /// Columns, and rows if asked for, get steps by the squared gradients of all weights.
+    pub(super) fn scale_lines(&mut self, squares: &[f64], rows_too: bool) {
         let (mut by_row, mut by_column) = (vec![0.0; self.rows], vec![0.0; self.columns]);
         for (row, squares) in by_row.iter_mut().zip(squares.chunks(self.columns)) {
             for (column, square) in by_column.iter_mut().zip(squares) {
@@ -86,27 +89,62 @@ impl TensorRate {
                 *column += square;
             }
         }
-        let rows = match rows_are_tokens {
-            true => vec![1.0; self.rows],
-            false => half_octaves(&by_row).map(scale_of).collect(),
+        let rows = match rows_too {
+            true => half_octaves(&by_row).map(scale_of).collect(),
+            false => vec![1.0; self.rows],
         };
         let columns = half_octaves(&by_column).map(scale_of).collect();
         self.scales = Some(LineScales { rows, columns });
     }
 
-    /// The scales of rows and columns, as numbers for a checkpoint.
+    /// From now on the scales of rows are learned.
+    pub(super) fn learn_rows(&mut self) {
+        self.gains = self.scales.as_ref().map(|scales| RowGains::of(&scales.rows));
+    }
+
+    /// Where scales of rows are learned, keeps their gradients, by that of the loss at the points.
+    pub(super) fn take_gains(&mut self, gradient: &[f32], points: &[f32]) {
+        if let Some(gains) = &mut self.gains {
+            gains.take_gradient(gradient, points, &self.start, self.columns);
+        }
+    }
+
+    /// Where scales of rows are learned, moves them, and the weights with them.
+    pub(super) fn move_gains(&mut self, time: u64, learning_rate: f64, weights: &mut [f32]) {
+        let (Some(gains), Some(scales)) = (&mut self.gains, &mut self.scales) else { return };
+        let factors = gains.update(time, learning_rate, &mut scales.rows);
+        let rows = weights.chunks_mut(self.columns).zip(factors).enumerate();
+        for (row, (weights, factor)) in rows.filter(|(_, (_, factor))| *factor != 1.0) {
+            let start = self.start.get(row * self.columns..).unwrap_or(&[]);
+            let starts = start.iter().copied().chain(std::iter::repeat(0.0));
+            for (weight, start) in weights.iter_mut().zip(starts) {
+                *weight = start + factor * (*weight - start);
+            }
+        }
+    }
+
+    /// The scales of rows and columns, as numbers for a checkpoint, and what the learned ones remember.
     pub(super) fn scale_numbers(&self) -> impl Iterator<Item = f64> {
         let scales = self.scales.iter();
-        scales.flat_map(|s| s.rows.iter().chain(&s.columns).map(|scale| f64::from(*scale)))
+        let scales =
+            scales.flat_map(|s| s.rows.iter().chain(&s.columns).map(|scale| f64::from(*scale)));
+        scales.chain(self.gains.iter().flat_map(RowGains::numbers))
     }
 
     /// Takes over [`TensorRate::scale_numbers`] of a tensor that has scales; `false` if there are not enough.
-    pub(super) fn restore_scales(&mut self, numbers: &mut impl Iterator<Item = f64>) -> bool {
+    pub(super) fn restore_scales(
+        &mut self,
+        learned: bool,
+        numbers: &mut impl Iterator<Item = f64>,
+    ) -> bool {
         let mut take = |count| numbers.take(count).map(|scale| scale as f32).collect::<Vec<f32>>();
         let (rows, columns) = (take(self.rows), take(self.columns));
         let complete = columns.len() == self.columns;
         self.scales = Some(LineScales { rows, columns });
-        complete
+        if learned {
+            self.learn_rows();
+        }
+        complete && self.gains.as_mut().is_none_or(|gains| gains.restore(numbers))
     }
 
     pub(super) fn step(&self) -> f32 {

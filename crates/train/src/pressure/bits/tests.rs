@@ -136,7 +136,7 @@ fn a_late_start_begins_with_the_weights_of_that_time() {
     // The first correction of Adam is that of its first step, however late.
     values(&mut late, &grown, 30);
     let log_step = late.tensors[0].log_step;
-    late.update(30, 1.0);
+    late.update(30, 1.0, &mut grown);
     let moved = (late.tensors[0].log_step - log_step).abs();
     assert!((moved / config.rate.learning_rate - 1.0).abs() < 1e-3, "{moved}");
     late.prepare(&grown, 31);
@@ -192,19 +192,19 @@ fn codes_are_what_weights_have_moved_by() {
 
 #[test]
 fn a_restored_state_continues_alike() {
-    let weights = weights();
+    let mut weights = weights();
     let mut first = pressure(0.5);
     for step in 0..5 {
         values(&mut first, &weights, step);
-        first.update(step, 1.0);
+        first.update(step, 1.0, &mut weights);
     }
     let mut second = pressure(0.5);
     assert!(second.restore(&first.state()));
     for step in 5..8 {
         values(&mut first, &weights, step);
         values(&mut second, &weights, step);
-        first.update(step, 1.0);
-        second.update(step, 1.0);
+        first.update(step, 1.0, &mut weights);
+        second.update(step, 1.0, &mut weights);
     }
     assert_eq!(first.tensors, second.tensors);
     assert!(!second.restore(&[0.0; 3]));
@@ -288,10 +288,10 @@ fn gradients_of_scaled_lines_agree_with_finite_differences() {
 
 #[test]
 fn a_restored_state_keeps_the_scales_of_lines() {
-    let weights = weights();
+    let mut weights = weights();
     let mut first = scaled_pressure(0.0);
     values(&mut first, &weights, 0);
-    first.update(0, 1.0);
+    first.update(0, 1.0, &mut weights);
     let mut config = config(0.0, 0.0);
     config.rate.line_scales = LineScaleRule::Sensitivity;
     let mut second = BitsPressure::new(&config, &weights);
@@ -300,6 +300,92 @@ fn a_restored_state_keeps_the_scales_of_lines() {
     let state = first.state();
     assert!(!second.restore(&state[..state.len() - 1]));
     assert!(!second.restore(&[state, vec![1.0]].concat()));
+}
+
+fn learned_config() -> RunConfig {
+    let mut config = config(0.0, 0.0);
+    config.rate.line_scales = LineScaleRule::Learned;
+    config
+}
+
+fn learned_pressure() -> BitsPressure {
+    let (weights, mut pressure) = (weights(), BitsPressure::new(&learned_config(), &weights()));
+    pressure.lambda = 0.0;
+    pressure.scale_lines(&uneven_squares(), |_| true, &weights);
+    pressure
+}
+
+/// Rows whose louder points the loss likes become louder, by steps of Adam, and all that comes of it is a factor on what their
+/// codes stand for; also of tokens' rows.
+#[test]
+fn learned_scales_move_rows_and_leave_their_codes_alone() {
+    let (mut weights, mut pressure) = (weights(), learned_pressure());
+    let before = pressure.plan().scales["w"].clone();
+    assert!(before.rows.iter().any(|scale| *scale != 1.0));
+    // Some tenths of an octave in all, more than a value of the grid.
+    pressure.scale_learning_rate = 0.02;
+    let codes = |pressure: &BitsPressure, weights: &NamedWeights| {
+        let plan = pressure.plan();
+        let artifact = crate::sizing::artifact(weights, &plan, &Default::default()).unwrap();
+        let backslash_codec::Tensor::Quantized(tensor) = &artifact.tensors["w"] else {
+            panic!("not coded")
+        };
+        tensor.codes.clone()
+    };
+    pressure.learned = false;
+    let codes_before = codes(&pressure, &weights);
+    let at = weights.position("w").unwrap();
+    for step in 0..20 {
+        let seen = perturbed(&pressure, &weights, step);
+        let mut gradients = Gradients {
+            values: weights.tensors().iter().map(|t| vec![0.0; t.data.len()]).collect(),
+        };
+        // The loss falls as even rows grow and as odd rows shrink.
+        for (row, (gradient, points)) in gradients.values[at]
+            .chunks_mut(64)
+            .zip(seen.get("w").unwrap().data.chunks(64))
+            .enumerate()
+        {
+            let sign = if row % 2 == 0 { -1.0 } else { 1.0 };
+            gradient.iter_mut().zip(points).for_each(|(g, p)| *g = sign * p);
+        }
+        pressure.add_gradient(&weights, &seen, step, &mut gradients);
+        pressure.update(step, 1.0, &mut weights);
+    }
+    let after = pressure.plan().scales["w"].clone();
+    for (row, (before, after)) in before.rows.iter().zip(&after.rows).enumerate() {
+        let octaves = (after / before).log2();
+        let expected = 20.0 * 0.02 * std::f32::consts::LOG2_E;
+        let expected = if row % 2 == 0 { expected } else { -expected };
+        // Rows of zeros have nothing to move.
+        if codes_before[64 * row..][..64].iter().any(|code| *code != 0) {
+            assert!((octaves - expected).abs() < 0.2, "row {row}: {octaves} {expected}");
+        }
+    }
+    assert_eq!(before.columns, after.columns);
+    let same = codes(&pressure, &weights).iter().zip(&codes_before).filter(|(a, b)| a == b).count();
+    assert!(same as f64 > 0.999 * codes_before.len() as f64, "{same}");
+}
+
+#[test]
+fn a_restored_state_goes_on_learning_scales() {
+    let mut weights = weights();
+    let mut first = learned_pressure();
+    values(&mut first, &weights, 0);
+    first.update(0, 1.0, &mut weights);
+    let mut second = BitsPressure::new(&learned_config(), &weights);
+    let state = first.state();
+    assert!(!second.restore(&state[..state.len() - 1]));
+    assert!(second.restore(&state));
+    assert_eq!(second.state(), state);
+    let mut twin = weights.clone();
+    for (pressure, weights) in [(&mut first, &mut weights), (&mut second, &mut twin)] {
+        pressure.lambda = 0.0;
+        values(pressure, weights, 1);
+        pressure.update(1, 1.0, weights);
+    }
+    assert_eq!(second.plan(), first.plan());
+    assert_eq!(twin, weights);
 }
 
 #[test]
@@ -317,7 +403,7 @@ fn descending_the_rate_alone_lowers_the_entropy() {
     let before = entropy(&weights, &pressure);
     for step in 0..200 {
         let (_, gradients) = values(&mut pressure, &weights, step);
-        pressure.update(step, 1.0);
+        pressure.update(step, 1.0, &mut weights);
         let at = weights.position("w").unwrap();
         for (w, g) in weights.tensors_mut()[at].data.iter_mut().zip(&gradients.values[at]) {
             *w -= 3e-3 * 4096.0 * 0.01 * g;
