@@ -100,7 +100,7 @@ impl Attention {
             let part = all.clone().slice_dim(1, part * width..(part + 1) * width);
             part.reshape([positions / row, row, self.heads, width / self.heads])
         });
-        let attended = operations::causal_attention(queries, keys, values);
+        let attended = operations::causal_attention(queries, keys, values, tap.precision());
         let attended = attended.reshape([positions, width]);
         tap.show(&[&self.c_proj.weight], &attended);
         self.c_proj.forward(attended, tap)

@@ -121,7 +121,7 @@ impl Attention {
         let queries = rotary.turn(split(self.q_proj.forward(x.clone(), tap), self.heads));
         let keys = rotary.turn(split(self.k_proj.forward(x.clone(), tap), self.kv_heads));
         let values = split(self.v_proj.forward(x, tap), self.kv_heads);
-        let attended = operations::causal_attention(queries, keys, values);
+        let attended = operations::causal_attention(queries, keys, values, tap.precision());
         let attended = attended.reshape([positions, width]);
         tap.show(&[&self.o_proj.weight], &attended);
         self.o_proj.forward(attended, tap)

@@ -55,7 +55,7 @@ impl Attention {
         let gain = self.q_gain.as_ref().map(Param::val);
         let queries = operations::prepare_heads(queries, gain, rotary);
         let keys = operations::prepare_heads(keys, None, rotary);
-        let attended = operations::causal_attention(queries, keys, values);
+        let attended = operations::causal_attention(queries, keys, values, tap.precision());
         let attended = attended.reshape([positions, width]);
         tap.show(&[&self.proj.weight], &attended);
         self.proj.forward(attended, tap)

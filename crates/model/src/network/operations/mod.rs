@@ -131,13 +131,15 @@ pub(super) fn causal_attention(
     queries: Tensor<4>,
     keys: Tensor<4>,
     values: Tensor<4>,
+    precision: Precision,
 ) -> Tensor<4> {
-    if !fused(&queries.device()) {
+    if !fused(&queries.device()) && precision == Precision::Fp32 {
         return composed::causal_attention(queries, keys, values);
     }
     Tensor::from_dispatch(Dispatch::causal_attention(
         queries.into_dispatch(),
         keys.into_dispatch(),
         values.into_dispatch(),
+        precision,
     ))
 }

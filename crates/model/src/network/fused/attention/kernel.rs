@@ -8,7 +8,7 @@
 use super::super::simd::{LANES, Left, TILE, dot, exp, largest, multiply, total, vectorised};
 
 /// Queries whose scores exist at the same time.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// The sizes of a unit.
 #[derive(Clone, Copy)]
@@ -22,15 +22,15 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    fn padded_width(self) -> usize {
+    pub(super) fn padded_width(self) -> usize {
         self.width.next_multiple_of(LANES)
     }
 
-    fn padded_tokens(self) -> usize {
+    pub(super) fn padded_tokens(self) -> usize {
         self.tokens.next_multiple_of(TILE)
     }
 
-    fn scale(self) -> f32 {
+    pub(super) fn scale(self) -> f32 {
         (1.0 / (self.width as f64).sqrt()) as f32
     }
 }
@@ -46,13 +46,13 @@ pub(super) struct Head<'a> {
 
 impl<'a> Head<'a> {
     #[inline(always)]
-    fn token(self, token: usize, width: usize) -> &'a [f32] {
+    pub(super) fn token(self, token: usize, width: usize) -> &'a [f32] {
         &self.data[token * self.stride..][..width]
     }
 
     /// The `index`-th head after this one.
     #[inline(always)]
-    fn next(self, index: usize, width: usize) -> Self {
+    pub(super) fn next(self, index: usize, width: usize) -> Self {
         Self { data: &self.data[index * width..], stride: self.stride }
     }
 }
@@ -77,7 +77,7 @@ pub(super) struct Scratch {
 
 /// `[tokens, width]` scaled, with zeros up to the padded sizes.
 #[inline(always)]
-fn pack(out: &mut Vec<f32>, head: Head<'_>, shape: Shape, scale: f32) {
+pub(super) fn pack(out: &mut Vec<f32>, head: Head<'_>, shape: Shape, scale: f32) {
     let width = shape.padded_width();
     out.clear();
     out.resize(shape.padded_tokens() * width, 0.0);
@@ -222,9 +222,8 @@ pub(super) fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
                     scores[..(query + 1).next_multiple_of(M)].split_at_mut(query + 1);
                 unseen.fill(0.0);
                 if query < shape.tokens {
-                    let top = largest(seen);
-                    sums[i] = exponentials::<FMA>(seen, top);
-                    log_sums[head * shape.tokens + query] = top + sums[i].ln();
+                    let log_sum = &mut log_sums[head * shape.tokens + query];
+                    (sums[i], *log_sum) = softmax::<FMA>(seen);
                 } else {
                     seen.fill(0.0);
                 }
@@ -241,6 +240,14 @@ pub(super) fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
             }
         }
     }
+}
+
+/// x ← exp(x − max x); the sum, and ln Σ exp of what was there.
+#[inline(always)]
+pub(super) fn softmax<const FMA: bool>(x: &mut [f32]) -> (f32, f32) {
+    let top = largest(x);
+    let sum = exponentials::<FMA>(x, top);
+    (sum, top + sum.ln())
 }
 
 /// x ← exp(x − top); the sum.

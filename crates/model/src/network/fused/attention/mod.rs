@@ -4,6 +4,7 @@
 //! and because a block of queries sees all its keys at once, no running maximum is needed.
 
 mod kernel;
+mod kernel_bf16;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,9 @@ use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 use rayon::prelude::*;
 
 use self::kernel::{Head, Saved, Scratch, Shape, Slices, Written};
+use super::bf16::with_multiplier;
 use super::buffer::{contiguous, dimensions, tensor, values};
+use crate::Precision;
 
 /// Attention as one operation.
 #[backend_extension(Autodiff, Flex)]
@@ -28,12 +31,18 @@ pub(in crate::network) trait CausalAttention: Backend {
         queries: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self>;
 }
 
 impl CausalAttention for Flex {
-    fn causal_attention(queries: FlexTensor, keys: FlexTensor, values: FlexTensor) -> FlexTensor {
-        forward(&contiguous(queries), &contiguous(keys), &contiguous(values)).0
+    fn causal_attention(
+        queries: FlexTensor,
+        keys: FlexTensor,
+        values: FlexTensor,
+        precision: Precision,
+    ) -> FlexTensor {
+        forward(&contiguous(queries), &contiguous(keys), &contiguous(values), precision).0
     }
 }
 
@@ -45,6 +54,7 @@ struct State {
     values: FlexTensor,
     output: FlexTensor,
     log_sums: std::sync::Arc<Vec<f32>>,
+    precision: Precision,
 }
 
 #[derive(Debug)]
@@ -69,12 +79,13 @@ impl<C: CheckpointStrategy> CausalAttention for Autodiff<Flex, C> {
         queries: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         let nodes = [queries.node(), keys.node(), values.node()];
         let queries = contiguous(queries.into_primitive());
         let keys = contiguous(keys.into_primitive());
         let values = contiguous(values.into_primitive());
-        let (output, log_sums) = forward(&queries, &keys, &values);
+        let (output, log_sums) = forward(&queries, &keys, &values, precision);
         match Step.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(preparation) => {
                 let state = State {
@@ -83,6 +94,7 @@ impl<C: CheckpointStrategy> CausalAttention for Autodiff<Flex, C> {
                     values,
                     output: output.clone(),
                     log_sums: log_sums.into(),
+                    precision,
                 };
                 preparation.finish(state, output)
             }
@@ -93,6 +105,7 @@ impl<C: CheckpointStrategy> CausalAttention for Autodiff<Flex, C> {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static BF16_SCRATCH: RefCell<kernel_bf16::Scratch> = RefCell::default();
 }
 
 /// The sizes of a call: rows, key heads, and what each unit has.
@@ -136,6 +149,7 @@ fn forward(
     queries: &FlexTensor,
     keys: &FlexTensor,
     values_of: &FlexTensor,
+    precision: Precision,
 ) -> (FlexTensor, Vec<f32>) {
     let call = Call::new(queries, keys);
     let Shape { tokens, group, .. } = call.shape;
@@ -147,17 +161,19 @@ fn forward(
         .zip(log_sums.par_chunks_exact_mut(group * tokens))
         .enumerate()
         .for_each(|(unit, (mut out, log_sums))| {
-            SCRATCH.with_borrow_mut(|scratch| {
-                kernel::forward(
-                    call.head(q, unit, group),
-                    call.head(k, unit, 1),
-                    call.head(v, unit, 1),
-                    &mut out,
-                    log_sums,
-                    call.shape,
-                    scratch,
-                );
-            });
+            let (q, k, v) =
+                (call.head(q, unit, group), call.head(k, unit, 1), call.head(v, unit, 1));
+            match precision {
+                Precision::Fp32 => SCRATCH.with_borrow_mut(|scratch| {
+                    kernel::forward(q, k, v, &mut out, log_sums, call.shape, scratch);
+                }),
+                Precision::Bf16 => BF16_SCRATCH.with_borrow_mut(|scratch| {
+                    with_multiplier(|multiplier| {
+                        let (out, shape) = (&mut out, call.shape);
+                        kernel_bf16::forward(q, k, v, out, log_sums, shape, scratch, multiplier);
+                    });
+                }),
+            }
         });
     (tensor(output, dimensions::<4>(queries)), log_sums)
 }
@@ -184,9 +200,16 @@ fn backward(state: &State, output_gradient: &FlexTensor) -> [FlexTensor; 3] {
                 log_sums: &state.log_sums[unit * group * tokens..][..group * tokens],
             };
             let mut written = Written { queries, keys, values };
-            SCRATCH.with_borrow_mut(|scratch| {
-                kernel::backward(saved, &mut written, call.shape, scratch);
-            });
+            match state.precision {
+                Precision::Fp32 => SCRATCH.with_borrow_mut(|scratch| {
+                    kernel::backward(saved, &mut written, call.shape, scratch);
+                }),
+                Precision::Bf16 => BF16_SCRATCH.with_borrow_mut(|scratch| {
+                    with_multiplier(|multiplier| {
+                        kernel_bf16::backward(saved, &mut written, call.shape, scratch, multiplier);
+                    });
+                }),
+            }
         });
     let shape = dimensions::<4>(&state.queries);
     let kv_shape = dimensions::<4>(&state.keys);

@@ -1,8 +1,17 @@
 use burn::tensor::Tensor;
 
 use super::kernel::{Head, Saved, Scratch, Shape, Written, backward_kernel, forward_kernel};
+use crate::Precision;
 use crate::network::fused::check::{assert_close, random, run, with_threads};
-use crate::network::operations::{causal_attention, composed};
+use crate::network::operations::{self, composed};
+
+fn causal_attention(queries: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tensor<4> {
+    operations::causal_attention(queries, keys, values, Precision::Fp32)
+}
+
+fn in_bf16(queries: Tensor<4>, keys: Tensor<4>, values: Tensor<4>) -> Tensor<4> {
+    operations::causal_attention(queries, keys, values, Precision::Bf16)
+}
 
 fn shapes([rows, tokens, heads, kv_heads, width]: [usize; 5]) -> [[usize; 4]; 3] {
     let shared = [rows, tokens, kv_heads, width];
@@ -44,6 +53,20 @@ fn values_and_gradients_are_those_of_the_definition() {
 }
 
 #[test]
+fn in_bf16_values_and_gradients_are_near_those_in_f32() {
+    for size in SIZES {
+        let results = [in_bf16, causal_attention].map(|attention| {
+            run(&shapes(size), |x| {
+                let [q, k, v] = three(x);
+                attention(q, k, v)
+            })
+        });
+        assert_close(&results[0], &results[1], 0.02, &format!("{size:?}"));
+        assert!(size == SIZES[0] || results[0] != results[1], "{size:?}");
+    }
+}
+
+#[test]
 fn inputs_may_be_views() {
     // Permuted and partly used storage, as no projection makes them.
     let view = |x: Tensor<4>| x.swap_dims(1, 2).slice_dim(1, 1..6);
@@ -75,6 +98,13 @@ fn the_number_of_threads_changes_no_bit() {
         run(&shapes([3, 90, 6, 3, 20]), |x| {
             let [q, k, v] = three(x);
             causal_attention(q, k, v)
+        })
+    };
+    assert_eq!(with_threads(1, attend), with_threads(2, attend));
+    let attend = || {
+        run(&shapes([3, 90, 6, 3, 20]), |x| {
+            let [q, k, v] = three(x);
+            in_bf16(q, k, v)
         })
     };
     assert_eq!(with_threads(1, attend), with_threads(2, attend));

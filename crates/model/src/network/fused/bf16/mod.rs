@@ -18,10 +18,11 @@ use rayon::prelude::*;
 pub(in crate::network) use self::linear::Bf16Linear;
 pub(super) use self::linear::view;
 pub use self::packed::MatrixView;
-use self::packed::{SIDE, Strip, Tiles};
+pub(super) use self::packed::Tiles;
+use self::packed::{SIDE, Strip};
 
 /// Rows and columns of the result that a kernel makes at once: two tiles each way.
-const BLOCK: usize = 2 * SIDE;
+pub(super) const BLOCK: usize = 2 * SIDE;
 
 /// A block of the result, row-major.
 #[repr(align(64))]
@@ -79,6 +80,80 @@ impl Instructions {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => work(avx512::multiply),
             Self::Portable => work(portable::multiply),
+        }
+    }
+}
+
+/// What multiplies blocks on this thread.
+#[derive(Clone, Copy)]
+pub(super) struct Multiplier(Kernel);
+
+/// Lets `work` multiply blocks, all of it on this thread.
+pub(super) fn with_multiplier<T>(work: impl FnOnce(Multiplier) -> T) -> T {
+    Instructions::best().with_kernel(|kernel| work(Multiplier(kernel)))
+}
+
+/// A result that is made block by block, with so many rows and columns, in a row-major matrix of a stride.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) stride: usize,
+}
+
+impl Blocks {
+    /// C ← A·B, in the block that begins at (i, j) over the first `depth(i, j)` inner positions, up to whole tiles; where
+    /// these are none C stays.
+    pub(super) fn set(
+        self,
+        multiplier: Multiplier,
+        left: &Tiles,
+        right: &Tiles,
+        out: &mut [f32],
+        depth: impl Fn(usize, usize) -> usize,
+    ) {
+        self.each(multiplier, left, right, out, depth, |out, block| out.copy_from_slice(block));
+    }
+
+    /// C ← C + A·B, as [`Blocks::set`].
+    pub(super) fn add(
+        self,
+        multiplier: Multiplier,
+        left: &Tiles,
+        right: &Tiles,
+        out: &mut [f32],
+        depth: impl Fn(usize, usize) -> usize,
+    ) {
+        self.each(multiplier, left, right, out, depth, |out, block| {
+            out.iter_mut().zip(block).for_each(|(out, block)| *out += block);
+        });
+    }
+
+    fn each(
+        self,
+        Multiplier(multiply): Multiplier,
+        left: &Tiles,
+        right: &Tiles,
+        out: &mut [f32],
+        depth: impl Fn(usize, usize) -> usize,
+        store: impl Fn(&mut [f32], &[f32]),
+    ) {
+        let mut block = Block([0.0; BLOCK * BLOCK]);
+        for i in (0..self.rows).step_by(BLOCK) {
+            for j in (0..self.columns).step_by(BLOCK) {
+                let depth = depth(i, j).div_ceil(BLOCK);
+                if depth == 0 {
+                    continue;
+                }
+                let rows = left.strip(i / SIDE).first(depth);
+                multiply(rows, right.strip(j / SIDE).first(depth), &mut block);
+                let width = BLOCK.min(self.columns - j);
+                let lines =
+                    out[i * self.stride..].chunks_mut(self.stride).zip(block.0.chunks(BLOCK));
+                for (line, block) in lines.take(self.rows - i) {
+                    store(&mut line[j..j + width], &block[..width]);
+                }
+            }
         }
     }
 }

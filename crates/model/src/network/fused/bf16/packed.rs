@@ -21,6 +21,8 @@ const TASK: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixView<'a> {
     values: &'a [f32],
+    /// From one row of the values to the next.
+    stride: usize,
     /// Of the values as they lie.
     width: usize,
     transposed: bool,
@@ -33,7 +35,7 @@ impl<'a> MatrixView<'a> {
     /// If they are not whole rows.
     pub fn new(values: &'a [f32], columns: usize) -> Self {
         assert!(columns > 0 && values.len().is_multiple_of(columns), "whole rows");
-        Self { values, width: columns, transposed: false }
+        Self { values, stride: columns, width: columns, transposed: false }
     }
 
     /// The transpose.
@@ -41,9 +43,15 @@ impl<'a> MatrixView<'a> {
         Self { transposed: !self.transposed, ..self }
     }
 
+    /// The first columns of a matrix that is not transposed.
+    pub(in crate::network::fused) fn first_columns(self, count: usize) -> Self {
+        assert!(count <= self.width && !self.transposed, "columns of the values");
+        Self { width: count, ..self }
+    }
+
     #[inline(always)]
     fn height(&self) -> usize {
-        self.values.len() / self.width
+        self.values.len() / self.stride
     }
 
     pub(in crate::network::fused) fn rows(&self) -> usize {
@@ -57,7 +65,7 @@ impl<'a> MatrixView<'a> {
     #[cfg(test)]
     pub(super) fn at(&self, row: usize, column: usize) -> f32 {
         let (y, x) = if self.transposed { (column, row) } else { (row, column) };
-        self.values[y * self.width + x]
+        self.values[y * self.stride + x]
     }
 
     /// The matrix as it lies in memory: of row `y` the values from `x` on, `N` of them, zero where there are none.
@@ -65,7 +73,7 @@ impl<'a> MatrixView<'a> {
     fn run<const N: usize>(&self, y: usize, x: usize) -> [f32; N] {
         let mut run = [0.0; N];
         if y < self.height() && x < self.width {
-            let row = &self.values[y * self.width..][..self.width];
+            let row = &self.values[y * self.stride..][..self.width];
             match row[x..].first_chunk::<N>() {
                 Some(whole) => return *whole,
                 None => run[..row.len() - x].copy_from_slice(&row[x..]),
@@ -77,7 +85,8 @@ impl<'a> MatrixView<'a> {
 
 /// An operand: for every inner position of tiles the tiles of all lines, which are rows of a left operand and columns of a
 /// right one, padded to an even number of tiles.
-pub(super) struct Tiles {
+#[derive(Default)]
+pub(in crate::network::fused) struct Tiles {
     tiles: Vec<Tile>,
     /// Tiles of one inner position.
     stride: usize,
@@ -92,21 +101,37 @@ pub(super) struct Strip<'a> {
 
 impl Tiles {
     pub(super) fn of_left(matrix: MatrixView<'_>) -> Self {
-        let order = if matrix.transposed { Order::AlongRows } else { Order::AlongPairs };
-        Self::of(matrix, matrix.rows(), matrix.columns(), order)
+        Self::of(matrix, matrix.rows(), matrix.columns(), left_order(matrix))
     }
 
     pub(super) fn of_right(matrix: MatrixView<'_>) -> Self {
-        let order = if matrix.transposed { Order::AcrossPairs } else { Order::AcrossColumns };
-        Self::of(matrix, matrix.columns(), matrix.rows(), order)
+        Self::of(matrix, matrix.columns(), matrix.rows(), right_order(matrix))
     }
 
     fn of(matrix: MatrixView<'_>, lines: usize, inner: usize, order: Order) -> Self {
-        let stride = lines.div_ceil(2 * SIDE) * 2;
-        let count = stride * inner.div_ceil(DEPTH);
+        let (stride, count) = sizes(lines, inner);
         let tile = |at: usize| tile(&matrix, at % stride * SIDE, at / stride * DEPTH, order);
         let tiles = (0..count).into_par_iter().with_min_len(TASK).map(tile).collect();
         Self { tiles, stride }
+    }
+
+    /// Becomes those of another left operand, on this thread.
+    pub(in crate::network::fused) fn hold_left(&mut self, matrix: MatrixView<'_>) {
+        self.hold(matrix, matrix.rows(), matrix.columns(), left_order(matrix));
+    }
+
+    /// Becomes those of another right operand, on this thread.
+    pub(in crate::network::fused) fn hold_right(&mut self, matrix: MatrixView<'_>) {
+        self.hold(matrix, matrix.columns(), matrix.rows(), right_order(matrix));
+    }
+
+    fn hold(&mut self, matrix: MatrixView<'_>, lines: usize, inner: usize, order: Order) {
+        let (stride, count) = sizes(lines, inner);
+        self.stride = stride;
+        self.tiles.clear();
+        let tiles =
+            (0..count).map(|at| tile(&matrix, at % stride * SIDE, at / stride * DEPTH, order));
+        self.tiles.extend(tiles);
     }
 
     /// The two lines of tiles from an even number on.
@@ -117,6 +142,13 @@ impl Tiles {
 }
 
 impl<'a> Strip<'a> {
+    /// The first inner positions, or all if there are fewer.
+    pub(super) fn first(self, depth: usize) -> Self {
+        assert!(depth > 0, "a strip has tiles");
+        let end = ((depth - 1).saturating_mul(self.stride)).saturating_add(2);
+        Self { tiles: &self.tiles[..end.min(self.tiles.len())], ..self }
+    }
+
     /// Inner positions.
     pub(super) fn depth(&self) -> usize {
         self.tiles.len().div_ceil(self.stride)
@@ -149,6 +181,20 @@ enum Order {
     AcrossColumns,
     /// The pairs of a column of the transpose of a right operand.
     AcrossPairs,
+}
+
+fn left_order(matrix: MatrixView<'_>) -> Order {
+    if matrix.transposed { Order::AlongRows } else { Order::AlongPairs }
+}
+
+fn right_order(matrix: MatrixView<'_>) -> Order {
+    if matrix.transposed { Order::AcrossPairs } else { Order::AcrossColumns }
+}
+
+/// Tiles of an inner position, and in all.
+fn sizes(lines: usize, inner: usize) -> (usize, usize) {
+    let stride = lines.div_ceil(2 * SIDE) * 2;
+    (stride, stride * inner.div_ceil(DEPTH))
 }
 
 /// The tile at a line and an inner position.
