@@ -94,11 +94,11 @@ pub(super) fn with_tiles<T>(work: impl FnOnce() -> T) -> T {
 /// # Panics
 /// If the operands are of different depths, or of none.
 pub(super) fn multiply(rows: Strip<'_>, columns: Strip<'_>, block: &mut Block) {
-    let depth = rows.depth();
-    assert!(depth > 0 && columns.depth() == depth);
+    let depth = rows.len();
+    assert!(depth > 0 && columns.len() == depth);
     let below = block.0[BLOCK * BLOCK / 2..].as_mut_ptr();
-    // SAFETY: of both operands `depth` times two tiles of 1,024 bytes are read, a stride apart, and 32 rows of 128 bytes are
-    // written to the block. The compiler itself uses no tile registers.
+    // SAFETY: of both operands `depth` times two tiles of 1,024 bytes are read, and 32 rows of 128 bytes are written to the
+    // block. The compiler itself uses no tile registers.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -114,8 +114,8 @@ pub(super) fn multiply(rows: Strip<'_>, columns: Strip<'_>, block: &mut Block) {
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {left}, {left_stride}",
-            "add {right}, {right_stride}",
+            "add {left}, 2048",
+            "add {right}, 2048",
             "dec {depth}",
             "jnz 2b",
             "tilestored [{above} + {row}*2], tmm0",
@@ -124,8 +124,6 @@ pub(super) fn multiply(rows: Strip<'_>, columns: Strip<'_>, block: &mut Block) {
             "tilestored [{below} + {row}*2 + 64], tmm3",
             left = inout(reg) rows.as_ptr() => _,
             right = inout(reg) columns.as_ptr() => _,
-            left_stride = in(reg) rows.stride_bytes(),
-            right_stride = in(reg) columns.stride_bytes(),
             depth = inout(reg) depth => _,
             above = in(reg) block.0.as_mut_ptr(),
             below = in(reg) below,

@@ -52,7 +52,7 @@ fn some_rows(
     columns: Strip<'_>,
 ) -> [[__m512; 2]; ROWS] {
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-    for (rows, [one, other]) in rows.pairs().zip(columns.pairs()) {
+    for (rows, [one, other]) in rows.iter().zip(columns) {
         let left = &rows[side];
         for pair in 0..SIDE {
             let right = [pairs(&one.0[pair]), pairs(&other.0[pair])];

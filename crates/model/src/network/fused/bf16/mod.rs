@@ -11,6 +11,7 @@ mod linear;
 mod packed;
 mod portable;
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
@@ -23,6 +24,10 @@ use self::packed::{SIDE, Strip};
 
 /// Rows and columns of the result that a kernel makes at once: two tiles each way.
 pub(super) const BLOCK: usize = 2 * SIDE;
+
+/// Inner positions of tiles that are multiplied before the next: what a product reads again and again then stays in the
+/// cache.
+const PART: usize = 32;
 
 /// A block of the result, row-major.
 #[repr(align(64))]
@@ -145,8 +150,9 @@ impl Blocks {
                 if depth == 0 {
                     continue;
                 }
-                let rows = left.strip(i / SIDE).first(depth);
-                multiply(rows, right.strip(j / SIDE).first(depth), &mut block);
+                let (rows, columns) = (left.strip(i / BLOCK), right.strip(j / BLOCK));
+                let depth = depth.min(rows.len());
+                multiply(&rows[..depth], &columns[..depth], &mut block);
                 let width = BLOCK.min(self.columns - j);
                 let lines =
                     out[i * self.stride..].chunks_mut(self.stride).zip(block.0.chunks(BLOCK));
@@ -191,25 +197,44 @@ fn product_with(
         return vec![0.0; rows * columns];
     }
     let (left, right) = (Tiles::of_left(left), Tiles::of_right(right));
-    let mut result = Vec::with_capacity(rows * columns);
-    let places = &mut result.spare_capacity_mut()[..rows * columns];
-    places.par_chunks_mut(BLOCK * columns).enumerate().for_each(|(row_block, places)| {
+    let multiply = |row_block: usize, part: Range<usize>, store: &mut dyn FnMut(usize, &Block)| {
         instructions.with_kernel(|multiply| {
-            let rows = left.strip(2 * row_block);
+            let rows = &left.strip(row_block)[part.clone()];
             let mut block = Block([0.0; BLOCK * BLOCK]);
-            for first in (0..columns).step_by(BLOCK) {
-                multiply(rows, right.strip(first / SIDE), &mut block);
+            for column_block in 0..columns.div_ceil(BLOCK) {
+                multiply(rows, &right.strip(column_block)[part.clone()], &mut block);
+                store(column_block * BLOCK, &block);
+            }
+        });
+    };
+    let mut parts = (0..left.depth()).step_by(PART).map(|at| at..left.depth().min(at + PART));
+    let mut result = Vec::with_capacity(rows * columns);
+    if let Some(part) = parts.next() {
+        let places = &mut result.spare_capacity_mut()[..rows * columns];
+        places.par_chunks_mut(BLOCK * columns).enumerate().for_each(|(row_block, places)| {
+            multiply(row_block, part.clone(), &mut |first, block| {
                 let width = BLOCK.min(columns - first);
                 for (row, block) in places.chunks_mut(columns).zip(block.0.chunks(BLOCK)) {
                     row[first..first + width].write_copy_of_slice(&block[..width]);
                 }
-            }
+            });
         });
-    });
-    // SAFETY: every block of columns of every block of rows has been written.
-    #[allow(unsafe_code)]
-    unsafe {
-        result.set_len(rows * columns);
+        // SAFETY: every block of columns of every block of rows has been written.
+        #[allow(unsafe_code)]
+        unsafe {
+            result.set_len(rows * columns);
+        }
+    }
+    for part in parts {
+        result.par_chunks_mut(BLOCK * columns).enumerate().for_each(|(row_block, sums)| {
+            multiply(row_block, part.clone(), &mut |first, block| {
+                let width = BLOCK.min(columns - first);
+                for (row, block) in sums.chunks_mut(columns).zip(block.0.chunks(BLOCK)) {
+                    let row = row[first..first + width].iter_mut();
+                    row.zip(block).for_each(|(sum, product)| *sum += product);
+                }
+            });
+        });
     }
     result
 }
@@ -239,7 +264,7 @@ mod tests {
     #[test]
     fn every_kernel_gives_the_product_of_rounded_operands() {
         for [rows, inner, columns] in
-            [[1, 1, 1], [32, 32, 32], [33, 31, 65], [7, 100, 40], [64, 193, 48]]
+            [[1, 1, 1], [32, 32, 32], [33, 31, 65], [7, 100, 40], [64, 193, 48], [5, 2100, 40]]
         {
             let (a, b) = (random(rows * inner, 1), random(inner * columns, 2));
             let lefts = [MatrixView::new(&a, inner), MatrixView::new(&a, rows).transposed()];

@@ -14,8 +14,8 @@ const DEPTH: usize = 2 * SIDE;
 #[repr(align(64))]
 pub(super) struct Tile(pub(super) [[u32; SIDE]; SIDE]);
 
-/// Tiles that are worth a task.
-const TASK: usize = 16;
+/// Pairs of tiles that are worth a task.
+const TASK: usize = 8;
 
 /// A matrix of `f32`, or its transpose.
 #[derive(Clone, Copy, Debug)]
@@ -83,20 +83,15 @@ impl<'a> MatrixView<'a> {
     }
 }
 
-/// An operand: for every inner position of tiles the tiles of all lines, which are rows of a left operand and columns of a
-/// right one, padded to an even number of tiles.
+/// Two lines of tiles side by side, which are rows of a left operand or columns of a right one, along the inner dimension.
+pub(super) type Strip<'a> = &'a [[Tile; 2]];
+
+/// An operand, strip by strip; lines are padded to whole strips.
 #[derive(Default)]
 pub(in crate::network::fused) struct Tiles {
-    tiles: Vec<Tile>,
-    /// Tiles of one inner position.
-    stride: usize,
-}
-
-/// Two lines of tiles side by side, along the inner dimension.
-#[derive(Clone, Copy)]
-pub(super) struct Strip<'a> {
-    tiles: &'a [Tile],
-    stride: usize,
+    tiles: Vec<[Tile; 2]>,
+    /// Inner positions of tiles.
+    depth: usize,
 }
 
 impl Tiles {
@@ -109,10 +104,10 @@ impl Tiles {
     }
 
     fn of(matrix: MatrixView<'_>, lines: usize, inner: usize, order: Order) -> Self {
-        let (stride, count) = sizes(lines, inner);
-        let tile = |at: usize| tile(&matrix, at % stride * SIDE, at / stride * DEPTH, order);
-        let tiles = (0..count).into_par_iter().with_min_len(TASK).map(tile).collect();
-        Self { tiles, stride }
+        let depth = inner.div_ceil(DEPTH);
+        let count = depth * lines.div_ceil(2 * SIDE);
+        let pair = |at: usize| pair_at(&matrix, at, depth, order);
+        Self { tiles: (0..count).into_par_iter().with_min_len(TASK).map(pair).collect(), depth }
     }
 
     /// Becomes those of another left operand, on this thread.
@@ -126,47 +121,21 @@ impl Tiles {
     }
 
     fn hold(&mut self, matrix: MatrixView<'_>, lines: usize, inner: usize, order: Order) {
-        let (stride, count) = sizes(lines, inner);
-        self.stride = stride;
+        let depth = inner.div_ceil(DEPTH);
+        let count = depth * lines.div_ceil(2 * SIDE);
+        self.depth = depth;
         self.tiles.clear();
-        let tiles =
-            (0..count).map(|at| tile(&matrix, at % stride * SIDE, at / stride * DEPTH, order));
-        self.tiles.extend(tiles);
+        self.tiles.extend((0..count).map(|at| pair_at(&matrix, at, depth, order)));
     }
 
-    /// The two lines of tiles from an even number on.
-    pub(super) fn strip(&self, first: usize) -> Strip<'_> {
-        assert!(first + 2 <= self.stride, "both lines are there");
-        Strip { tiles: &self.tiles[first..], stride: self.stride }
-    }
-}
-
-impl<'a> Strip<'a> {
-    /// The first inner positions, or all if there are fewer.
-    pub(super) fn first(self, depth: usize) -> Self {
-        assert!(depth > 0, "a strip has tiles");
-        let end = ((depth - 1).saturating_mul(self.stride)).saturating_add(2);
-        Self { tiles: &self.tiles[..end.min(self.tiles.len())], ..self }
-    }
-
-    /// Inner positions.
+    /// Inner positions of tiles.
     pub(super) fn depth(&self) -> usize {
-        self.tiles.len().div_ceil(self.stride)
+        self.depth
     }
 
-    /// The first two tiles, where there are any.
-    pub(super) fn as_ptr(&self) -> *const Tile {
-        self.tiles.as_ptr()
-    }
-
-    /// Bytes from the tiles of an inner position to those of the next.
-    pub(super) fn stride_bytes(&self) -> usize {
-        self.stride * size_of::<Tile>()
-    }
-
-    /// The pairs of tiles.
-    pub(super) fn pairs(self) -> impl Iterator<Item = &'a [Tile; 2]> {
-        self.tiles.chunks(self.stride).map(|tiles| tiles.first_chunk().expect("two lines"))
+    /// The strip of a number.
+    pub(super) fn strip(&self, at: usize) -> Strip<'_> {
+        &self.tiles[at * self.depth..][..self.depth]
     }
 }
 
@@ -191,10 +160,10 @@ fn right_order(matrix: MatrixView<'_>) -> Order {
     if matrix.transposed { Order::AcrossPairs } else { Order::AcrossColumns }
 }
 
-/// Tiles of an inner position, and in all.
-fn sizes(lines: usize, inner: usize) -> (usize, usize) {
-    let stride = lines.div_ceil(2 * SIDE) * 2;
-    (stride, stride * inner.div_ceil(DEPTH))
+/// The tiles of a number, those of a strip one after the other.
+fn pair_at(matrix: &MatrixView<'_>, at: usize, depth: usize, order: Order) -> [Tile; 2] {
+    let (strip, inner) = (at / depth, at % depth * DEPTH);
+    [0, 1].map(|side| tile(matrix, (2 * strip + side) * SIDE, inner, order))
 }
 
 /// The tile at a line and an inner position.

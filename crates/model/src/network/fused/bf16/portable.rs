@@ -6,7 +6,7 @@ use super::{BLOCK, Block};
 /// The product of a block, pair by pair.
 pub(super) fn multiply(rows: Strip<'_>, columns: Strip<'_>, block: &mut Block) {
     block.0.fill(0.0);
-    for (rows, columns) in rows.pairs().zip(columns.pairs()) {
+    for (rows, columns) in rows.iter().zip(columns) {
         for (side, left) in rows.iter().enumerate() {
             for (at, right) in columns.iter().enumerate() {
                 for (row, pairs) in left.0.iter().enumerate() {
