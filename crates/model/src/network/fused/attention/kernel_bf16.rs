@@ -84,11 +84,9 @@ fn scores(
 }
 
 vectorised! {
-    /// As that of [`kernel`](super::kernel).
+    /// As that of [`kernel`](super::kernel), of queries, keys and values.
     pub(super) fn forward(
-        queries: Head,
-        keys: Head,
-        values: Head,
+        inputs: [Head; 3],
         out: &mut Slices,
         log_sums: &mut [f32],
         shape: Shape,
@@ -97,12 +95,9 @@ vectorised! {
     ) = forward_kernel
 }
 
-#[expect(clippy::too_many_arguments, reason = "as the kernel in f32, and what multiplies")]
 #[inline(always)]
 fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
-    queries: Head<'_>,
-    keys: Head<'_>,
-    values: Head<'_>,
+    [queries, keys, values]: [Head<'_>; 3],
     out: &mut Slices<'_>,
     log_sums: &mut [f32],
     shape: Shape,

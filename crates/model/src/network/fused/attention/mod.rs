@@ -169,8 +169,9 @@ fn forward(
                 }),
                 Precision::Bf16 => BF16_SCRATCH.with_borrow_mut(|scratch| {
                     with_multiplier(|multiplier| {
+                        let inputs = [q, k, v];
                         let (out, shape) = (&mut out, call.shape);
-                        kernel_bf16::forward(q, k, v, out, log_sums, shape, scratch, multiplier);
+                        kernel_bf16::forward(inputs, out, log_sums, shape, scratch, multiplier);
                     });
                 }),
             }
