@@ -246,7 +246,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn evaluate_kernel<const FMA: bool, const M: usize, const N: usize>(
+fn evaluate_kernel<const FMA: bool>(
     logits: &mut [f32],
     targets: &[u16],
     losses: &mut [f32],
@@ -267,7 +267,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn differentiate_kernel<const FMA: bool, const M: usize, const N: usize>(
+fn differentiate_kernel<const FMA: bool>(
     logits: &mut [f32],
     targets: &[u16],
     losses: &mut [f32],

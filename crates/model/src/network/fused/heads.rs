@@ -179,7 +179,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn turn_kernel<const FMA: bool, const M: usize, const N: usize>(
+fn turn_kernel<const FMA: bool>(
     x: &[f32],
     turns: Turns<'_>,
     start: usize,
@@ -212,7 +212,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn turn_back_kernel<const FMA: bool, const M: usize, const N: usize>(
+fn turn_back_kernel<const FMA: bool>(
     x: &[f32],
     factors: &[f32],
     turns: Turns<'_>,

@@ -88,7 +88,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn normalise_kernel<const FMA: bool, const M: usize, const N: usize>(
+fn normalise_kernel<const FMA: bool>(
     x: &[f32],
     output: &mut [f32],
     factors: &mut [f32],
@@ -116,11 +116,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn differentiate_kernel<const FMA: bool, const M: usize, const N: usize>(
-    output: &[f32],
-    factors: &[f32],
-    gradient: &mut [f32],
-) {
+fn differentiate_kernel<const FMA: bool>(output: &[f32], factors: &[f32], gradient: &mut [f32]) {
     let width = output.len() / factors.len();
     let rows = output.chunks_exact(width).zip(gradient.chunks_exact_mut(width));
     for ((output, gradient), factor) in rows.zip(factors) {

@@ -64,7 +64,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn square_kernel<const FMA: bool, const M: usize, const N: usize>(x: &mut [f32]) {
+fn square_kernel<const FMA: bool>(x: &mut [f32]) {
     for x in x {
         let positive = if *x < 0.0 { 0.0 } else { *x };
         *x = positive * positive;
@@ -77,10 +77,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn differentiate_kernel<const FMA: bool, const M: usize, const N: usize>(
-    output: &[f32],
-    gradient: &mut [f32],
-) {
+fn differentiate_kernel<const FMA: bool>(output: &[f32], gradient: &mut [f32]) {
     for (gradient, y) in gradient.iter_mut().zip(output) {
         *gradient *= 2.0 * y.sqrt();
     }

@@ -5,7 +5,9 @@
 //! that exists at a time. The backward pass computes them again and needs, per query, only the logarithm
 //! of the sum that normalised them.
 
-use super::super::simd::{LANES, Left, TILE, dot, exp, largest, multiply, total, vectorised};
+use super::super::bf16::BLOCK as TILE;
+use super::super::simd::{LANES, dot, exp, largest, total, vectorised};
+use super::product::{Operand, Place, add_product, set_product};
 
 /// Queries whose scores exist at the same time.
 pub(super) const BLOCK: usize = 64;
@@ -69,7 +71,6 @@ pub(super) struct Scratch {
     scores: Vec<f32>,
     block: Vec<f32>,
     output_gradient: Vec<f32>,
-    keys_across: Vec<f32>,
     score_gradients: Vec<f32>,
     key_gradient: Vec<f32>,
     value_gradient: Vec<f32>,
@@ -88,97 +89,43 @@ pub(super) fn pack(out: &mut Vec<f32>, head: Head<'_>, shape: Shape, scale: f32)
     }
 }
 
-/// The transpose, `[width, tokens]`, with zeros up to the padded sizes.
-#[inline(always)]
-fn pack_across(out: &mut Vec<f32>, head: Head<'_>, shape: Shape) {
-    let tokens = shape.padded_tokens();
-    out.clear();
-    out.resize(shape.padded_width() * tokens, 0.0);
-    // Whole groups of tokens fill whole cache lines of the transpose.
-    let whole = shape.tokens - shape.tokens % LANES;
-    for start in (0..whole).step_by(LANES) {
-        let group: [&[f32]; LANES] = std::array::from_fn(|i| head.token(start + i, shape.width));
-        for (channel, out) in out.chunks_exact_mut(tokens).take(shape.width).enumerate() {
-            let out = &mut out[start..start + LANES];
-            for i in 0..LANES {
-                out[i] = group[i][channel];
-            }
-        }
-    }
-    for token in whole..shape.tokens {
-        for (channel, x) in head.token(token, shape.width).iter().enumerate() {
-            out[channel * tokens + token] = *x;
-        }
-    }
-}
-
 #[inline(always)]
 fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
     buffer.resize(length, 0.0);
     buffer
 }
 
-/// S ← Q·Kᵀ for the queries `start..` of one block, up to the tile that holds the last key each may see.
-#[inline(always)]
-fn scores<const FMA: bool, const M: usize, const N: usize>(
-    queries: &[f32],
-    keys_across: &[f32],
-    out: &mut [f32],
-    shape: Shape,
-    (start, rows): (usize, usize),
-) {
-    let (width, tokens) = (shape.padded_width(), shape.padded_tokens());
-    multiply::<FMA, M, N, false>(
-        Left::Rows(&queries[start * width..], width),
-        (keys_across, tokens),
-        (out, tokens),
-        (rows, tokens),
-        |i, j| 0..if j < start + i + M { width } else { 0 },
-    );
+/// Queries that are treated together, and how many keys the last of them may see.
+#[derive(Clone, Copy)]
+struct Block {
+    start: usize,
+    rows: usize,
+    limit: usize,
 }
 
-/// O ← P·V for the queries `start..` of one block; P is zero from the query to the end of its tile.
-#[inline(always)]
-fn weighted<const FMA: bool, const M: usize, const N: usize>(
-    weights: &[f32],
-    values: &[f32],
-    out: &mut [f32],
-    shape: Shape,
-    (start, rows): (usize, usize),
-) {
-    let (width, tokens) = (shape.padded_width(), shape.padded_tokens());
-    multiply::<FMA, M, N, false>(
-        Left::Rows(weights, tokens),
-        (values, width),
-        (out, width),
-        (rows, width),
-        |i, _| 0..start + i + M,
-    );
-}
+impl Block {
+    /// All of a unit.
+    fn of(shape: Shape) -> impl Iterator<Item = Self> {
+        (0..shape.tokens).step_by(BLOCK).map(move |start| {
+            let rows = (shape.tokens - start).min(BLOCK);
+            Self { start, rows, limit: start + rows }
+        })
+    }
 
-/// G ← G + Pᵀ·X for the keys that the queries `start..` of one block may see.
-#[inline(always)]
-fn accumulate<const FMA: bool, const M: usize, const N: usize>(
-    weights: &[f32],
-    x: &[f32],
-    out: &mut [f32],
-    shape: Shape,
-    (start, rows): (usize, usize),
-) {
-    let (width, tokens) = (shape.padded_width(), shape.padded_tokens());
-    multiply::<FMA, M, N, true>(
-        Left::Columns(weights, tokens),
-        (&x[start * width..], width),
-        (out, width),
-        (start + rows, width),
-        |key, _| key.saturating_sub(start)..rows,
-    );
-}
+    /// Its rows of a matrix with so many columns.
+    fn rows_of(self, x: &[f32], columns: usize) -> Operand<'_> {
+        Operand::new(&x[self.start * columns..], columns).sized(self.rows, columns)
+    }
 
-/// Queries of the block that starts at `start`, up to a whole tile.
-#[inline(always)]
-fn block_rows<const M: usize>(start: usize, shape: Shape) -> usize {
-    (shape.tokens - start).min(BLOCK).next_multiple_of(M)
+    /// The rows of all keys that it may see, of a matrix with so many columns.
+    fn keys_of(self, x: &[f32], columns: usize) -> Operand<'_> {
+        Operand::new(x, columns).sized(self.limit, columns)
+    }
+
+    /// Its part of a matrix of scores.
+    fn seen(self, scores: &[f32], tokens: usize) -> Operand<'_> {
+        Operand::new(scores, tokens).sized(self.rows, self.limit)
+    }
 }
 
 vectorised! {
@@ -195,7 +142,7 @@ vectorised! {
 }
 
 #[inline(always)]
-pub(super) fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
+pub(super) fn forward_kernel<const FMA: bool>(
     queries: Head<'_>,
     keys: Head<'_>,
     values: Head<'_>,
@@ -205,35 +152,31 @@ pub(super) fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
     scratch: &mut Scratch,
 ) {
     let (width, tokens) = (shape.padded_width(), shape.padded_tokens());
-    pack_across(&mut scratch.keys_across, keys, shape);
+    pack(&mut scratch.keys, keys, shape, 1.0);
     pack(&mut scratch.values, values, shape, 1.0);
     let block_scores = sized(&mut scratch.scores, BLOCK * tokens);
     let block_out = sized(&mut scratch.block, BLOCK * width);
     for head in 0..shape.group {
         let queries = queries.next(head, shape.width);
         pack(&mut scratch.queries, queries, shape, shape.scale());
-        for start in (0..shape.tokens).step_by(BLOCK) {
-            let block = (start, block_rows::<M>(start, shape));
-            scores::<FMA, M, N>(&scratch.queries, &scratch.keys_across, block_scores, shape, block);
+        for block in Block::of(shape) {
+            let queries = block.rows_of(&scratch.queries, width);
+            let keys = block.keys_of(&scratch.keys, width);
+            set_product(queries, keys.transposed(), Place::new(block_scores, tokens));
             let mut sums = [1.0; BLOCK];
-            for (i, scores) in block_scores.chunks_exact_mut(tokens).take(block.1).enumerate() {
-                let query = start + i;
-                let (seen, unseen) =
-                    scores[..(query + 1).next_multiple_of(M)].split_at_mut(query + 1);
+            for (i, scores) in block_scores.chunks_exact_mut(tokens).take(block.rows).enumerate() {
+                let query = block.start + i;
+                let (seen, unseen) = scores[..block.limit].split_at_mut(query + 1);
                 unseen.fill(0.0);
-                if query < shape.tokens {
-                    let log_sum = &mut log_sums[head * shape.tokens + query];
-                    (sums[i], *log_sum) = softmax::<FMA>(seen);
-                } else {
-                    seen.fill(0.0);
-                }
+                let log_sum = &mut log_sums[head * shape.tokens + query];
+                (sums[i], *log_sum) = softmax::<FMA>(seen);
             }
-            weighted::<FMA, M, N>(block_scores, &scratch.values, block_out, shape, block);
-            for (i, x) in
-                block_out.chunks_exact(width).take((shape.tokens - start).min(BLOCK)).enumerate()
-            {
+            let weights = block.seen(block_scores, tokens);
+            let values = block.keys_of(&scratch.values, width);
+            set_product(weights, values, Place::new(block_out, width));
+            for (i, x) in block_out.chunks_exact(width).take(block.rows).enumerate() {
                 let factor = 1.0 / sums[i];
-                let out = &mut out[(start + i) * shape.group + head];
+                let out = &mut out[(block.start + i) * shape.group + head];
                 for (out, x) in out.iter_mut().zip(x) {
                     *out = factor * x;
                 }
@@ -296,7 +239,7 @@ vectorised! {
 }
 
 #[inline(always)]
-pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
+pub(super) fn backward_kernel<const FMA: bool>(
     saved: Saved<'_>,
     written: &mut Written<'_>,
     shape: Shape,
@@ -304,9 +247,7 @@ pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
 ) {
     let (width, tokens) = (shape.padded_width(), shape.padded_tokens());
     pack(&mut scratch.keys, saved.keys, shape, 1.0);
-    pack_across(&mut scratch.keys_across, saved.keys, shape);
-    // Only the transpose of the values is needed here.
-    pack_across(&mut scratch.values, saved.values, shape);
+    pack(&mut scratch.values, saved.values, shape, 1.0);
     let key_gradient = sized(&mut scratch.key_gradient, tokens * width);
     let value_gradient = sized(&mut scratch.value_gradient, tokens * width);
     key_gradient.fill(0.0);
@@ -319,28 +260,23 @@ pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
         let output_gradient = saved.output_gradient.next(head, shape.width);
         pack(&mut scratch.queries, saved.queries.next(head, shape.width), shape, shape.scale());
         pack(&mut scratch.output_gradient, output_gradient, shape, 1.0);
-        for start in (0..shape.tokens).step_by(BLOCK) {
-            let block = (start, block_rows::<M>(start, shape));
-            scores::<FMA, M, N>(&scratch.queries, &scratch.keys_across, weights, shape, block);
-            scores::<FMA, M, N>(
-                &scratch.output_gradient,
-                &scratch.values,
-                score_gradients,
-                shape,
-                block,
+        for block in Block::of(shape) {
+            let queries = block.rows_of(&scratch.queries, width);
+            let gradients_of_output = block.rows_of(&scratch.output_gradient, width);
+            let keys = block.keys_of(&scratch.keys, width);
+            let values = block.keys_of(&scratch.values, width);
+            set_product(queries, keys.transposed(), Place::new(weights, tokens));
+            set_product(
+                gradients_of_output,
+                values.transposed(),
+                Place::new(score_gradients, tokens),
             );
             let rows =
                 weights.chunks_exact_mut(tokens).zip(score_gradients.chunks_exact_mut(tokens));
-            for (i, (weights, gradients)) in rows.take(block.1).enumerate() {
-                let query = start + i;
-                let end = (query + 1).next_multiple_of(M);
-                if query >= shape.tokens {
-                    weights[..end].fill(0.0);
-                    gradients[..end].fill(0.0);
-                    continue;
-                }
-                weights[query + 1..end].fill(0.0);
-                gradients[query + 1..end].fill(0.0);
+            for (i, (weights, gradients)) in rows.take(block.rows).enumerate() {
+                let query = block.start + i;
+                weights[query + 1..block.limit].fill(0.0);
+                gradients[query + 1..block.limit].fill(0.0);
                 let log_sum = saved.log_sums[head * shape.tokens + query];
                 let along = dot::<FMA>(
                     output.token(query, shape.width),
@@ -352,21 +288,14 @@ pub(super) fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
                     *gradient = *weight * (*gradient - along);
                 }
             }
-            accumulate::<FMA, M, N>(
-                weights,
-                &scratch.output_gradient,
-                value_gradient,
-                shape,
-                block,
-            );
-            accumulate::<FMA, M, N>(score_gradients, &scratch.queries, key_gradient, shape, block);
-            weighted::<FMA, M, N>(score_gradients, &scratch.keys, block_gradient, shape, block);
-            for (i, x) in block_gradient
-                .chunks_exact(width)
-                .take((shape.tokens - start).min(BLOCK))
-                .enumerate()
-            {
-                let out = &mut written.queries[(start + i) * shape.group + head];
+            let (weights, gradients) =
+                (block.seen(weights, tokens), block.seen(score_gradients, tokens));
+            let place = Place::new(value_gradient, width);
+            add_product(weights.transposed(), gradients_of_output, place);
+            add_product(gradients.transposed(), queries, Place::new(key_gradient, width));
+            set_product(gradients, keys, Place::new(block_gradient, width));
+            for (i, x) in block_gradient.chunks_exact(width).take(block.rows).enumerate() {
+                let out = &mut written.queries[(block.start + i) * shape.group + head];
                 for (out, x) in out.iter_mut().zip(x) {
                     *out = shape.scale() * x;
                 }

@@ -96,7 +96,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn forward_kernel<const FMA: bool, const M: usize, const N: usize>(
+fn forward_kernel<const FMA: bool>(
     [queries, keys, values]: [Head<'_>; 3],
     out: &mut Slices<'_>,
     log_sums: &mut [f32],
@@ -157,7 +157,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn backward_kernel<const FMA: bool, const M: usize, const N: usize>(
+fn backward_kernel<const FMA: bool>(
     saved: Saved<'_>,
     written: &mut Written<'_>,
     shape: Shape,

@@ -5,6 +5,7 @@
 
 mod kernel;
 mod kernel_bf16;
+mod product;
 #[cfg(test)]
 mod tests;
 
