@@ -114,11 +114,12 @@ impl<'a> Measurement<'a> {
         })
     }
 
-    /// How well a run has met its size, and what it expected after half of its steps.
+    /// How well a run has met its size, and what it expected after half of its steps with a rate.
     fn steered(&self, budget: u64) -> Result<Steered> {
         let path = self.folder.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let half = self.run.config.train.steps / 2;
+        let (first, steps) = (self.run.config.first_priced_step(), self.run.config.train.steps);
+        let half = first + (steps - first) / 2;
         let records = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         let forecast = records.filter_map(|record| match record {
             Record::Step(record) if record.step >= half => record.forecast_bytes,
@@ -126,7 +127,7 @@ impl<'a> Measurement<'a> {
         });
         let half_time_forecast = forecast.take(1).next();
         let half_time_forecast = half_time_forecast.with_context(|| {
-            format!("{}: has no forecast after half of the steps", path.display())
+            format!("{}: has no forecast after half of the steps with a rate", path.display())
         })?;
         let bytes = std::fs::metadata(self.folder.join("model.bsl"))?.len();
         Ok(Steered { budget, bytes, half_time_forecast })

@@ -51,7 +51,7 @@ pub struct Line {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub effective_rank: Option<f64>,
     /// Of a run that was steered to a size: that size, its file with everything that is needed to run it, and the forecast of
-    /// that file after half of the steps.
+    /// that file after half of the steps with a rate.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub steered: Option<Steered>,
 }

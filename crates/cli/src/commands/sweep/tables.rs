@@ -145,7 +145,8 @@ fn limits(file: &SweepFile, series: &[Series<'_>]) -> String {
 
 /// How well runs have met their sizes.
 fn steered(series: &[Series<'_>]) -> String {
-    let titles = ["seed", "budget", "file", "of the budget", "forecast at half-time", "off by"];
+    let titles =
+        ["seed", "budget", "file", "of the budget", "forecast half-way through the rate", "off by"];
     let mut grid = Grid::new("run", titles.map(str::to_owned));
     let mut any = false;
     for curve in series {
