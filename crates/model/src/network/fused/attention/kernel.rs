@@ -211,6 +211,21 @@ fn exponentials<const FMA: bool>(x: &mut [f32], top: f32) -> f32 {
     total(lanes)
 }
 
+/// Scores of a query to its weights, and gradients by the weights to those by the scores: p ← exp(p − `log_sum`),
+/// g ← p·(g − `along`), with `along` the product of output and its gradient.
+#[inline(always)]
+pub(super) fn differentiate<const FMA: bool>(
+    weights: &mut [f32],
+    gradients: &mut [f32],
+    log_sum: f32,
+    along: f32,
+) {
+    for (weight, gradient) in weights.iter_mut().zip(gradients) {
+        *weight = exp::<FMA>(*weight - log_sum);
+        *gradient = *weight * (*gradient - along);
+    }
+}
+
 /// What the backward pass of a unit reads.
 #[derive(Clone, Copy)]
 pub(super) struct Saved<'a> {
@@ -278,15 +293,15 @@ pub(super) fn backward_kernel<const FMA: bool>(
                 weights[query + 1..block.limit].fill(0.0);
                 gradients[query + 1..block.limit].fill(0.0);
                 let log_sum = saved.log_sums[head * shape.tokens + query];
-                let along = dot::<FMA>(
-                    output.token(query, shape.width),
-                    output_gradient.token(query, shape.width),
+                let [output, gradient] =
+                    [output, output_gradient].map(|head| head.token(query, shape.width));
+                let along = dot::<FMA>(output, gradient);
+                differentiate::<FMA>(
+                    &mut weights[..=query],
+                    &mut gradients[..=query],
+                    log_sum,
+                    along,
                 );
-                for (weight, gradient) in weights[..=query].iter_mut().zip(&mut gradients[..=query])
-                {
-                    *weight = exp::<FMA>(*weight - log_sum);
-                    *gradient = *weight * (*gradient - along);
-                }
             }
             let (weights, gradients) =
                 (block.seen(weights, tokens), block.seen(score_gradients, tokens));

@@ -4,8 +4,8 @@
 //! made of blocks of 32 × 32, so a block of queries sees keys up to a multiple of 32, those that it may not see with weight 0.
 
 use super::super::bf16::{BLOCK as SIDE, Blocks, MatrixView, Multiplier, Tiles};
-use super::super::simd::{dot, exp, vectorised};
-use super::kernel::{BLOCK, Head, Saved, Shape, Slices, Written, pack, softmax};
+use super::super::simd::{dot, vectorised};
+use super::kernel::{BLOCK, Head, Saved, Shape, Slices, Written, differentiate, pack, softmax};
 
 /// Buffers of a thread, kept from unit to unit.
 #[derive(Default)]
@@ -202,14 +202,10 @@ fn backward_kernel<const FMA: bool>(
                     continue;
                 }
                 let log_sum = saved.log_sums[head * shape.tokens + query];
-                let along = dot::<FMA>(
-                    output.token(query, shape.width),
-                    output_gradient.token(query, shape.width),
-                );
-                for (weight, gradient) in weights[..seen].iter_mut().zip(&mut gradients[..seen]) {
-                    *weight = exp::<FMA>(*weight - log_sum);
-                    *gradient = *weight * (*gradient - along);
-                }
+                let [output, gradient] =
+                    [output, output_gradient].map(|head| head.token(query, shape.width));
+                let along = dot::<FMA>(output, gradient);
+                differentiate::<FMA>(&mut weights[..seen], &mut gradients[..seen], log_sum, along);
             }
             let (weights, gradients) = (block.seen(weights, tokens), block.seen(gradients, tokens));
             // Queries below a key's small block do not see it.

@@ -51,8 +51,8 @@ impl Instructions {
     fn best() -> Self {
         static BEST: OnceLock<Instructions> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let known = Self::known().into_iter();
-            known.into_iter().find(|instructions| instructions.are_here()).unwrap_or(Self::Portable)
+            let mut known = Self::known().into_iter();
+            known.find(|instructions| instructions.are_here()).unwrap_or(Self::Portable)
         })
     }
 
