@@ -100,7 +100,7 @@ pub struct Train {
     /// Override one key of the configuration; can be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// How exactly matrices multiply in training: fp32, or bf16 on CPUs with instructions for it (train.precision).
+    /// How exactly matrices multiply in training: fp32, or bf16 where the device has it (train.precision).
     #[arg(long, value_name = "PRECISION", conflicts_with = "resume")]
     pub precision: Option<Precision>,
     /// Folder of the run.

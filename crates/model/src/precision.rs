@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use burn::backend::{Backend, DTypeUsage, Dispatch};
+use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::network::bf16_is_fast_here;
@@ -13,16 +15,26 @@ pub enum Precision {
     /// Nothing: they are `f32`.
     #[default]
     Fp32,
-    /// bf16, which has 8 bits of mantissa: several times as fast on processors with instructions for it.
+    /// bf16, which has 8 bits of mantissa: several times as fast where there are instructions for it.
     Bf16,
 }
 
 impl Precision {
-    /// Whether networks on the device [in use](crate::device) are no slower for it: bf16 is for processors with AVX512-BF16 or
-    /// AMX.
+    /// Whether networks on the device [in use](crate::device) are faster for it: bf16 is for processors with AVX512-BF16 or
+    /// AMX, and for GPUs with units that multiply matrices of it.
     pub fn is_supported(self) -> bool {
-        self == Self::Fp32
-            || (crate::device() == burn::tensor::Device::flex() && bf16_is_fast_here())
+        match self {
+            Self::Fp32 => true,
+            Self::Bf16 if crate::device() == Device::flex() => bf16_is_fast_here(),
+            Self::Bf16 => Dispatch::dtype_usage(crate::device().as_dispatch(), DType::BF16)
+                .is_superset(DTypeUsage::Storage | DTypeUsage::Accelerated),
+        }
+    }
+
+    /// The precision of products that the processor has to do beside the device: `f32` where it is no faster in bf16.
+    #[must_use]
+    pub fn on_host(self) -> Self {
+        if bf16_is_fast_here() { self } else { Self::Fp32 }
     }
 }
 

@@ -387,7 +387,7 @@ impl RunConfig {
             return Err(TrainError::ConfigValue {
                 key: "train.precision",
                 value: "bf16".to_owned(),
-                expected: "takes a CPU with AVX512-BF16 or AMX, and no GPU; use \"fp32\"",
+                expected: "takes a CPU with AVX512-BF16 or AMX, or a GPU that multiplies matrices of it; use \"fp32\"",
             });
         }
         if rate.budget > 0 && rate.method != RateMethod::Bits {

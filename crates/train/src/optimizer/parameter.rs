@@ -207,7 +207,8 @@ impl State {
         time: Time,
         gradient: &[f32],
     ) -> Option<Vec<f32>> {
-        let polar = Polar { polynomials: config.orthogonalization, precision: train.precision };
+        let polar =
+            Polar { polynomials: config.orthogonalization, precision: train.precision.on_host() };
         let decay = muon::momentum_at(config, time.step);
         let accumulate = |momentum: &mut [f32], nesterov| {
             muon::accumulate(decay, nesterov, layout, momentum, gradient)

@@ -1,8 +1,24 @@
 //! The operations without weights, composed from tensor primitives.
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData, activation};
 
+use crate::Precision;
 use crate::network::rotary::Rotary;
+
+/// A·B, of operands in a precision.
+pub(in crate::network) fn product<const D: usize>(
+    left: Tensor<D>,
+    right: Tensor<D>,
+    precision: Precision,
+) -> Tensor<D> {
+    match precision {
+        Precision::Fp32 => left.matmul(right),
+        Precision::Bf16 => {
+            let [left, right] = [left, right].map(|x| x.cast(FloatDType::BF16));
+            left.matmul(right).cast(FloatDType::F32)
+        }
+    }
+}
 
 /// x / √(mean(x²) + ε) over the last dimension, without gain.
 pub(in crate::network) fn rms_norm<const D: usize>(x: Tensor<D>, epsilon: f32) -> Tensor<D> {
@@ -56,8 +72,9 @@ pub(in crate::network) fn mean_loss(
     head: Tensor<2>,
     targets: &[u16],
     cap: Option<f32>,
+    precision: Precision,
 ) -> Tensor<1> {
-    token_losses(hidden, head, targets, cap).mean()
+    losses(product(hidden, head.transpose(), precision), targets, cap).mean()
 }
 
 /// [`cross_entropy`] of each target for the soft-capped logits `hidden`·`head`ᵀ.
@@ -67,10 +84,15 @@ pub(in crate::network) fn token_losses(
     targets: &[u16],
     cap: Option<f32>,
 ) -> Tensor<1> {
+    losses(hidden.matmul(head.transpose()), targets, cap)
+}
+
+/// [`cross_entropy`] of each target for logits that are soft-capped first.
+fn losses(logits: Tensor<2>, targets: &[u16], cap: Option<f32>) -> Tensor<1> {
     let targets: Vec<i32> = targets.iter().map(|target| i32::from(*target)).collect();
-    let targets = TensorData::new(targets, [hidden.dims()[0]]);
-    let targets = Tensor::from_data(targets, &hidden.device());
-    cross_entropy(soft_cap(hidden.matmul(head.transpose()), cap), targets)
+    let targets = TensorData::new(targets, [logits.dims()[0]]);
+    let targets = Tensor::from_data(targets, &logits.device());
+    cross_entropy(soft_cap(logits, cap), targets)
 }
 
 /// Causal softmax attention with scores divided by √d.
@@ -81,16 +103,17 @@ pub(in crate::network) fn causal_attention(
     queries: Tensor<4>,
     keys: Tensor<4>,
     values: Tensor<4>,
+    precision: Precision,
 ) -> Tensor<4> {
     let [_, tokens, heads, width] = queries.dims();
     let device = queries.device();
     let queries = queries.swap_dims(1, 2) / (width as f64).sqrt();
     let keys = shared(keys, heads).swap_dims(1, 2);
     let values = shared(values, heads).swap_dims(1, 2);
-    let scores = queries.matmul(keys.swap_dims(2, 3));
+    let scores = product(queries, keys.swap_dims(2, 3), precision);
     let future = Tensor::<2>::full([tokens, tokens], f32::NEG_INFINITY, &device).triu(1);
     let weights = activation::softmax(scores + future.unsqueeze::<4>(), 3);
-    weights.matmul(values).swap_dims(1, 2)
+    product(weights, values, precision).swap_dims(1, 2)
 }
 
 /// Softmax attention with scores divided by √d, in which every token looks at the first `lengths[row]`

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 
 pub(super) use self::composed::{full_attention, soft_cap};
 use super::fused::{
-    Bf16Linear, CausalAttention, CrossEntropies, MeanCrossEntropy, PrepareHeads, ReluSquared,
+    CausalAttention, CrossEntropies, LinearProduct, MeanCrossEntropy, PrepareHeads, ReluSquared,
     RmsNorm,
 };
 use super::rotary::Rotary;
@@ -32,14 +32,18 @@ fn fused(device: &Device) -> bool {
     !COMPOSED_ONLY.load(Ordering::Relaxed) && *device == Device::flex()
 }
 
+/// Whether the fused operations with products of a precision do; of bf16 the CPU has no others.
+fn fused_in(precision: Precision, device: &Device) -> bool {
+    fused(device) || (precision == Precision::Bf16 && *device == Device::flex())
+}
+
 /// y = x·Wᵀ of `[n, inputs]` and `[outputs, inputs]`.
 pub(super) fn linear(x: Tensor<2>, weight: Tensor<2>, precision: Precision) -> Tensor<2> {
-    match precision {
-        Precision::Fp32 => x.matmul(weight.transpose()),
-        Precision::Bf16 => {
-            Tensor::from_dispatch(Dispatch::bf16_linear(x.into_dispatch(), weight.into_dispatch()))
-        }
+    if !fused_in(precision, &x.device()) {
+        return composed::product(x, weight.transpose(), precision);
     }
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::linear_product(x, weight, precision))
 }
 
 /// x / √(mean(x²) + ε) over the last dimension, without gain.
@@ -91,8 +95,8 @@ pub(super) fn mean_loss(
     cap: Option<f32>,
     precision: Precision,
 ) -> Tensor<1> {
-    if !fused(&hidden.device()) && precision == Precision::Fp32 {
-        return composed::mean_loss(hidden, head, targets, cap);
+    if !fused_in(precision, &hidden.device()) {
+        return composed::mean_loss(hidden, head, targets, cap, precision);
     }
     Tensor::from_dispatch(Dispatch::mean_cross_entropy(
         hidden.into_dispatch(),
@@ -133,8 +137,8 @@ pub(super) fn causal_attention(
     values: Tensor<4>,
     precision: Precision,
 ) -> Tensor<4> {
-    if !fused(&queries.device()) && precision == Precision::Fp32 {
-        return composed::causal_attention(queries, keys, values);
+    if !fused_in(precision, &queries.device()) {
+        return composed::causal_attention(queries, keys, values, precision);
     }
     Tensor::from_dispatch(Dispatch::causal_attention(
         queries.into_dispatch(),

@@ -6,8 +6,9 @@
 //! of the sum that normalised them.
 
 use super::super::bf16::BLOCK as TILE;
+use super::super::matrix::MatrixView;
+use super::super::product::{Place, add_product, set_product};
 use super::super::simd::{LANES, dot, exp, largest, total, vectorised};
-use super::product::{Operand, Place, add_product, set_product};
 
 /// Queries whose scores exist at the same time.
 pub(super) const BLOCK: usize = 64;
@@ -113,18 +114,18 @@ impl Block {
     }
 
     /// Its rows of a matrix with so many columns.
-    fn rows_of(self, x: &[f32], columns: usize) -> Operand<'_> {
-        Operand::new(&x[self.start * columns..], columns).sized(self.rows, columns)
+    fn rows_of(self, x: &[f32], columns: usize) -> MatrixView<'_> {
+        MatrixView::new(&x[self.start * columns..][..self.rows * columns], columns)
     }
 
     /// The rows of all keys that it may see, of a matrix with so many columns.
-    fn keys_of(self, x: &[f32], columns: usize) -> Operand<'_> {
-        Operand::new(x, columns).sized(self.limit, columns)
+    fn keys_of(self, x: &[f32], columns: usize) -> MatrixView<'_> {
+        MatrixView::new(&x[..self.limit * columns], columns)
     }
 
     /// Its part of a matrix of scores.
-    fn seen(self, scores: &[f32], tokens: usize) -> Operand<'_> {
-        Operand::new(scores, tokens).sized(self.rows, self.limit)
+    fn seen(self, scores: &[f32], tokens: usize) -> MatrixView<'_> {
+        MatrixView::new(&scores[..self.rows * tokens], tokens).first_columns(self.limit)
     }
 }
 

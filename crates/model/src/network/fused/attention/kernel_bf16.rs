@@ -3,7 +3,8 @@
 //! Scores, weights and gradients of a block are `f32` as there; before each product they are packed into tiles. Products are
 //! made of blocks of 32 × 32, so a block of queries sees keys up to a multiple of 32, those that it may not see with weight 0.
 
-use super::super::bf16::{BLOCK as SIDE, Blocks, MatrixView, Multiplier, Tiles};
+use super::super::bf16::{BLOCK as SIDE, Blocks, Multiplier, Tiles};
+use super::super::matrix::MatrixView;
 use super::super::simd::{dot, vectorised};
 use super::kernel::{BLOCK, Head, Saved, Shape, Slices, Written, differentiate, pack, softmax};
 

@@ -5,7 +5,6 @@
 
 mod kernel;
 mod kernel_bf16;
-mod product;
 #[cfg(test)]
 mod tests;
 

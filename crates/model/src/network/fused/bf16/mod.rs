@@ -7,7 +7,6 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod linear;
 mod packed;
 mod portable;
 
@@ -16,11 +15,9 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-pub(in crate::network) use self::linear::Bf16Linear;
-pub(super) use self::linear::view;
-pub use self::packed::MatrixView;
 pub(super) use self::packed::Tiles;
 use self::packed::{SIDE, Strip};
+use super::matrix::MatrixView;
 
 /// Rows and columns of the result that a kernel makes at once: two tiles each way.
 pub(super) const BLOCK: usize = 2 * SIDE;

@@ -3,6 +3,8 @@
 use multiversion::multiversion;
 use rayon::prelude::*;
 
+use super::super::matrix::MatrixView;
+
 /// Rows of a tile of the left operand, columns of one of the right, and pairs of inner positions in both.
 pub(super) const SIDE: usize = 16;
 /// Inner positions of a tile.
@@ -16,72 +18,6 @@ pub(super) struct Tile(pub(super) [[u32; SIDE]; SIDE]);
 
 /// Pairs of tiles that are worth a task.
 const TASK: usize = 8;
-
-/// A matrix of `f32`, or its transpose.
-#[derive(Clone, Copy, Debug)]
-pub struct MatrixView<'a> {
-    values: &'a [f32],
-    /// From one row of the values to the next.
-    stride: usize,
-    /// Of the values as they lie.
-    width: usize,
-    transposed: bool,
-}
-
-impl<'a> MatrixView<'a> {
-    /// Row-major values with so many columns.
-    ///
-    /// # Panics
-    /// If they are not whole rows.
-    pub fn new(values: &'a [f32], columns: usize) -> Self {
-        assert!(columns > 0 && values.len().is_multiple_of(columns), "whole rows");
-        Self { values, stride: columns, width: columns, transposed: false }
-    }
-
-    /// The transpose.
-    pub fn transposed(self) -> Self {
-        Self { transposed: !self.transposed, ..self }
-    }
-
-    /// The first columns of a matrix that is not transposed.
-    pub(in crate::network::fused) fn first_columns(self, count: usize) -> Self {
-        assert!(count <= self.width && !self.transposed, "columns of the values");
-        Self { width: count, ..self }
-    }
-
-    #[inline(always)]
-    fn height(&self) -> usize {
-        self.values.len() / self.stride
-    }
-
-    pub(in crate::network::fused) fn rows(&self) -> usize {
-        if self.transposed { self.width } else { self.height() }
-    }
-
-    pub(in crate::network::fused) fn columns(&self) -> usize {
-        if self.transposed { self.height() } else { self.width }
-    }
-
-    #[cfg(test)]
-    pub(super) fn at(&self, row: usize, column: usize) -> f32 {
-        let (y, x) = if self.transposed { (column, row) } else { (row, column) };
-        self.values[y * self.stride + x]
-    }
-
-    /// The matrix as it lies in memory: of row `y` the values from `x` on, `N` of them, zero where there are none.
-    #[inline(always)]
-    fn run<const N: usize>(&self, y: usize, x: usize) -> [f32; N] {
-        let mut run = [0.0; N];
-        if y < self.height() && x < self.width {
-            let row = &self.values[y * self.stride..][..self.width];
-            match row[x..].first_chunk::<N>() {
-                Some(whole) => return *whole,
-                None => run[..row.len() - x].copy_from_slice(&row[x..]),
-            }
-        }
-        run
-    }
-}
 
 /// Two lines of tiles side by side, which are rows of a left operand or columns of a right one, along the inner dimension.
 pub(super) type Strip<'a> = &'a [[Tile; 2]];
@@ -153,11 +89,11 @@ enum Order {
 }
 
 fn left_order(matrix: MatrixView<'_>) -> Order {
-    if matrix.transposed { Order::AlongRows } else { Order::AlongPairs }
+    if matrix.is_transposed() { Order::AlongRows } else { Order::AlongPairs }
 }
 
 fn right_order(matrix: MatrixView<'_>) -> Order {
-    if matrix.transposed { Order::AcrossPairs } else { Order::AcrossColumns }
+    if matrix.is_transposed() { Order::AcrossPairs } else { Order::AcrossColumns }
 }
 
 /// The tiles of a number, those of a strip one after the other.
