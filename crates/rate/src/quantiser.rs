@@ -1,4 +1,4 @@
-//! The two stand-ins for rounding that training computes its loss with.
+//! The stand-ins for rounding that training computes its loss with.
 
 use multiversion::multiversion;
 
@@ -42,6 +42,31 @@ pub fn round_to_step(weights: &[f32], step: f32, rounded: &mut [f32]) {
     }
 }
 
+/// As [`round_to_step`] for a share of the weights; the others stay as they are (Quant-Noise, Fan et al., arXiv 2004.07320):
+/// their gradients are those of a network that is not quantised at that weight.
+///
+/// `key` fixes which they are; `offset` is the position of the first weight in its tensor, as in [`add_uniform_noise`].
+///
+/// # Panics
+/// If the slices differ in length.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+pub fn round_some_to_step(
+    weights: &[f32],
+    step: f32,
+    share: f32,
+    key: u64,
+    offset: u64,
+    rounded: &mut [f32],
+) {
+    assert_eq!(weights.len(), rounded.len());
+    let codes_per_unit = 1.0 / step;
+    let limit = share - 0.5;
+    for (index, (weight, rounded)) in weights.iter().zip(rounded).enumerate() {
+        let all = (weight * codes_per_unit).round_ties_even() * step;
+        *rounded = if uniform(key, offset + index as u64) < limit { all } else { *weight };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +100,26 @@ mod tests {
         for (weight, rounded) in weights.iter().zip(&rounded) {
             assert_eq!((rounded / 0.25).fract(), 0.0);
             assert!((weight - rounded).abs() <= 0.125 + 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_share_is_rounded_whatever_the_cut() {
+        let count = 100_000;
+        let weights: Vec<f32> = (0..count).map(|i| 0.1 + (i % 7) as f32).collect();
+        let mut points = vec![0.0; count];
+        for share in [0.0, 0.3, 0.5, 1.0] {
+            round_some_to_step(&weights, 1.0, share, 42, 0, &mut points);
+            let mut parts = vec![0.0; count];
+            round_some_to_step(&weights[..777], 1.0, share, 42, 0, &mut parts[..777]);
+            round_some_to_step(&weights[777..], 1.0, share, 42, 777, &mut parts[777..]);
+            assert_eq!(points, parts);
+            let rounded = points.iter().zip(&weights).filter(|(point, weight)| {
+                assert!(point == weight || **point == weight.round(), "{point} {weight}");
+                point != weight
+            });
+            let found = rounded.count() as f64 / count as f64;
+            assert!((found - f64::from(share)).abs() < 0.005, "{share}: {found}");
         }
     }
 }

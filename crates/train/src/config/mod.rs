@@ -211,6 +211,10 @@ pub struct RateConfig {
     /// `bits`: share of the steps with a rate at which the loss sees quantiser steps √2 or 2 times as long, half of it each:
     /// the network then stays better where its file is made coarser than it has learned, at a price where it is not.
     pub step_dropout: f64,
+    /// `bits`: share of the weights that the loss sees rounded at the first step that rounds, another draw at each step; it
+    /// rises to all of them over four fifths of the steps from there. The others are seen as they are, so that fewer
+    /// gradients are those of rounded weights (Quant-Noise, arXiv 2004.07320).
+    pub rounded_share: f64,
     /// `bits`: how the steps of a matrix's rows and columns are set, over that of the matrix.
     pub line_scales: LineScaleRule,
     /// `bits`: learning rate of the logarithms of the scales of rows, where these are learned.
@@ -238,6 +242,7 @@ impl Default for RateConfig {
             learning_rate: 0.02,
             rounding_from: 0.6,
             step_dropout: 0.0,
+            rounded_share: 1.0,
             line_scales: LineScaleRule::None,
             scale_learning_rate: 0.005,
             matrix_method: OptimizerMethod::Adamw,
@@ -303,7 +308,7 @@ impl RunConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 18] = [
+        let rules: [(&'static str, f64, bool, &'static str); 19] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -363,6 +368,12 @@ impl RunConfig {
                 "rate.step_dropout",
                 rate.step_dropout,
                 share(rate.step_dropout),
+                "must be from 0 to 1",
+            ),
+            (
+                "rate.rounded_share",
+                rate.rounded_share,
+                share(rate.rounded_share),
                 "must be from 0 to 1",
             ),
             (
@@ -441,6 +452,7 @@ mod tests {
             "train.beta2=1.0",
             "rate.rounding_from=1.5",
             "rate.step_dropout=-0.1",
+            "rate.rounded_share=1.5",
             "rate.scale_learning_rate=-1",
             "rate.start=1",
             "train.clip_norm=nan",

@@ -11,7 +11,7 @@ use backslash_quant::{Plan, is_coded};
 
 use crate::{LineScaleRule, RunConfig, StepRule};
 use dropout::coarsening;
-use tensor::TensorRate;
+use tensor::{Rounding, TensorRate};
 
 /// J = D + λ·R, with R the mean code length in bits of all coded weights.
 ///
@@ -42,7 +42,14 @@ pub(crate) struct BitsPressure {
     scale_learning_rate: f64,
     /// Share of the steps at which the loss sees coarser points than a file would have.
     step_dropout: f64,
+    /// Share of the weights that are rounded at the first step that rounds.
+    rounded_share: f64,
+    /// The first step that rounds all weights.
+    all_rounded_from: u64,
 }
+
+/// Share of the steps that round after which all weights are rounded.
+const ALL_ROUNDED: f64 = 0.8;
 
 /// Numbers of one tensor's state in a checkpoint, without the scales of its rows and columns.
 const STATE: usize = 12;
@@ -62,6 +69,10 @@ impl BitsPressure {
             })
             .collect();
         let coded = tensors.iter().map(|t| weights.tensors()[t.at].data.len()).sum::<usize>();
+        let start = rate.first_step(train);
+        let rounding_from = (rate.rounding_from * train.steps as f64).round() as u64;
+        let first_rounded = rounding_from.max(start);
+        let rounding = train.steps.saturating_sub(first_rounded) as f64;
         Self {
             tensors,
             lambda: rate.lambda,
@@ -69,12 +80,14 @@ impl BitsPressure {
             learned: rate.step_rule == StepRule::Learned,
             seed: train.seed,
             initial_step: rate.initial_step,
-            start: rate.first_step(train),
-            rounding_from: (rate.rounding_from * train.steps as f64).round() as u64,
+            start,
+            rounding_from,
             coded: coded.max(1) as f64,
             line_scales: rate.line_scales,
             scale_learning_rate: rate.scale_learning_rate,
             step_dropout: rate.step_dropout,
+            rounded_share: rate.rounded_share,
+            all_rounded_from: first_rounded + (ALL_ROUNDED * rounding) as u64,
         }
     }
 
@@ -164,21 +177,29 @@ impl BitsPressure {
 
     /// Makes `seen` the weights that the loss is computed with at a step with a rate.
     pub(crate) fn perturb(&self, weights: &NamedWeights, step: u64, seen: &mut NamedWeights) {
-        let coarser = self.coarsening_at(step);
         let mut rates = self.tensors.iter().peekable();
         let pairs = weights.tensors().iter().zip(seen.tensors_mut()).enumerate();
         for (at, (from, to)) in pairs {
             match rates.next_if(|rate| rate.at == at) {
                 Some(rate) if self.rounds_at(step) => {
-                    rate.round(&from.data, coarser, &mut to.data);
+                    rate.round(&from.data, self.rounding_at(step, at), &mut to.data);
                 }
                 Some(rate) => {
                     let key = noise_key(self.seed, step, at);
-                    rate.add_noise(&from.data, coarser, key, &mut to.data);
+                    rate.add_noise(&from.data, self.coarsening_at(step), key, &mut to.data);
                 }
                 None => to.data.copy_from_slice(&from.data),
             }
         }
+    }
+
+    /// How the weights of a tensor are rounded where the loss is computed.
+    fn rounding_at(&self, step: u64, tensor: usize) -> Rounding {
+        let first = self.rounding_from.max(self.start);
+        let way = (step - first) as f64 / (self.all_rounded_from - first).max(1) as f64;
+        let share = self.rounded_share + (1.0 - self.rounded_share) * way.min(1.0);
+        let key = noise_key(self.seed, step, tensor);
+        Rounding { coarser: self.coarsening_at(step), share: share as f32, key }
     }
 
     /// What steps are multiplied by where the loss is computed.
@@ -197,18 +218,21 @@ impl BitsPressure {
     ) -> f64 {
         let weight_of_bit = self.lambda / self.coded;
         let mut bits = 0.0;
-        let rounds = self.rounds_at(step);
-        let coarser = self.coarsening_at(step);
-        for rate in &mut self.tensors {
+        let roundings: Vec<Option<Rounding>> = self
+            .tensors
+            .iter()
+            .map(|rate| self.rounds_at(step).then(|| self.rounding_at(step, rate.at)))
+            .collect();
+        for (rate, rounding) in self.tensors.iter_mut().zip(roundings) {
             let (weights, seen) = (&weights.tensors()[rate.at], &seen.tensors()[rate.at]);
             let gradient = &mut gradients.values[rate.at];
             rate.take_gains(gradient, &seen.data);
-            let (sums, through_points) = match rounds {
-                true => {
-                    let (weights, points) = (&weights.data, &seen.data);
-                    rate.accumulate_rounded(weights, points, coarser, weight_of_bit, gradient)
+            let (weights, points) = (&weights.data, &seen.data);
+            let (sums, through_points) = match rounding {
+                Some(rounding) => {
+                    rate.accumulate_rounded(weights, points, rounding, weight_of_bit, gradient)
                 }
-                false => rate.accumulate_noisy(&weights.data, &seen.data, weight_of_bit, gradient),
+                None => rate.accumulate_noisy(weights, points, weight_of_bit, gradient),
             };
             bits += sums.bits;
             rate.gradient = [

@@ -6,7 +6,8 @@ use backslash_codec::{Origin, round_scale};
 use backslash_model::NamedTensor;
 use backslash_quant::LineScales;
 use backslash_rate::{
-    LaplaceMixture, LineSums, Moments, RateSums, add_uniform_noise, round_to_step,
+    LaplaceMixture, LineSums, Moments, RateSums, add_uniform_noise, round_some_to_step,
+    round_to_step,
 };
 use rayon::prelude::*;
 
@@ -18,6 +19,24 @@ use crate::adamw::{CHUNK, ScalarAdam};
 const LINE_POWER: f64 = 0.25;
 /// Least sensitivity, as a share of the mean.
 const LEAST_SENSITIVITY: f64 = 1e-6;
+
+/// How weights are rounded where the loss is computed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rounding {
+    /// What steps are multiplied by.
+    pub(super) coarser: f32,
+    /// Share of the weights that are rounded.
+    pub(super) share: f32,
+    /// Which they are.
+    pub(super) key: u64,
+}
+
+impl Rounding {
+    /// Whether the points are those of a file.
+    fn is_plain(self) -> bool {
+        self.coarser == 1.0 && self.share >= 1.0
+    }
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TensorRate {
@@ -159,10 +178,14 @@ impl TensorRate {
         });
     }
 
-    /// Every weight as the code of `coarser` steps stands for it.
-    pub(super) fn round(&self, weights: &[f32], coarser: f32, points: &mut [f32]) {
+    /// Weights as the codes of their steps stand for them.
+    pub(super) fn round(&self, weights: &[f32], rounding: Rounding, points: &mut [f32]) {
+        let Rounding { coarser, share, key } = rounding;
         let step = coarser * self.step();
-        self.make_points(weights, points, |_, moved, points| round_to_step(moved, step, points));
+        self.make_points(weights, points, |first, moved, points| match share < 1.0 {
+            true => round_some_to_step(moved, step, share, key, first as u64, points),
+            false => round_to_step(moved, step, points),
+        });
     }
 
     /// Points are where weights start plus what `quantise` makes of how far they have moved, in the steps of their rows and
@@ -232,12 +255,12 @@ impl TensorRate {
     }
 
     /// As [`TensorRate::accumulate_noisy`] with the code lengths of the codes, whose rows and columns have scales of their
-    /// own; the points are those of `coarser` steps.
+    /// own.
     pub(super) fn accumulate_rounded(
         &self,
         weights: &[f32],
         points: &[f32],
-        coarser: f32,
+        rounding: Rounding,
         weight_of_bit: f64,
         gradient: &mut [f32],
     ) -> (RateSums, f64) {
@@ -251,7 +274,7 @@ impl TensorRate {
             let (sums, through_points) = self.unscaled(chunk * rows, gradient, |gradient| {
                 tables.accumulate(chunk * rows, &moved, weight_of_bit as f32, gradient)
             });
-            match self.scales.is_none() && coarser == 1.0 {
+            match self.scales.is_none() && rounding.is_plain() {
                 true => (sums, through_points),
                 false => (sums, moved_by_step(gradient, points, weights)),
             }

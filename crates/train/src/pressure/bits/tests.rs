@@ -119,6 +119,44 @@ fn dropped_steps_show_coarser_points_at_the_same_price() {
     assert!(factors.contains(&2.0) && factors.iter().any(|factor| *factor < 2.0));
 }
 
+/// The share rises to all; prices are those of all codes, and ln Δ moves with the weights that are rounded.
+#[test]
+fn a_share_of_the_weights_is_rounded_at_first() {
+    let mut config = config(0.5, 0.5);
+    let weights = weights();
+    let mut plain = BitsPressure::new(&config, &weights);
+    config.rate.rounded_share = 0.4;
+    let mut partly = BitsPressure::new(&config, &weights);
+    for pressure in [&mut partly, &mut plain] {
+        pressure.prepare(&weights, 50);
+    }
+    let at = weights.position("w").unwrap();
+    for (step, expected) in [(50, 0.4), (70, 0.7), (90, 1.0), (99, 1.0)] {
+        let (seen, rounded) =
+            (perturbed(&partly, &weights, step), perturbed(&plain, &weights, step));
+        let of = |seen: &NamedWeights| seen.tensors()[at].data.clone();
+        let (found, all, exact) = (of(&seen), of(&rounded), of(&weights));
+        let mut count = 0;
+        for ((found, all), exact) in found.iter().zip(&all).zip(&exact) {
+            assert!(found == all || found == exact, "{found} {all} {exact}");
+            count += usize::from(found == all);
+        }
+        let share = count as f64 / all.len() as f64;
+        assert!((share - expected).abs() < 0.05, "{step}: {share}");
+
+        let zeros = || weights.tensors().iter().map(|t| vec![1e-3; t.data.len()]).collect();
+        let mut gradients = [Gradients { values: zeros() }, Gradients { values: zeros() }];
+        let bits = partly.add_gradient(&weights, &seen, step, &mut gradients[0]);
+        assert_eq!(bits, plain.add_gradient(&weights, &rounded, step, &mut gradients[1]));
+        assert_eq!(gradients[0].values, gradients[1].values);
+        let terms = gradients[0].values[at].iter().zip(found.iter().zip(&all));
+        let expected: f64 =
+            terms.map(|(g, (found, all))| f64::from(*g) * f64::from(found - all)).sum();
+        let difference = partly.tensors[0].gradient[0] - plain.tensors[0].gradient[0];
+        assert!((difference - expected).abs() < 1e-6 * expected.abs().max(1e-3));
+    }
+}
+
 #[test]
 fn a_late_start_begins_with_the_weights_of_that_time() {
     let config = config(0.3, 0.3);

@@ -6,12 +6,9 @@
 //! of the sum that normalised them.
 
 use super::super::bf16::BLOCK as TILE;
-use super::super::matrix::MatrixView;
 use super::super::product::{Place, add_product, set_product};
 use super::super::simd::{LANES, dot, exp, largest, total, vectorised};
-
-/// Queries whose scores exist at the same time.
-pub(super) const BLOCK: usize = 64;
+use super::block::{BLOCK, Block};
 
 /// The sizes of a unit.
 #[derive(Clone, Copy)]
@@ -96,39 +93,6 @@ fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
     buffer
 }
 
-/// Queries that are treated together, and how many keys the last of them may see.
-#[derive(Clone, Copy)]
-struct Block {
-    start: usize,
-    rows: usize,
-    limit: usize,
-}
-
-impl Block {
-    /// All of a unit.
-    fn of(shape: Shape) -> impl Iterator<Item = Self> {
-        (0..shape.tokens).step_by(BLOCK).map(move |start| {
-            let rows = (shape.tokens - start).min(BLOCK);
-            Self { start, rows, limit: start + rows }
-        })
-    }
-
-    /// Its rows of a matrix with so many columns.
-    fn rows_of(self, x: &[f32], columns: usize) -> MatrixView<'_> {
-        MatrixView::new(&x[self.start * columns..][..self.rows * columns], columns)
-    }
-
-    /// The rows of all keys that it may see, of a matrix with so many columns.
-    fn keys_of(self, x: &[f32], columns: usize) -> MatrixView<'_> {
-        MatrixView::new(&x[..self.limit * columns], columns)
-    }
-
-    /// Its part of a matrix of scores.
-    fn seen(self, scores: &[f32], tokens: usize) -> MatrixView<'_> {
-        MatrixView::new(&scores[..self.rows * tokens], tokens).first_columns(self.limit)
-    }
-}
-
 vectorised! {
     /// O = softmax(Q·Kᵀ/√d)·V and, per query head and token, ln Σ exp of the scores.
     pub(super) fn forward(
@@ -160,7 +124,7 @@ pub(super) fn forward_kernel<const FMA: bool>(
     for head in 0..shape.group {
         let queries = queries.next(head, shape.width);
         pack(&mut scratch.queries, queries, shape, shape.scale());
-        for block in Block::of(shape) {
+        for block in Block::of(shape, 1) {
             let queries = block.rows_of(&scratch.queries, width);
             let keys = block.keys_of(&scratch.keys, width);
             set_product(queries, keys.transposed(), Place::new(block_scores, tokens));
@@ -276,7 +240,7 @@ pub(super) fn backward_kernel<const FMA: bool>(
         let output_gradient = saved.output_gradient.next(head, shape.width);
         pack(&mut scratch.queries, saved.queries.next(head, shape.width), shape, shape.scale());
         pack(&mut scratch.output_gradient, output_gradient, shape, 1.0);
-        for block in Block::of(shape) {
+        for block in Block::of(shape, 1) {
             let queries = block.rows_of(&scratch.queries, width);
             let gradients_of_output = block.rows_of(&scratch.output_gradient, width);
             let keys = block.keys_of(&scratch.keys, width);

@@ -6,7 +6,8 @@
 use super::super::bf16::{BLOCK as SIDE, Blocks, Multiplier, Tiles};
 use super::super::matrix::MatrixView;
 use super::super::simd::{dot, vectorised};
-use super::kernel::{BLOCK, Head, Saved, Shape, Slices, Written, differentiate, pack, softmax};
+use super::block::{BLOCK, Block};
+use super::kernel::{Head, Saved, Shape, Slices, Written, differentiate, pack, softmax};
 
 /// Buffers of a thread, kept from unit to unit.
 #[derive(Default)]
@@ -30,37 +31,9 @@ pub(super) struct Scratch {
     right: Tiles,
 }
 
-/// Queries that are treated together, and the keys that they may see, both as whole tiles.
-#[derive(Clone, Copy)]
-struct Block {
-    start: usize,
-    rows: usize,
-    limit: usize,
-}
-
-impl Block {
-    /// All of a unit.
-    fn of(shape: Shape) -> impl Iterator<Item = Self> {
-        (0..shape.tokens).step_by(BLOCK).map(move |start| {
-            let rows = (shape.tokens - start).min(BLOCK).next_multiple_of(SIDE);
-            Self { start, rows, limit: start + rows }
-        })
-    }
-
-    /// Its rows of a matrix with so many columns.
-    fn rows_of(self, x: &[f32], columns: usize) -> MatrixView<'_> {
-        MatrixView::new(&x[self.start * columns..][..self.rows * columns], columns)
-    }
-
-    /// Its part of a matrix of scores.
-    fn seen(self, scores: &[f32], tokens: usize) -> MatrixView<'_> {
-        MatrixView::new(&scores[..self.rows * tokens], tokens).first_columns(self.limit)
-    }
-
-    /// For the queries and keys of a small block of scores, whether the mask leaves any.
-    fn sees(self, query: usize, key: usize) -> bool {
-        key < self.start + query + SIDE
-    }
+/// For the queries and keys of a small block of scores, whether the mask leaves any.
+fn sees(block: Block, query: usize, key: usize) -> bool {
+    key < block.start + query + SIDE
 }
 
 /// S ← X·Yᵀ for the rows of one block and the keys that they may see.
@@ -79,7 +52,7 @@ fn scores(
         across,
         out,
         |query, key| {
-            if block.sees(query, key) { usize::MAX } else { 0 }
+            if sees(block, query, key) { usize::MAX } else { 0 }
         },
     );
 }
@@ -114,7 +87,7 @@ fn forward_kernel<const FMA: bool>(
     scratch.block.resize(BLOCK * width, 0.0);
     for head in 0..shape.group {
         pack(&mut scratch.queries, queries.next(head, shape.width), shape, shape.scale());
-        for block in Block::of(shape) {
+        for block in Block::of(shape, SIDE) {
             scratch.left.hold_left(block.rows_of(&scratch.queries, width));
             let weights = &mut scratch.scores[..];
             scores(multiplier, &scratch.left, &scratch.keys_across, weights, tokens, block);
@@ -185,7 +158,7 @@ fn backward_kernel<const FMA: bool>(
         let output_gradient = saved.output_gradient.next(head, shape.width);
         pack(&mut scratch.queries, saved.queries.next(head, shape.width), shape, shape.scale());
         pack(&mut scratch.output_gradient, output_gradient, shape, 1.0);
-        for block in Block::of(shape) {
+        for block in Block::of(shape, SIDE) {
             let queries = block.rows_of(&scratch.queries, width);
             let gradients_of_output = block.rows_of(&scratch.output_gradient, width);
             let (weights, gradients) = (&mut scratch.scores[..], &mut scratch.score_gradients[..]);

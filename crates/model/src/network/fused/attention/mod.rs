@@ -3,6 +3,7 @@
 //! After "FlashAttention-2" (Dao, arXiv 2307.08691), for a processor: the blocks are sized for the caches,
 //! and because a block of queries sees all its keys at once, no running maximum is needed.
 
+mod block;
 mod kernel;
 mod kernel_bf16;
 #[cfg(test)]
