@@ -31,6 +31,8 @@ pub enum Command {
     Ladder(Ladder),
     /// Train every setting of a grid with several seeds, and set the curves of their files side by side.
     Sweep(Sweep),
+    /// Show runs and the results of sweeps on one page: curves over seeds, bytes of tensors, distributions of weights.
+    Report(Report),
     /// Turn a .bsl file back into safetensors.
     Decompress(Decompress),
     /// Measure bits per byte of decoded models.
@@ -50,10 +52,11 @@ pub enum Command {
 impl Command {
     /// Whether it runs networks, and so needs a device.
     pub fn runs_networks(&self) -> bool {
-        !matches!(
-            self,
-            Self::Decompress(_) | Self::Inspect(_) | Self::Verify(_) | Self::BenchCodec(_)
-        )
+        match self {
+            Self::Decompress(_) | Self::Inspect(_) | Self::Verify(_) | Self::BenchCodec(_) => false,
+            Self::Report(report) => report.evaluate,
+            _ => true,
+        }
     }
 }
 
@@ -313,6 +316,36 @@ pub struct Sweep {
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
     /// Print the lines of the results as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Folders of finished runs, and results of sweeps (.jsonl). Models of different size, and figures of different
+    /// validation texts, get charts of their own.
+    #[arg(required = true, value_name = "RUN_OR_RESULTS")]
+    pub inputs: Vec<PathBuf>,
+    /// The page to write.
+    #[arg(short, long, value_name = "FILE.html")]
+    pub output: PathBuf,
+    /// Write every figure into this folder too, as SVG.
+    #[arg(long, value_name = "FOLDER")]
+    pub svg: Option<PathBuf>,
+    /// Write the figures behind the page into this folder too, as CSV.
+    #[arg(long, value_name = "FOLDER")]
+    pub csv: Option<PathBuf>,
+    /// Decode and evaluate the file of every run that the results have no figure of, on the validation text of the run's
+    /// own configuration.
+    #[arg(long)]
+    pub evaluate: bool,
+    /// Heading of the page.
+    #[arg(long, value_name = "TEXT", default_value = "Size and quality of runs")]
+    pub title: String,
+    /// Replace what exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Print what was written as JSON.
     #[arg(long)]
     pub json: bool,
 }

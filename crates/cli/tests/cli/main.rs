@@ -10,5 +10,6 @@ mod gpt2;
 mod ladder;
 mod ledger;
 mod place;
+mod report;
 mod resume;
 mod sweep;
