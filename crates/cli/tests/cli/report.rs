@@ -67,6 +67,17 @@ fn runs_and_results_become_one_page_with_figures_and_numbers() {
         assert!(found, "{figure}: {}", written["svg"]);
     }
 
+    // Runs of one name in two places are told apart.
+    std::fs::create_dir(place.path("other")).unwrap();
+    std::fs::create_dir(place.path("other/run")).unwrap();
+    for name in ["config.toml", "metrics.jsonl", "model.bsl", "model.safetensors"] {
+        std::fs::copy(place.path("run").join(name), place.path("other/run").join(name)).unwrap();
+    }
+    let both = ["report", "run", "other/run", "-o", "both.html", "--svg", "both"];
+    place.ok(&both);
+    assert!(place.path("both/tensors-run.svg").exists());
+    assert!(place.path("both/tensors-other-run.svg").exists());
+
     // Nothing that exists is replaced.
     place.fails(&report, 2, "report.html exists");
     let other = ["report", "results.jsonl", "-o", "other.html", "--csv", "numbers"];

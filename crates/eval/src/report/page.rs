@@ -12,7 +12,7 @@ const STYLE: &str = concat!(include_str!("../plot/palette.css"), include_str!("s
 const SCRIPT: &str = include_str!("sort.js");
 
 /// No network, no embedded files; only the style sheet of the page itself, and the one script whose SHA-256 this is.
-const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-oCtPYeAytMME/umCG/vPO4+jaLBUjn5L0uUDz+iSHpU='";
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-oJJzBq2mSH2n+/1OFcIGJlHN014irSVql0hSgN34maI='";
 
 /// The whole document around a body.
 pub(super) fn document(title: &str, body: &Markup) -> String {

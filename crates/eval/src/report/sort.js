@@ -5,7 +5,7 @@ for (const heading of document.querySelectorAll("table.sortable th")) {
     for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
     const text = row => row.cells[column].textContent.trim();
-    const number = row => { const found = parseFloat(text(row).replace(/,/g, "")); return isNaN(found) ? Infinity : found; };
+    const number = row => { const found = parseFloat(text(row).replace(/,/g, "")); return Number.isFinite(found) ? found : Infinity; };
     const compare = heading.classList.contains("number")
       ? (one, other) => { const [a, b] = [number(one), number(other)]; return a === b ? 0 : a < b ? -direction : direction; }
       : (one, other) => direction * text(one).localeCompare(text(other), undefined, { numeric: true });

@@ -19,7 +19,6 @@ use crate::failure::Usage;
 use crate::{output, session};
 
 pub use metrics::Metrics;
-use run::Folder;
 
 pub fn run(arguments: Report) -> Result<()> {
     // Before the work, not after.
@@ -34,15 +33,14 @@ pub fn run(arguments: Report) -> Result<()> {
         files.extend(lines::read::<Line>(path, "line of a sweep")?.into_iter().map(result_file));
     }
     let mut runs = Vec::new();
-    for path in folders {
-        let folder = Folder::open(path)?;
-        say(&format!("reading {}", path.display()));
+    for folder in run::open_all(&folders)? {
+        say(&format!("reading {}", folder.path().display()));
         let own = |file: &&mut ResultFile| file.run == folder.name();
         let seconds = folder.seconds();
         files.iter_mut().filter(own).for_each(|file| file.seconds = seconds);
         let is_known = files.iter().any(|file| file.run == folder.name() && file.export == "own");
         if arguments.evaluate && !is_known {
-            say(&format!("evaluating {}", path.join("model.bsl").display()));
+            say(&format!("evaluating {}", folder.path().join("model.bsl").display()));
             files.push(folder.evaluated()?);
         }
         runs.push(folder.record()?);

@@ -24,9 +24,22 @@ pub struct Folder {
     metrics: Metrics,
 }
 
+/// Opens the folders of finished runs; those of one name in several places are named by their paths.
+pub fn open_all(paths: &[&PathBuf]) -> Result<Vec<Folder>> {
+    let folders = paths.iter().map(|path| Folder::open(path));
+    let mut folders = folders.collect::<Result<Vec<Folder>>>()?;
+    let names: Vec<String> = folders.iter().map(|folder| folder.name.clone()).collect();
+    for folder in &mut folders {
+        if names.iter().filter(|name| **name == folder.name).count() > 1 {
+            folder.name = folder.path.display().to_string();
+        }
+    }
+    Ok(folders)
+}
+
 impl Folder {
     /// Opens the folder of a finished run.
-    pub fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path) -> Result<Self> {
         for (name, lacking) in [
             ("config.toml", "is no run's folder"),
             ("metrics.jsonl", "is no run's folder"),
@@ -42,6 +55,11 @@ impl Folder {
         let config = config::parse_file(&path.join("config.toml"), &[])
             .map_err(|error| anyhow::anyhow!("{}: {error}", path.join("config.toml").display()))?;
         Ok(Self { path: path.to_owned(), name, config, metrics: Metrics::read(path)? })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Name of the folder.
