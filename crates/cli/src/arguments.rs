@@ -31,6 +31,8 @@ pub enum Command {
     Ladder(Ladder),
     /// Train every setting of a grid with several seeds, and set the curves of their files side by side.
     Sweep(Sweep),
+    /// Prune the smallest weights of decoders, from none to 95 %, and show what is lost and what files then take.
+    PruneCurve(PruneCurve),
     /// Show runs and the results of sweeps on one page: curves over seeds, bytes of tensors, distributions of weights.
     Report(Report),
     /// Turn a .bsl file back into safetensors.
@@ -316,6 +318,37 @@ pub struct Sweep {
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
     /// Print the lines of the results as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PruneCurve {
+    /// Decoders: .bsl files, whose codes are pruned and whose steps stay; runs with learned steps, of which model.bsl is
+    /// taken; and runs and folders without, whose float weights are pruned and coded at --bits-per-weight.
+    #[arg(required = true, value_name = "MODEL")]
+    pub models: Vec<PathBuf>,
+    #[command(flatten)]
+    pub data: Data,
+    /// Score this many tokens from the beginning; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    pub tokens: usize,
+    /// Prune every matrix to the same sparsity; without this, the smallest weights of all matrices together.
+    #[arg(long)]
+    pub per_tensor: bool,
+    /// Sparsity from point to point, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=95))]
+    pub step: u32,
+    /// Size of the unpruned files of models without steps of their own, at the nearest codes.
+    #[arg(long, value_name = "BITS", default_value_t = 3.0, value_parser = positive)]
+    pub bits_per_weight: f64,
+    /// Draw the curves.
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+    /// Replace the plot if it exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the points as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -2,7 +2,7 @@
 //!
 //! [`ModelFile`] is a model with all that is needed to run it, in a `.bsl` file or a run's folder;
 //! [`evaluate`] measures its bits per byte of text, or how well an encoder finds hidden tokens; [`generate`] lets it write.
-//! [`ladder`] compares ways of making its file. The rest is presentation
+//! [`prune`] takes its smallest weights away, [`ladder`] compares ways of making its file. The rest is presentation
 //! and takes plain figures: [`table`] prints, [`plot`] draws, [`report`] puts both on a page.
 
 mod error;
@@ -11,6 +11,7 @@ mod histogram;
 pub mod ladder;
 mod model_file;
 pub mod plot;
+pub mod prune;
 mod quality;
 pub mod report;
 pub mod table;

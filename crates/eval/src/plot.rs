@@ -7,6 +7,7 @@
 
 mod histogram;
 mod line_chart;
+mod pruning;
 mod range;
 mod rate_distortion;
 mod standalone;
@@ -15,6 +16,7 @@ mod theme;
 mod training;
 
 pub use histogram::weight_histogram;
+pub use pruning::prune_curves;
 pub use rate_distortion::{Curve, FloatReference, Point, Spread, rate_distortion};
 pub use standalone::standalone;
 pub use tensor_bytes::{TensorBudget, tensor_bytes};

@@ -11,6 +11,7 @@ mod inspect;
 mod ladder;
 mod ledger;
 mod measured;
+mod prune_curve;
 mod report;
 mod sweep;
 mod train;
@@ -35,6 +36,7 @@ pub fn run(Arguments { device, command }: Arguments) -> Result<()> {
         Command::Compress(arguments) => compress::run(arguments),
         Command::Ladder(arguments) => ladder::run(arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
+        Command::PruneCurve(arguments) => prune_curve::run(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::Ledger(arguments) => ledger::run(arguments),
         Command::Decompress(arguments) => decompress::run(arguments),
