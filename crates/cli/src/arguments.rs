@@ -31,6 +31,10 @@ pub enum Command {
     Ladder(Ladder),
     /// Train every setting of a grid with several seeds, and set the curves of their files side by side.
     Sweep(Sweep),
+    /// Prune the smallest weights of decoders, from none to 95 %, and show what is lost and what files then take.
+    PruneCurve(PruneCurve),
+    /// Show runs and the results of sweeps on one page: curves over seeds, bytes of tensors, distributions of weights.
+    Report(Report),
     /// Turn a .bsl file back into safetensors.
     Decompress(Decompress),
     /// Measure bits per byte of decoded models.
@@ -50,10 +54,11 @@ pub enum Command {
 impl Command {
     /// Whether it runs networks, and so needs a device.
     pub fn runs_networks(&self) -> bool {
-        !matches!(
-            self,
-            Self::Decompress(_) | Self::Inspect(_) | Self::Verify(_) | Self::BenchCodec(_)
-        )
+        match self {
+            Self::Decompress(_) | Self::Inspect(_) | Self::Verify(_) | Self::BenchCodec(_) => false,
+            Self::Report(report) => report.evaluate,
+            _ => true,
+        }
     }
 }
 
@@ -313,6 +318,67 @@ pub struct Sweep {
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
     /// Print the lines of the results as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PruneCurve {
+    /// Decoders: .bsl files, whose codes are pruned and whose steps stay; runs with learned steps, of which model.bsl is
+    /// taken; and runs and folders without, whose float weights are pruned and coded at --bits-per-weight.
+    #[arg(required = true, value_name = "MODEL")]
+    pub models: Vec<PathBuf>,
+    #[command(flatten)]
+    pub data: Data,
+    /// Score this many tokens from the beginning; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    pub tokens: usize,
+    /// Prune every matrix to the same sparsity; without this, the smallest weights of all matrices together.
+    #[arg(long)]
+    pub per_tensor: bool,
+    /// Sparsity from point to point, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=95))]
+    pub step: u32,
+    /// Size of the unpruned files of models without steps of their own, at the nearest codes.
+    #[arg(long, value_name = "BITS", default_value_t = 3.0, value_parser = positive)]
+    pub bits_per_weight: f64,
+    /// Draw the curves.
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+    /// Replace the plot if it exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the points as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Folders of finished runs, and results of sweeps (.jsonl). Models of different size, and figures of different
+    /// validation texts, get charts of their own.
+    #[arg(required = true, value_name = "RUN_OR_RESULTS")]
+    pub inputs: Vec<PathBuf>,
+    /// The page to write.
+    #[arg(short, long, value_name = "FILE.html")]
+    pub output: PathBuf,
+    /// Write every figure into this folder too, as SVG.
+    #[arg(long, value_name = "FOLDER")]
+    pub svg: Option<PathBuf>,
+    /// Write the figures behind the page into this folder too, as CSV.
+    #[arg(long, value_name = "FOLDER")]
+    pub csv: Option<PathBuf>,
+    /// Decode and evaluate the file of every run that the results have no figure of, on the validation text of the run's
+    /// own configuration.
+    #[arg(long)]
+    pub evaluate: bool,
+    /// Heading of the page.
+    #[arg(long, value_name = "TEXT", default_value = "Size and quality of runs")]
+    pub title: String,
+    /// Replace what exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Print what was written as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -75,6 +75,7 @@ fn curve(name: &str, bits_per_byte: impl Fn(f64) -> f64, bits_per_weight: &[f64]
         bytes: (bits * WEIGHTS / 8.0) as u64,
         bits_per_weight: bits,
         bits_per_byte: bits_per_byte(bits),
+        spread: None,
     };
     Curve { name: name.into(), points: bits_per_weight.iter().map(point).collect() }
 }
@@ -90,5 +91,6 @@ fn trace(name: &str, has_rate: bool) -> TrainingTrace {
             estimated_bits_per_weight: has_rate.then_some(1.5 + 4.5 * (-progress * 3.0).exp()),
         }
     };
-    TrainingTrace { name: name.into(), steps: (1..=600).map(step).collect() }
+    let steps = (1..=600).map(step).collect();
+    TrainingTrace { name: name.into(), steps, ..TrainingTrace::default() }
 }

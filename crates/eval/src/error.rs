@@ -45,6 +45,11 @@ pub enum EvalError {
         "an encoder cannot write: it predicts hidden tokens from those on both sides, not the next one; use a decoder such as Llama or GPT-2"
     )]
     Encoder,
+    /// Bits per byte were asked for of a network that has none.
+    #[error(
+        "an encoder has no bits per byte: it is scored on hidden tokens; use a decoder such as Llama or GPT-2"
+    )]
+    NoBitsPerByte,
     /// The file of a model.
     #[error(transparent)]
     Codec(#[from] CodecError),

@@ -1,11 +1,15 @@
-//! One page that shows what a run found: the table of methods, the curves, the training, a sample
-//! of text.
+//! Pages that show what runs found: [`Report`] compares methods on one model, with the curves, the training and a sample
+//! of text; [`RunsReport`] shows any runs and the results of sweeps.
 //!
-//! The page is a single file without scripts that needs no network; its content security policy
-//! forbids both. It follows the reader's choice of light or dark, fits a phone, and prints.
+//! A page is a single file that needs no network; its content security policy forbids that, and all scripts but the one
+//! that sorts tables, without which the page is whole. It follows the reader's choice of light or dark, fits a phone, and
+//! prints.
 
 mod html;
+mod page;
+mod runs;
 
+pub use runs::{Numbers, ResultFile, RunRecord, RunsReport};
 use serde::Serialize;
 
 use crate::EvalError;

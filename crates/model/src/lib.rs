@@ -45,4 +45,4 @@ pub use network::{
 };
 pub use precision::Precision;
 pub use pretrained::Pretrained;
-pub use weights::{NamedTensor, NamedWeights};
+pub use weights::{NamedTensor, NamedWeights, is_embedding};

@@ -9,6 +9,31 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::ModelError;
 
+/// Last part of the names of embeddings and output matrices, of all families.
+const EMBEDDINGS: [&str; 8] = [
+    "tok_emb",
+    "embed_tokens",
+    "wte",
+    "wpe",
+    "word_embeddings",
+    "position_embeddings",
+    "token_type_embeddings",
+    "lm_head",
+];
+
+/// Whether a tensor of that name is an embedding, or the matrix that makes logits: each of its rows belongs to one token or
+/// position.
+///
+/// ```
+/// use backslash_model::is_embedding;
+/// assert!(is_embedding("tok_emb.weight") && is_embedding("model.embed_tokens.weight"));
+/// assert!(!is_embedding("blocks.0.attn.c_q.weight"));
+/// ```
+pub fn is_embedding(name: &str) -> bool {
+    let module = name.strip_suffix(".weight");
+    module.is_some_and(|module| EMBEDDINGS.contains(&module.rsplit('.').next().unwrap_or(module)))
+}
+
 /// One tensor: its name, its shape and its values in row-major order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedTensor {

@@ -20,6 +20,7 @@
 pub mod backslash;
 mod code_length;
 mod code_table;
+mod density;
 mod exponential;
 mod generalised_gaussian;
 mod lines;
@@ -29,6 +30,7 @@ mod quantiser;
 
 pub use code_length::entropy_bits;
 pub use code_table::CodeTables;
+pub use density::GeneralisedGaussian;
 pub use generalised_gaussian::{moment_ratio, published_shape, shape_from_ratio};
 pub use lines::LineSums;
 pub use mixture::{CodeLength, LaplaceMixture, RateSums};

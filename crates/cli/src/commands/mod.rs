@@ -11,6 +11,8 @@ mod inspect;
 mod ladder;
 mod ledger;
 mod measured;
+mod prune_curve;
+mod report;
 mod sweep;
 mod train;
 mod verify;
@@ -34,6 +36,8 @@ pub fn run(Arguments { device, command }: Arguments) -> Result<()> {
         Command::Compress(arguments) => compress::run(arguments),
         Command::Ladder(arguments) => ladder::run(arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
+        Command::PruneCurve(arguments) => prune_curve::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
         Command::Ledger(arguments) => ledger::run(arguments),
         Command::Decompress(arguments) => decompress::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),

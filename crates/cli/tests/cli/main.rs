@@ -10,5 +10,7 @@ mod gpt2;
 mod ladder;
 mod ledger;
 mod place;
+mod prune;
+mod report;
 mod resume;
 mod sweep;

@@ -17,6 +17,15 @@ pub(super) struct Mark {
     pub x: f64,
     pub y: f64,
     pub tooltip: String,
+    /// Least and greatest x and y of what the place is the mean of.
+    pub extent: Option<Extent>,
+}
+
+/// What a mean lies between.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    pub x: (f64, f64),
+    pub y: (f64, f64),
 }
 
 /// A line, in order of `x`.
@@ -26,6 +35,14 @@ pub(super) struct Line {
     pub points: Vec<(f64, f64)>,
     /// Where markers stand; need not be all points.
     pub marks: Vec<Mark>,
+}
+
+/// A filled rectangle on the horizontal axis.
+pub(super) struct Bar {
+    pub slot: usize,
+    pub x: (f64, f64),
+    pub y: f64,
+    pub tooltip: String,
 }
 
 /// A dashed horizontal line.
@@ -52,6 +69,7 @@ pub(super) struct LineChart {
     pub y: AxisRange,
     pub lines: Vec<Line>,
     pub levels: Vec<Level>,
+    pub bars: Vec<Bar>,
 }
 
 impl LineChart {
@@ -137,6 +155,19 @@ impl LineChart {
     /// What lies on top of the drawing; `place` gives the drawing's coordinates.
     fn marks(&self, place: impl Fn(f64, f64) -> (i32, i32)) -> Markup {
         html! {
+            @for bar in &self.bars {
+                @let (left, top) = place(bar.x.0, bar.y.min(self.y.high));
+                @let (right, bottom) = place(bar.x.1, self.y.low);
+                rect class="mark" x=(left) y=(top) width=((right - left).max(1)) height=((bottom - top).max(0))
+                    fill=(Ink::Series(bar.slot).css()) fill-opacity="0.3" {
+                    title { (bar.tooltip) }
+                }
+            }
+            @for line in &self.lines {
+                @if let Some(outline) = self.band(line, &place) {
+                    path d=(outline) fill=(Ink::Series(line.slot).css()) fill-opacity="0.2" pointer-events="none" {}
+                }
+            }
             @for level in self.levels.iter().filter(|level| level.y <= self.y.high) {
                 @let (left, y) = place(self.x.low, level.y);
                 @let (right, _) = place(self.x.high, level.y);
@@ -151,6 +182,10 @@ impl LineChart {
                     g class="mark" {
                         title { (mark.tooltip) }
                         circle cx=(x) cy=(y) r=(11 * UNITS) fill="transparent" {}
+                        @if let Some(extent) = mark.extent.filter(|_| mark.y <= self.y.high) {
+                            path d=(self.whiskers(mark, extent, &place)) fill="none"
+                                stroke=(Ink::Series(line.slot).css()) stroke-width=(3 * UNITS / 2) {}
+                        }
                         @if mark.y > self.y.high {
                             path d=(arrow_path(x, y, 6 * UNITS)) fill="var(--page)"
                                 stroke=(Ink::Series(line.slot).css()) stroke-width=(2 * UNITS) {}
@@ -162,6 +197,40 @@ impl LineChart {
                 }
             }
         }
+    }
+}
+
+impl LineChart {
+    /// The outline of what lies between the least and the greatest y at the marks of a line that have an extent; `None` where
+    /// fewer than two have one.
+    fn band(&self, line: &Line, place: &impl Fn(f64, f64) -> (i32, i32)) -> Option<String> {
+        let of = |mark: &Mark| Some((mark.x, mark.extent?.y));
+        let extents: Vec<(f64, (f64, f64))> = line.marks.iter().filter_map(of).collect();
+        if extents.len() < 2 {
+            return None;
+        }
+        let lows = extents.iter().map(|(x, y)| (*x, y.0));
+        let highs = extents.iter().rev().map(|(x, y)| (*x, y.1));
+        let corners = lows.chain(highs).map(|(x, y)| {
+            let (x, y) = place(x, y.clamp(self.y.low, self.y.high));
+            format!("{x} {y}")
+        });
+        Some(format!("M{}z", corners.collect::<Vec<_>>().join("L")))
+    }
+
+    /// A cross from the least to the greatest x and y.
+    fn whiskers(
+        &self,
+        mark: &Mark,
+        extent: Extent,
+        place: &impl Fn(f64, f64) -> (i32, i32),
+    ) -> String {
+        let at = |x: f64, y: f64| {
+            place(x.clamp(self.x.low, self.x.high), y.clamp(self.y.low, self.y.high))
+        };
+        let (low, high) = (at(mark.x, extent.y.0), at(mark.x, extent.y.1));
+        let (left, right) = (at(extent.x.0, mark.y), at(extent.x.1, mark.y));
+        format!("M{} {}V{}M{} {}H{}", low.0, low.1, high.1, left.0, left.1, right.0)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::line_chart::{Level, Line, LineChart, Mark, TopAxis};
+use super::line_chart::{Extent, Level, Line, LineChart, Mark, TopAxis};
 use super::range::{AxisRange, is_drawable};
-use super::theme::{dashed_swatch, line_swatch};
+use super::theme::{WIDE, dashed_swatch, line_swatch};
 use super::{Figure, LegendEntry};
 use crate::EvalError;
 use crate::table::{fixed, grouped};
@@ -18,6 +18,57 @@ pub struct Point {
     pub bits_per_weight: f64,
     /// Bits per byte of text with the decoded model.
     pub bits_per_byte: f64,
+    /// Of the mean of several files, what they lie between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+}
+
+/// The least and the greatest of some files, such as those of several seeds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// How many files.
+    pub files: usize,
+    /// Least and most bytes.
+    pub bytes: (u64, u64),
+    /// Least and most bits per byte of text.
+    pub bits_per_byte: (f64, f64),
+}
+
+impl Point {
+    /// The mean of some files with their spread, which a single file does not have; `None` of none.
+    ///
+    /// ```
+    /// use backslash_eval::plot::Point;
+    ///
+    /// let file = |bytes, bits_per_byte| Point { bytes, bits_per_weight: 2.0, bits_per_byte, spread: None };
+    /// let mean = Point::mean(&[file(100, 2.5), file(300, 2.0)]).expect("two files");
+    /// assert_eq!((mean.bytes, mean.bits_per_byte), (200, 2.25));
+    /// assert_eq!(mean.spread.expect("two files").bytes, (100, 300));
+    /// assert_eq!(Point::mean(&[file(100, 2.5)]).expect("one file").spread, None);
+    /// ```
+    pub fn mean(files: &[Self]) -> Option<Self> {
+        let first = files.first()?;
+        let mean = |figure: &dyn Fn(&Self) -> f64| {
+            files.iter().map(figure).sum::<f64>() / files.len() as f64
+        };
+        let around = (first.bytes, first.bytes, first.bits_per_byte, first.bits_per_byte);
+        let (least, most, best, worst) = files.iter().fold(around, |around, file| {
+            (
+                around.0.min(file.bytes),
+                around.1.max(file.bytes),
+                around.2.min(file.bits_per_byte),
+                around.3.max(file.bits_per_byte),
+            )
+        });
+        let spread =
+            Spread { files: files.len(), bytes: (least, most), bits_per_byte: (best, worst) };
+        Some(Self {
+            bytes: mean(&|file| file.bytes as f64).round() as u64,
+            bits_per_weight: mean(&|file| file.bits_per_weight),
+            bits_per_byte: mean(&|file| file.bits_per_byte),
+            spread: (files.len() > 1).then_some(spread),
+        })
+    }
 }
 
 /// The files of one model at several rates.
@@ -54,8 +105,8 @@ pub struct FloatReference {
 /// use backslash_eval::plot::{Curve, Point, rate_distortion};
 ///
 /// let points = vec![
-///     Point { bytes: 250_000, bits_per_weight: 2.0, bits_per_byte: 2.41 },
-///     Point { bytes: 500_000, bits_per_weight: 4.0, bits_per_byte: 2.33 },
+///     Point { bytes: 250_000, bits_per_weight: 2.0, bits_per_byte: 2.41, spread: None },
+///     Point { bytes: 500_000, bits_per_weight: 4.0, bits_per_byte: 2.33, spread: None },
 /// ];
 /// let figure = rate_distortion(&[Curve { name: "plain".into(), points }], &[])?.expect("two points");
 /// assert!(figure.wide_svg.contains("plain: 250,000 bytes, 2.000 bits per weight, 2.4100 bits per byte"));
@@ -106,6 +157,7 @@ pub fn rate_distortion(
                 tooltip: float_label(level),
             })
             .collect(),
+        bars: Vec::new(),
     };
 
     let curve_entries =
@@ -123,6 +175,7 @@ pub fn rate_distortion(
     let legend = curve_entries.chain(level_entries).collect();
     Ok(Some(Figure {
         wide_svg,
+        wide_height: WIDE.height,
         narrow_svg,
         legend,
         notes: notes(curves, &drawable, &levels, y.high),
@@ -156,6 +209,10 @@ fn line(slot: usize, curve: &Curve, points: &[Point]) -> Line {
         x: kilobytes(point),
         y: point.bits_per_byte,
         tooltip: tooltip(curve, point),
+        extent: point.spread.map(|spread| Extent {
+            x: (spread.bytes.0 as f64 / 1000.0, spread.bytes.1 as f64 / 1000.0),
+            y: spread.bits_per_byte,
+        }),
     };
     Line {
         slot,
@@ -165,8 +222,16 @@ fn line(slot: usize, curve: &Curve, points: &[Point]) -> Line {
 }
 
 fn tooltip(curve: &Curve, point: &Point) -> String {
+    let spread = point.spread.map_or_else(String::new, |spread| {
+        format!(
+            " (mean of {} files, {} to {})",
+            spread.files,
+            fixed(spread.bits_per_byte.0, 4),
+            fixed(spread.bits_per_byte.1, 4)
+        )
+    });
     format!(
-        "{}: {} bytes, {} bits per weight, {} bits per byte",
+        "{}: {} bytes, {} bits per weight, {} bits per byte{spread}",
         curve.name,
         grouped(point.bytes),
         fixed(point.bits_per_weight, 3),
@@ -231,6 +296,7 @@ mod tests {
             bytes,
             bits_per_weight: bytes as f64 / 125_000.0,
             bits_per_byte,
+            spread: None,
         };
         Curve { name: name.to_owned(), points: figures.iter().map(point).collect() }
     }
@@ -318,6 +384,20 @@ mod tests {
         let both = [curve("large", &[(100_000, 2.3)]), small];
         let figure = rate_distortion(&both, &[]).unwrap().unwrap();
         assert!(!figure.wide_svg.contains("bits per weight\n</text>"));
+    }
+
+    #[test]
+    fn the_spread_of_seeds_is_a_band_with_its_figures() {
+        let file = |bytes: u64, bits_per_byte: f64| curve("", &[(bytes, bits_per_byte)]).points[0];
+        let means = [
+            Point::mean(&[file(100_000, 2.4), file(110_000, 2.5)]).unwrap(),
+            Point::mean(&[file(200_000, 2.2), file(210_000, 2.3), file(220_000, 2.4)]).unwrap(),
+        ];
+        let seeds = Curve { name: "seeds".into(), points: means.to_vec() };
+        let figure = rate_distortion(&[seeds, curve("one", &[(150_000, 2.3)])], &[]);
+        let svg = figure.unwrap().unwrap().wide_svg;
+        assert_eq!(svg.matches("fill-opacity=\"0.2\"").count(), 1, "one band");
+        assert!(svg.contains("2.3000 bits per byte (mean of 3 files, 2.2000 to 2.4000)</title>"));
     }
 
     #[test]

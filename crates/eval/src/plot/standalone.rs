@@ -17,7 +17,7 @@ const STYLE: &str = "svg { background: var(--page) } text { font-family: system-
 /// ```
 /// use backslash_eval::plot::{Curve, Point, rate_distortion, standalone};
 ///
-/// let point = Point { bytes: 250_000, bits_per_weight: 2.0, bits_per_byte: 2.41 };
+/// let point = Point { bytes: 250_000, bits_per_weight: 2.0, bits_per_byte: 2.41, spread: None };
 /// let figure = rate_distortion(&[Curve { name: "a < b".into(), points: vec![point] }], &[])?.expect("a point");
 /// let svg = standalone(&figure);
 /// assert!(svg.starts_with("<svg xmlns=") && svg.contains("a &lt; b</text>"));
@@ -25,9 +25,9 @@ const STYLE: &str = "svg { background: var(--page) } text { font-family: system-
 /// ```
 pub fn standalone(figure: &Figure) -> String {
     let lines = (figure.legend.len() + figure.notes.len()) as i32;
-    let height = WIDE.height + LINE * lines + LINE / 2;
-    let drawing = placed(&figure.wide_svg, 0, 0, WIDE.width, WIDE.height);
-    let baseline = |index: usize| WIDE.height + LINE * (index as i32 + 1) - LINE / 4;
+    let height = figure.wide_height + LINE * lines + LINE / 2;
+    let drawing = placed(&figure.wide_svg, 0, 0, WIDE.width, figure.wide_height);
+    let baseline = |index: usize| figure.wide_height + LINE * (index as i32 + 1) - LINE / 4;
     html! {
         svg xmlns="http://www.w3.org/2000/svg" width=(WIDE.width) height=(height) viewBox=(format!("0 0 {} {height}", WIDE.width)) {
             style { (PreEscaped(PALETTE)) (PreEscaped(STYLE)) }

@@ -131,6 +131,20 @@ pub(super) fn line_swatch(slot: usize) -> String {
     })
 }
 
+/// A piece of line without a marker, for a legend.
+pub(super) fn plain_swatch(slot: usize) -> String {
+    swatch(html! {
+        path d="M4 28h112" fill="none" stroke=(Ink::Series(slot).css()) stroke-width="9" {}
+    })
+}
+
+/// A piece of filled ground, for a legend.
+pub(super) fn filled_swatch(slot: usize) -> String {
+    swatch(html! {
+        path d="M4 4h112v48h-112z" fill=(Ink::Series(slot).css()) fill-opacity="0.3" {}
+    })
+}
+
 /// A piece of dashed line, for a legend.
 pub(super) fn dashed_swatch(slot: usize) -> String {
     swatch(html! {

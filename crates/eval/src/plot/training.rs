@@ -4,13 +4,15 @@ use serde::Serialize;
 
 use super::line_chart::{Line, LineChart, Mark};
 use super::range::{AxisRange, is_drawable};
-use super::theme::line_swatch;
+use super::theme::{WIDE, line_swatch};
 use super::{Figure, LegendEntry};
 use crate::EvalError;
 use crate::table::{fixed, grouped};
 
 /// Most points per line; longer traces are averaged, all by the same number of steps.
 const MAX_POINTS: usize = 300;
+/// Most points of a line that each have a marker.
+const MOST_MARKS: usize = 40;
 
 /// What was logged at one step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -23,13 +25,28 @@ pub struct TraceStep {
     pub estimated_bits_per_weight: Option<f64>,
 }
 
+/// What was found of the float weights after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TraceEvaluation {
+    /// Steps taken.
+    pub step: u64,
+    /// Bits per byte of validation text.
+    pub bits_per_byte: f64,
+    /// Shape of the generalised Gaussian with the moments of all weights, where the run has recorded it.
+    pub shape: Option<f64>,
+    /// Bits per coded weight that the codec spends, where the run has learned steps.
+    pub coded_bits_per_weight: Option<f64>,
+}
+
 /// The log of one training run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct TrainingTrace {
     /// Name of the run.
     pub name: String,
     /// The steps, in order.
     pub steps: Vec<TraceStep>,
+    /// The evaluations, in order.
+    pub evaluations: Vec<TraceEvaluation>,
 }
 
 /// Draws the training loss of every run; `None` when there is none to draw.
@@ -54,6 +71,20 @@ pub fn training_bits(traces: &[TrainingTrace]) -> Result<Option<Figure>, EvalErr
     let bits =
         traces.iter().map(|trace| logged(trace, |step| step.estimated_bits_per_weight)).collect();
     draw(traces, bits, "estimated rate", "bits per weight", AxisRange::of_all)
+}
+
+/// Draws the shape of the weights of every run that has recorded it; `None` when no run has.
+///
+/// # Errors
+///
+/// [`EvalError::Plot`] when the plotting library refuses.
+pub fn training_shape(traces: &[TrainingTrace]) -> Result<Option<Figure>, EvalError> {
+    let shapes = |trace: &TrainingTrace| {
+        let shape = |at: &TraceEvaluation| Some((at.step as f64, at.shape?));
+        trace.evaluations.iter().filter_map(shape).collect()
+    };
+    let shapes = traces.iter().map(shapes).collect();
+    draw(traces, shapes, "shape of the weights", "1 Laplace, 2 Gauss", AxisRange::of_all)
 }
 
 /// Step and value of every step at which the run logged the quantity.
@@ -107,10 +138,24 @@ fn draw(
         let Some(&(step, value)) = points.last() else {
             continue;
         };
-        let tooltip =
-            format!("{}, step {}: {} {unit}", trace.name, grouped(step as u64), fixed(value, 4));
+        let mark = |&(step, value): &(f64, f64)| Mark {
+            x: step,
+            y: value,
+            tooltip: format!(
+                "{}, step {}: {} {unit}",
+                trace.name,
+                grouped(step as u64),
+                fixed(value, 4)
+            ),
+            extent: None,
+        };
+        // Many markers would hide the line; the last one says where it ends.
+        let marks = match points.len() {
+            0..=MOST_MARKS => points.iter().map(mark).collect(),
+            _ => vec![mark(&(step, value))],
+        };
         legend.push(LegendEntry { swatch_svg: line_swatch(slot), label: trace.name.clone() });
-        lines.push(Line { slot, points, marks: vec![Mark { x: step, y: value, tooltip }] });
+        lines.push(Line { slot, points, marks });
     }
     let names: Vec<&str> = legend.iter().map(|entry| entry.label.as_str()).collect();
     let chart = LineChart {
@@ -125,9 +170,10 @@ fn draw(
         y,
         lines,
         levels: Vec::new(),
+        bars: Vec::new(),
     };
     let (wide_svg, narrow_svg) = chart.draw()?;
-    Ok(Some(Figure { wide_svg, narrow_svg, legend, notes }))
+    Ok(Some(Figure { wide_svg, wide_height: WIDE.height, narrow_svg, legend, notes }))
 }
 
 /// Mean value of every `group` neighbouring points, at the last step of the group.
@@ -149,7 +195,8 @@ mod tests {
             loss_nats: 1.5 + 4.0 / (1.0 + step as f64 / 20.0),
             estimated_bits_per_weight: bits.map(|bits| bits + 4.0 / (1.0 + step as f64)),
         };
-        TrainingTrace { name: name.to_owned(), steps: (0..steps).map(step).collect() }
+        let steps = (0..steps).map(step).collect();
+        TrainingTrace { name: name.to_owned(), steps, ..TrainingTrace::default() }
     }
 
     #[test]
@@ -179,6 +226,23 @@ mod tests {
         // The colour of a run is the same in both charts.
         assert!(figure.wide_svg.contains("--series-1") && !figure.wide_svg.contains("--series-0"));
         assert_eq!(training_bits(&traces[..1]).unwrap(), None);
+    }
+
+    #[test]
+    fn shapes_are_drawn_where_they_were_recorded() {
+        let evaluation = |step: u64, shape: Option<f64>| TraceEvaluation {
+            step,
+            bits_per_byte: 2.0,
+            shape,
+            coded_bits_per_weight: None,
+        };
+        let mut rate = trace("rate", 5, Some(2.0));
+        rate.evaluations =
+            vec![evaluation(1, None), evaluation(3, Some(1.5)), evaluation(5, Some(1.25))];
+        assert_eq!(training_shape(&[trace("plain", 5, None)]).unwrap(), None);
+        let figure = training_shape(&[rate]).unwrap().unwrap();
+        assert_eq!(figure.wide_svg.matches("<g class=\"mark\">").count(), 2);
+        assert!(figure.wide_svg.contains("rate, step 5: 1.2500"), "{}", figure.wide_svg);
     }
 
     #[test]

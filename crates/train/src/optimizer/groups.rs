@@ -1,6 +1,6 @@
 //! The part a tensor plays in the network, which decides by what and how fast it is moved.
 
-use backslash_model::Architecture;
+use backslash_model::{Architecture, is_embedding};
 
 /// The part a tensor plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,30 +22,18 @@ pub(super) struct Layout {
     pub(super) by_output: bool,
 }
 
-/// Last part of the names of embeddings and output matrices, of all families.
-const EMBEDDINGS: [&str; 8] = [
-    "tok_emb",
-    "embed_tokens",
-    "wte",
-    "wpe",
-    "word_embeddings",
-    "position_embeddings",
-    "token_type_embeddings",
-    "lm_head",
-];
-
 impl Role {
     /// The role of a tensor of that name and shape.
     ///
     /// Linear layers and embeddings call their matrix `weight`; the sets of vectors of the golf network, such
     /// as `resid_mix` and `skip_weights`, have names of their own.
     pub(super) fn of(name: &str, shape: &[usize], architecture: Architecture) -> Self {
-        let Some((module, "weight")) = name.rsplit_once('.') else { return Self::Vector };
+        let Some((_, "weight")) = name.rsplit_once('.') else { return Self::Vector };
         let [first, others @ ..] = shape else { return Self::Vector };
         if others.is_empty() {
             return Self::Vector;
         }
-        if EMBEDDINGS.contains(&module.rsplit('.').next().unwrap_or(module)) {
+        if is_embedding(name) {
             return Self::Embedding;
         }
         let rest = others.iter().product();

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use backslash_codec::{Overwrite, write_bytes};
-use backslash_eval::plot::{FloatReference, TraceStep, TrainingTrace};
+use backslash_eval::plot::FloatReference;
 use backslash_eval::report::{MethodRow, Report, Sample, methods_table};
 use backslash_eval::{ModelFile, Sampling, table};
-use backslash_train::{RateMethod, Record, RunConfig, Start, config};
+use backslash_train::{RateMethod, RunConfig, Start, config};
 use serde_json::json;
 
 use super::generate::continuation;
+use super::report::Metrics;
 use super::train::{Finished, bits_per_byte, train};
 use crate::arguments::Demo;
 use crate::console::say;
@@ -91,7 +92,10 @@ fn report(
             float(compare::PLAIN, comparison.plain),
             float(compare::RATED, comparison.rated),
         ],
-        traces: vec![trace(compare::PLAIN, &plain)?, trace(compare::RATED, &rated)?],
+        traces: vec![
+            Metrics::read(&plain)?.trace(compare::PLAIN),
+            Metrics::read(&rated)?.trace(compare::RATED),
+        ],
         samples: vec![Sample { prompt: PROMPT.to_owned(), text }],
     })
 }
@@ -147,20 +151,4 @@ fn settings(config: &RunConfig, prepared: &Prepared) -> Vec<(String, String)> {
         ("seed", train.seed.to_string()),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// The training of a run, from its metrics.
-fn trace(name: &str, folder: &Path) -> Result<TrainingTrace> {
-    let text = std::fs::read_to_string(folder.join("metrics.jsonl"))?;
-    let mut steps = Vec::new();
-    for line in text.lines() {
-        if let Record::Step(record) = serde_json::from_str(line)? {
-            steps.push(TraceStep {
-                step: record.step,
-                loss_nats: record.loss,
-                estimated_bits_per_weight: record.bits_per_weight,
-            });
-        }
-    }
-    Ok(TrainingTrace { name: name.to_owned(), steps })
 }

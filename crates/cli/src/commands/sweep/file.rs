@@ -253,7 +253,8 @@ fn leaves<'a>(prefix: &str, table: &'a Table) -> Vec<(String, &'a Value)> {
     found
 }
 
-fn assignments(prefix: &str, table: &Table) -> Vec<String> {
+/// Every value of nested tables as `key=value`, the key dotted.
+pub(super) fn assignments(prefix: &str, table: &Table) -> Vec<String> {
     let leaves = leaves(prefix, table).into_iter();
     leaves.map(|(key, value)| format!("{key}={value}")).collect()
 }

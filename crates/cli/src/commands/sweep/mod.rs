@@ -27,9 +27,11 @@ use crate::session::{self, Prepared};
 use crate::{document, output};
 use file::{SweepFile, Wanted};
 use measure::Measurement;
-use runs::{Line, Planned};
+use runs::Planned;
 use series::Series;
 use workers::{Queue, Training};
+
+pub use runs::{Line, settings};
 
 pub fn run(arguments: Sweep) -> Result<()> {
     // Before hours of work, not after.

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use backslash_eval::plot::Point;
 use backslash_eval::table::grouped;
 use backslash_train::{RateConfig, RunConfig, config};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::file::{Curve, SweepFile, Wanted};
+use super::file::{Curve, SweepFile, Wanted, assignments};
 use crate::session::Prepared;
 
 /// A run and the files that are wanted of it. Curves share the runs that they have in common.
@@ -64,6 +65,12 @@ pub struct Steered {
 }
 
 impl Line {
+    /// The file as a point of a chart.
+    pub fn point(&self) -> Point {
+        let Self { bytes, bits_per_weight, bits_per_byte, .. } = *self;
+        Point { bytes, bits_per_weight, bits_per_byte, spread: None }
+    }
+
     /// In a few words.
     pub fn describe(&self) -> String {
         let target = self.target.map_or(String::new(), |bits| format!(" at {bits} bits"));
@@ -162,6 +169,18 @@ fn fingerprint(config: &RunConfig, data: &str) -> String {
     let own = without(own, &table(&RunConfig::default()));
     let text = format!("{data}\n{own}");
     blake3::hash(text.as_bytes()).to_hex()[..10].to_owned()
+}
+
+/// What a configuration has that is not as by default, as `key=value`, but for its data, its seed and its steps.
+pub fn settings(config: &RunConfig) -> Vec<String> {
+    let plain = RunConfig::default();
+    let mut config = config.clone();
+    config.train.seed = plain.train.seed;
+    config.train.steps = plain.train.steps;
+    config.data.clone_from(&plain.data);
+    let table =
+        |config: &RunConfig| Table::try_from(config).expect("a configuration is plain data");
+    assignments("", &without(table(&config), &table(&plain)))
 }
 
 fn without(table: Table, defaults: &Table) -> Table {

@@ -26,13 +26,10 @@ impl Files<'_> {
         Comparison::of(&figures).expect("there are no files without a line")
     }
 
-    /// The mean file.
+    /// The mean file, with what the files of the seeds lie between.
     pub fn point(&self) -> Point {
-        Point {
-            bytes: self.mean(|line| line.bytes as f64).mean.round() as u64,
-            bits_per_weight: self.mean(|line| line.bits_per_weight).mean,
-            bits_per_byte: self.mean(|line| line.bits_per_byte).mean,
-        }
+        let files: Vec<Point> = self.lines.iter().map(|line| line.point()).collect();
+        Point::mean(&files).expect("there are no files without a line")
     }
 }
 

@@ -1,0 +1,161 @@
+//! `backslash prune-curve`.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use backslash_codec::{Limits, read_file, write_bytes};
+use backslash_data::Source;
+use backslash_eval::ModelFile;
+use backslash_eval::plot::{prune_curves, standalone};
+use backslash_eval::prune::{PruneCurve, PrunePoint, Pruner, Scope, Text};
+use backslash_eval::table::{Column, Table, fixed, grouped};
+use backslash_model::Architecture;
+use serde_json::json;
+
+use crate::arguments;
+use crate::console::{Progress, say};
+use crate::failure::Usage;
+use crate::{output, session};
+
+/// Greatest sparsity, in percent.
+const MOST: u32 = 95;
+/// Share of the quality whose loss is looked for.
+const LOSS: f64 = 0.1;
+/// What the figures are of.
+const PRUNED: &str = "Pruned are the matrices of linear layers alone, not embeddings, output matrices and vectors. Where codes count from \
+                      numbers that the decoder draws, a pruned weight is that number. Bytes are those of weights alone.";
+
+/// A model to be pruned.
+struct Model {
+    name: String,
+    file: ModelFile,
+    pruner: Pruner,
+}
+
+pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
+    let plot = match &arguments.plot {
+        Some(path) => Some((path, session::overwrite(path, arguments.force)?)),
+        None => None,
+    };
+    let source = Source::open(&arguments.data.data, &arguments.data.validation)?;
+    let models = arguments.models.iter().map(|path| open(path, arguments.bits_per_weight));
+    let models = models.collect::<Result<Vec<Model>>>()?;
+    let curves = measure(&arguments, &source, &models)?;
+
+    if let (Some((path, overwrite)), Some(figure)) = (plot, prune_curves(&curves)?) {
+        write_bytes(path, standalone(&figure).as_bytes(), overwrite)?;
+    }
+    if arguments.json {
+        let value = |curve: &PruneCurve| {
+            json!({
+                "model": curve.name,
+                "points": curve.points,
+                "sparsity_at_10_percent_loss": curve.sparsity_at_loss(LOSS),
+            })
+        };
+        return output::print_json(&json!({
+            "scope": if arguments.per_tensor { "per tensor" } else { "global" },
+            "curves": curves.iter().map(value).collect::<Vec<_>>(),
+        }));
+    }
+    let losses: Vec<String> = curves.iter().map(loss).collect();
+    output::print(&format!("{}\n{}\n\n{PRUNED}", table(&curves), losses.join("\n")))
+}
+
+/// A model with its own codes, or with steps for its float weights.
+fn open(path: &Path, bits_per_weight: f64) -> Result<Model> {
+    let own = match path.is_dir() {
+        true if session::learned_plan(path)?.is_some() => Some(path.join("model.bsl")),
+        true => None,
+        false => Some(path.to_owned()),
+    };
+    let (file, pruner) = match own {
+        Some(own) => {
+            let artifact = read_file(&own, &Limits::default())?;
+            (ModelFile::from_artifact(&own, &artifact)?, Pruner::of_codes(artifact))
+        }
+        None => {
+            let file = session::open_model(path)?;
+            say(&format!(
+                "{}: has no steps of its own, so its float weights are coded at {bits_per_weight} bits per weight",
+                path.display()
+            ));
+            let pruner = Pruner::of_floats(file.weights.clone(), bits_per_weight)?;
+            (file, pruner)
+        }
+    };
+    if file.config.architecture == Architecture::Bert {
+        bail!(Usage(format!("{} is an encoder, which has no bits per byte", path.display())));
+    }
+    Ok(Model { name: name(path), file, pruner })
+}
+
+/// The folder of a run, or the path of a file.
+fn name(path: &Path) -> String {
+    let folder = path.file_name().filter(|_| path.is_dir());
+    folder.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn measure(
+    arguments: &arguments::PruneCurve,
+    source: &Source,
+    models: &[Model],
+) -> Result<Vec<PruneCurve>> {
+    let percents = (0..MOST).step_by(arguments.step as usize).chain([MOST]);
+    let sparsities: Vec<f64> = percents.map(|percent| f64::from(percent) / 100.0).collect();
+    let scope = if arguments.per_tensor { Scope::PerTensor } else { Scope::Global };
+    let mut progress = Progress::new("point", 0, (sparsities.len() * models.len()) as u64);
+    let mut done = 0;
+    let mut curves = Vec::new();
+    for Model { name, file, pruner } in models {
+        let mut tokens = source.tokens(&file.tokenizer)?.validation;
+        session::limit(&mut tokens, arguments.tokens);
+        let text = Text { tokens: &tokens, table: &file.tokenizer.byte_table() };
+        let model = (&file.config, pruner);
+        let mut advance = |point: &PrunePoint| {
+            done += 1;
+            progress.at(done, &format!("{name}, {:.0} % pruned", 100.0 * point.sparsity));
+        };
+        curves.push(PruneCurve::measure(name, model, text, (&sparsities, scope), &mut advance)?);
+    }
+    progress.finish();
+    Ok(curves)
+}
+
+fn table(curves: &[PruneCurve]) -> Table<7> {
+    let mut table = Table::new([
+        Column::text("model"),
+        Column::number("pruned"),
+        Column::number("zero codes"),
+        Column::number("file bytes"),
+        Column::number("bits/weight"),
+        Column::number("bits per byte, pruned"),
+        Column::number("decoded"),
+    ]);
+    let percent = |share: f64| format!("{} %", fixed(100.0 * share, 1));
+    for curve in curves {
+        for point in &curve.points {
+            table.push([
+                curve.name.clone(),
+                percent(point.sparsity),
+                percent(point.zeros),
+                grouped(point.bytes),
+                fixed(point.bits_per_weight, 3),
+                fixed(point.bits_per_byte_pruned, 4),
+                fixed(point.bits_per_byte, 4),
+            ]);
+        }
+    }
+    table
+}
+
+fn loss(curve: &PruneCurve) -> String {
+    match curve.sparsity_at_loss(LOSS) {
+        Some(sparsity) => format!(
+            "{}: 10 % more bits per byte than unpruned at {} % pruned",
+            curve.name,
+            fixed(100.0 * sparsity, 1)
+        ),
+        None => format!("{}: less than 10 % more bits per byte at {MOST} % pruned", curve.name),
+    }
+}

@@ -1,0 +1,47 @@
+//! Pruned models and their files, from the command line.
+
+use crate::place::{Place, borrowed, bytes, json};
+
+#[test]
+fn codes_and_float_weights_are_pruned_and_bytes_stand_beside_the_loss() {
+    let place = Place::new();
+    let set = |more: &[&'static str]| [&["--set", "train.steps=60"], more].concat();
+    place.ok(&borrowed(&place.train("plain", &set(&[]))));
+    let rate = ["--set", "rate.method=bits", "--set", "rate.start=0.2"];
+    place.ok(&borrowed(&place.train("rate", &set(&rate))));
+    let prune = ["prune-curve", "plain", "rate", "rate/model.bsl", "--data", "text.txt"];
+    let more = ["--tokens", "500", "--step", "30", "--bits-per-weight", "5"];
+    let prune = [&prune[..], &more].concat();
+    let result = json(&place.ok(&[&prune[..], &["--plot", "curves.svg", "--json"]].concat()));
+    let curves = result["curves"].as_array().unwrap();
+    assert_eq!(curves.len(), 3);
+    for curve in curves {
+        let points = curve["points"].as_array().unwrap();
+        let of = |key: &str| -> Vec<f64> {
+            points.iter().map(|point| point[key].as_f64().unwrap()).collect()
+        };
+        assert_eq!(of("sparsity"), [0.0, 0.3, 0.6, 0.9, 0.95]);
+        let pairs = || of("zeros").into_iter().zip(of("sparsity"));
+        assert!(pairs().all(|(zeros, sparsity)| zeros >= sparsity - 1e-3), "{curve}");
+        let (sizes, losses) = (of("bytes"), of("bits_per_byte"));
+        assert!(sizes[4] < 0.9 * sizes[0], "{sizes:?}");
+        assert!(losses[4] > losses[0], "{losses:?}");
+    }
+    // The folder of a run with learned steps is its file.
+    assert_eq!(curves[1]["points"], curves[2]["points"]);
+    // Unpruned, a run's own file has the quality that `eval` finds.
+    let eval = ["eval", "rate", "--data", "text.txt", "--tokens", "500", "--json"];
+    let evaluated = json(&place.ok(&eval));
+    assert_eq!(evaluated["decoded"]["bits_per_byte"], curves[1]["points"][0]["bits_per_byte"]);
+    let plot = bytes(&place.path("curves.svg"));
+    assert!(String::from_utf8(plot).unwrap().contains("bits per byte, decoded"));
+
+    let table = place.ok(&[&prune[..], &["--per-tensor"]].concat());
+    assert!(
+        table.contains("not embeddings") && table.contains("10 % more bits per byte"),
+        "{table}"
+    );
+    place.fails(&[&prune[..], &["--plot", "curves.svg"]].concat(), 2, "curves.svg exists");
+    place.fails(&["prune-curve", "none.bsl", "--data", "text.txt"], 1, "none.bsl");
+    place.fails(&["prune-curve", "plain", "--step", "0"], 2, "1..=95");
+}

@@ -1,0 +1,116 @@
+//! Bits per byte of pruned models against their sparsity.
+
+use super::line_chart::{Line, LineChart, Mark};
+use super::range::{AxisRange, is_drawable};
+use super::theme::{WIDE, line_swatch};
+use super::{Figure, LegendEntry};
+use crate::EvalError;
+use crate::prune::{PruneCurve, PrunePoint};
+use crate::table::{fixed, grouped};
+
+/// Draws a line for every model; `None` when there is no point to draw. The vertical axis ends above twice the best, where a
+/// model has nothing left to lose.
+///
+/// # Errors
+///
+/// [`EvalError::Plot`] when the plotting library refuses.
+pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> {
+    let is_placed = |point: &&PrunePoint| is_drawable(point.bits_per_byte);
+    let drawable: Vec<Vec<PrunePoint>> = curves
+        .iter()
+        .map(|curve| curve.points.iter().filter(is_placed).copied().collect())
+        .collect();
+    let all = || drawable.iter().flatten();
+    let best = all().map(|point| point.bits_per_byte).fold(f64::INFINITY, f64::min);
+    let shown = all().map(|point| point.bits_per_byte).filter(|bits| *bits <= 2.0 * best);
+    let Some(y) = AxisRange::of_all(shown) else { return Ok(None) };
+    let line = |slot: usize, curve: &PruneCurve, points: &[PrunePoint]| Line {
+        slot,
+        points: points.iter().map(|point| (100.0 * point.sparsity, point.bits_per_byte)).collect(),
+        marks: points
+            .iter()
+            .map(|point| Mark {
+                x: 100.0 * point.sparsity,
+                y: point.bits_per_byte,
+                tooltip: format!(
+                    "{}, {} % pruned: {} bits per byte, {} bytes",
+                    curve.name,
+                    fixed(100.0 * point.sparsity, 1),
+                    fixed(point.bits_per_byte, 4),
+                    grouped(point.bytes)
+                ),
+                extent: None,
+            })
+            .collect(),
+    };
+    let pairs = || curves.iter().zip(&drawable).enumerate().filter(|(_, pair)| !pair.1.is_empty());
+    let names: Vec<&str> = pairs().map(|(_, pair)| pair.0.name.as_str()).collect();
+    let chart = LineChart {
+        description: format!(
+            "Line chart of bits per byte of pruned models against sparsity: {}",
+            names.join(", ")
+        ),
+        x_title: "pruned weights of the matrices (%)".to_owned(),
+        y_title: "bits per byte, decoded".to_owned(),
+        top_axis: None,
+        x: AxisRange { low: 0.0, high: 100.0 },
+        y,
+        lines: pairs().map(|(slot, (curve, points))| line(slot, curve, points)).collect(),
+        levels: Vec::new(),
+        bars: Vec::new(),
+    };
+    let (wide_svg, narrow_svg) = chart.draw()?;
+    let legend = pairs().map(|(slot, (curve, _))| {
+        let lost = match curve.sparsity_at_loss(0.1) {
+            Some(sparsity) => format!("loses 10 % at {} %", fixed(100.0 * sparsity, 1)),
+            None => "loses less than 10 %".to_owned(),
+        };
+        LegendEntry { swatch_svg: line_swatch(slot), label: format!("{}: {lost}", curve.name) }
+    });
+    let above = all().filter(|point| point.bits_per_byte > y.high).count();
+    let notes = match above {
+        0 => Vec::new(),
+        above => vec![format!("Points above the chart, as arrows at its edge: {above}.")],
+    };
+    Ok(Some(Figure {
+        wide_svg,
+        wide_height: WIDE.height,
+        narrow_svg,
+        legend: legend.collect(),
+        notes,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn curve(name: &str, figures: &[(f64, f64)]) -> PruneCurve {
+        let point = |&(sparsity, bits_per_byte): &(f64, f64)| PrunePoint {
+            sparsity,
+            zeros: sparsity,
+            bytes: 1000,
+            bits_per_weight: 2.0,
+            bits_per_byte_pruned: bits_per_byte,
+            bits_per_byte,
+        };
+        PruneCurve { name: name.to_owned(), points: figures.iter().map(point).collect() }
+    }
+
+    #[test]
+    fn every_model_has_a_line_and_says_where_a_tenth_is_lost() {
+        let curves = [
+            curve("plain", &[(0.0, 2.0), (0.5, 2.4), (0.9, 9.0)]),
+            curve("rate", &[(0.0, 2.1), (0.5, 2.1), (0.9, f64::NAN)]),
+        ];
+        let figure = prune_curves(&curves).unwrap().unwrap();
+        let labels: Vec<&str> = figure.legend.iter().map(|entry| entry.label.as_str()).collect();
+        assert_eq!(labels, ["plain: loses 10 % at 25.0 %", "rate: loses 10 % at 50.0 %"]);
+        assert_eq!(figure.wide_svg.matches("<g class=\"mark\">").count(), 5);
+        assert!(
+            figure.wide_svg.contains("plain, 50.0 % pruned: 2.4000 bits per byte, 1,000 bytes")
+        );
+        assert_eq!(figure.notes, ["Points above the chart, as arrows at its edge: 1."]);
+        assert_eq!(prune_curves(&[curve("none", &[(0.0, f64::NAN)])]).unwrap(), None);
+    }
+}

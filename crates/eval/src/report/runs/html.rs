@@ -1,0 +1,264 @@
+//! The body of the page of runs.
+
+use maud::{Markup, html};
+
+use super::RunsReport;
+use super::figures::{OfRun, SIZE_AND_QUALITY, shared};
+use super::groups::{Group, groups};
+use super::{RunRecord, TensorBudget};
+use crate::EvalError;
+use crate::report::page::{document, figure, table};
+use crate::table::{Column, Table, fixed, grouped};
+
+/// Most runs of a group whose tensors and weights are drawn; the page would grow beyond what a browser shows at once.
+const MOST_DRAWN: usize = 8;
+/// Most runs whose parts stand open.
+const MOST_OPEN: usize = 2;
+
+/// The whole document.
+pub(super) fn page(report: &RunsReport) -> Result<String, EvalError> {
+    let groups = groups(report);
+    let mut sections = Vec::new();
+    for group in &groups {
+        sections.push(section(group)?);
+    }
+    let count = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{} {what}s", grouped(count as u64)),
+    };
+    let separate = match groups.len() {
+        0 | 1 => "",
+        _ => {
+            " Models of different size, and figures of different texts, stand in parts of their own."
+        }
+    };
+    let summary = format!(
+        "{} that were decoded and evaluated, {}.{separate}",
+        count(report.files.len(), "file"),
+        count(report.runs.len(), "run folder")
+    );
+    let body = html! {
+        p class="summary" { (summary) }
+        @for section in &sections { (section) }
+    };
+    Ok(document(&report.title, &body))
+}
+
+fn section(group: &Group<'_>) -> Result<Markup, EvalError> {
+    let figures = shared(group)?;
+    let (size, training): (Vec<_>, Vec<_>) =
+        figures.iter().partition(|(name, _)| *name == SIZE_AND_QUALITY);
+    let drawn = &group.runs[..group.runs.len().min(MOST_DRAWN)];
+    let mut parts = Vec::new();
+    for (index, run) in drawn.iter().enumerate() {
+        parts.push(of_run(run, index < MOST_OPEN)?);
+    }
+    Ok(html! {
+        section class="group" {
+            h2 { (group.setup.describe()) }
+            @if !group.curves.is_empty() {
+                h3 { "Size and quality" }
+                @for (_, chart) in &size { (figure(chart)) }
+                p class="note" {
+                    "Bytes of whole files of weights, without tokenizer and configuration, decoded again and evaluated. Where \
+                     there are several seeds a point is their mean, with lines and a band from the least to the greatest."
+                }
+                (table(&files_table(group)))
+            }
+            @if !group.runs.is_empty() {
+                h3 { "Runs" }
+                (table(&runs_table(group)))
+                p class="note" {
+                    "Bytes and bits per weight of the whole model.bsl, with tokenizer and configuration. Float figures are \
+                     those of the weights before they are rounded; of a run that was trained with rounding, what its file \
+                     decodes to is what its training has seen. Training time is tokens over the recorded speed."
+                }
+                h3 { "Where the bytes go" }
+                (table(&split_table(&group.runs)))
+            }
+            @if !training.is_empty() {
+                h3 { "Training" }
+                @for (_, chart) in &training { (figure(chart)) }
+            }
+            @for part in &parts { (part) }
+            @if drawn.len() < group.runs.len() {
+                p class="note" {
+                    "Tensors and weights of the first " (drawn.len()) " of " (group.runs.len()) " runs are shown."
+                }
+            }
+        }
+    })
+}
+
+/// The tensors and the weights of a run.
+fn of_run(run: &RunRecord, is_open: bool) -> Result<Markup, EvalError> {
+    let OfRun { tensors, weights } = OfRun::new(run)?;
+    Ok(html! {
+        details class="run" open[is_open] {
+            summary { "Tensors and weights of " (run.name) }
+            @if let Some(chart) = tensors {
+                h3 { "Bytes of each tensor" }
+                (figure(&chart))
+                details { summary { "Figures of this chart" } (table(&tensors_table(&run.tensors))) }
+            }
+            @if let Some(chart) = weights {
+                h3 { "Distribution of the float weights" }
+                (figure(&chart))
+                (table(&fits_table(run)))
+                p class="note" {
+                    "Mean logarithm of each density at its greatest likelihood, in nats per weight: more is better, and the \
+                     generalised Gaussian, which has both others in it, is never worse. Shape 1 is Laplace, 2 is Gauss. Where \
+                     codes count from the random start of a tensor, its weights still have that start in them."
+                }
+            }
+        }
+    })
+}
+
+/// A figure, or a dash where there is none.
+fn or_dash(figure: Option<f64>, decimals: usize) -> String {
+    figure.map_or_else(|| "–".to_owned(), |figure| fixed(figure, decimals))
+}
+
+fn files_table(group: &Group<'_>) -> Table<11> {
+    let mut table = Table::new([
+        Column::text("curve"),
+        Column::text("setting"),
+        Column::number("files"),
+        Column::number("file bytes"),
+        Column::number("bits per weight"),
+        Column::number("bits per byte"),
+        Column::number("least to greatest"),
+        Column::number("float nats per token"),
+        Column::number("steps"),
+        Column::number("training minutes"),
+        Column::number("shape"),
+    ]);
+    for curve in &group.curves {
+        for place in &curve.places {
+            let point = place.point();
+            table.push([
+                curve.short_name.clone(),
+                place.setting.replace('"', ""),
+                place.files.len().to_string(),
+                grouped(point.bytes),
+                fixed(point.bits_per_weight, 3),
+                fixed(point.bits_per_byte, 4),
+                point.spread.map_or_else(
+                    || "–".to_owned(),
+                    |spread| {
+                        let (least, greatest) = spread.bits_per_byte;
+                        format!("{} to {}", fixed(least, 4), fixed(greatest, 4))
+                    },
+                ),
+                or_dash(place.mean(|file| Some(file.float_nats_per_token)), 4),
+                or_dash(place.mean(|file| Some(file.steps as f64)), 0),
+                or_dash(place.mean(|file| file.seconds).map(|seconds| seconds / 60.0), 1),
+                or_dash(place.mean(|file| file.shape), 2),
+            ]);
+        }
+    }
+    table
+}
+
+fn runs_table(group: &Group<'_>) -> Table<8> {
+    let mut table = Table::new([
+        Column::text("run"),
+        Column::number("steps"),
+        Column::number("training minutes"),
+        Column::number("file bytes"),
+        Column::number("bits per weight"),
+        Column::number("bits per byte, float"),
+        Column::number("bits per byte, decoded"),
+        Column::number("shape"),
+    ]);
+    for run in &group.runs {
+        let bytes = run.split.total();
+        let last = run.trace.evaluations.last();
+        table.push([
+            run.name.clone(),
+            grouped(run.steps),
+            or_dash(run.seconds.map(|seconds| seconds / 60.0), 1),
+            grouped(bytes),
+            fixed(8.0 * bytes as f64 / run.parameters.max(1) as f64, 3),
+            or_dash(last.map(|last| last.bits_per_byte), 4),
+            or_dash(group.decoded_bits_per_byte(run), 4),
+            or_dash(last.and_then(|last| last.shape), 2),
+        ]);
+    }
+    table
+}
+
+fn split_table(runs: &[&RunRecord]) -> Table<8> {
+    let mut table = Table::new([
+        Column::text("bytes of"),
+        Column::number("payload"),
+        Column::number("tables"),
+        Column::number("scales"),
+        Column::number("corrections"),
+        Column::number("uncoded"),
+        Column::number("directory"),
+        Column::number("all"),
+    ]);
+    for run in runs {
+        let split = &run.split;
+        table.push([
+            run.name.clone(),
+            grouped(split.payload),
+            grouped(split.tables),
+            grouped(split.scales),
+            grouped(split.corrections),
+            grouped(split.uncoded),
+            grouped(split.directory),
+            grouped(split.total()),
+        ]);
+    }
+    table
+}
+
+fn tensors_table(tensors: &[TensorBudget]) -> Table<6> {
+    let mut table = Table::new([
+        Column::text("tensor"),
+        Column::text("shape"),
+        Column::text("coder"),
+        Column::number("bytes"),
+        Column::number("bits per weight"),
+        Column::number("entropy of the codes"),
+    ]);
+    for tensor in tensors {
+        table.push([
+            tensor.name.clone(),
+            tensor.extents(),
+            tensor.coder.clone(),
+            grouped(tensor.bytes),
+            fixed(tensor.bits_per_weight, 3),
+            or_dash(tensor.entropy_bits, 3),
+        ]);
+    }
+    table
+}
+
+fn fits_table(run: &RunRecord) -> Table<7> {
+    let mut table = Table::new([
+        Column::text("weights of"),
+        Column::number("root mean square"),
+        Column::number("fitted shape"),
+        Column::number("generalised Gaussian"),
+        Column::number("Gaussian"),
+        Column::number("Laplace"),
+        Column::text("better of the two"),
+    ]);
+    for histogram in run.all_matrices.iter().chain(&run.matrices) {
+        let [generalised, gauss, laplace] = &histogram.fits;
+        table.push([
+            histogram.name.clone(),
+            fixed(histogram.root_mean_square, 5),
+            fixed(generalised.shape, 2),
+            fixed(generalised.log_likelihood, 4),
+            fixed(gauss.log_likelihood, 4),
+            fixed(laplace.log_likelihood, 4),
+            histogram.better_named().family.to_owned(),
+        ]);
+    }
+    table
+}

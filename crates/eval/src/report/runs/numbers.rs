@@ -1,0 +1,262 @@
+//! The figures of the page of runs as comma-separated values.
+
+use super::RunsReport;
+use super::groups::groups;
+
+/// A table as comma-separated values (RFC 4180, with line feeds).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbers {
+    /// Name for its file.
+    pub name: &'static str,
+    /// A line of headings, and a line for each row; cells without a figure are empty.
+    pub text: String,
+}
+
+impl Numbers {
+    fn new<const N: usize>(
+        name: &'static str,
+        headings: [&str; N],
+        rows: impl Iterator<Item = [String; N]>,
+    ) -> Self {
+        let mut text = line(&headings.map(str::to_owned));
+        rows.for_each(|row| text.push_str(&line(&row)));
+        Self { name, text }
+    }
+}
+
+/// All tables that have a row.
+pub(super) fn all(report: &RunsReport) -> Vec<Numbers> {
+    let mut all = vec![files(report), curves(report), runs(report), tensors(report)];
+    all.extend([densities(report), histograms(report), training(report), evaluations(report)]);
+    all.retain(|numbers| numbers.text.lines().nth(1).is_some());
+    all
+}
+
+fn line(cells: &[String]) -> String {
+    let quoted = |cell: &String| match cell.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", cell.replace('"', "\"\"")),
+        false => cell.clone(),
+    };
+    cells.iter().map(quoted).collect::<Vec<_>>().join(",") + "\n"
+}
+
+fn optional(figure: Option<f64>) -> String {
+    figure.map_or_else(String::new, |figure| figure.to_string())
+}
+
+fn files(report: &RunsReport) -> Numbers {
+    let headings = [
+        "run",
+        "seed",
+        "settings",
+        "steps",
+        "training_seconds",
+        "export",
+        "target_bits_per_weight",
+        "bytes",
+        "parameters",
+        "bits_per_weight",
+        "nats_per_token",
+        "bits_per_byte",
+        "float_nats_per_token",
+        "shape",
+    ];
+    let rows = report.files.iter().map(|file| {
+        [
+            file.run.clone(),
+            file.seed.to_string(),
+            file.settings.join(" "),
+            file.steps.to_string(),
+            optional(file.seconds),
+            file.export.clone(),
+            optional(file.target),
+            file.bytes.to_string(),
+            file.parameters.to_string(),
+            file.point().bits_per_weight.to_string(),
+            file.nats_per_token.to_string(),
+            file.bits_per_byte.to_string(),
+            file.float_nats_per_token.to_string(),
+            optional(file.shape),
+        ]
+    });
+    Numbers::new("files", headings, rows)
+}
+
+fn curves(report: &RunsReport) -> Numbers {
+    let headings = [
+        "group",
+        "curve",
+        "setting",
+        "files",
+        "mean_bytes",
+        "least_bytes",
+        "most_bytes",
+        "mean_bits_per_weight",
+        "mean_bits_per_byte",
+        "least_bits_per_byte",
+        "greatest_bits_per_byte",
+    ];
+    let mut rows = Vec::new();
+    for group in groups(report) {
+        for curve in &group.curves {
+            for place in &curve.places {
+                let point = place.point();
+                let (bytes, bits) = point.spread.map_or(
+                    ((point.bytes, point.bytes), (point.bits_per_byte, point.bits_per_byte)),
+                    |spread| (spread.bytes, spread.bits_per_byte),
+                );
+                rows.push([
+                    group.setup.describe(),
+                    curve.name.clone(),
+                    place.setting.clone(),
+                    place.files.len().to_string(),
+                    point.bytes.to_string(),
+                    bytes.0.to_string(),
+                    bytes.1.to_string(),
+                    point.bits_per_weight.to_string(),
+                    point.bits_per_byte.to_string(),
+                    bits.0.to_string(),
+                    bits.1.to_string(),
+                ]);
+            }
+        }
+    }
+    Numbers::new("curves", headings, rows.into_iter())
+}
+
+fn runs(report: &RunsReport) -> Numbers {
+    let headings = [
+        "run",
+        "parameters",
+        "steps",
+        "training_seconds",
+        "bytes",
+        "payload",
+        "tables",
+        "scales",
+        "corrections",
+        "uncoded",
+        "directory",
+    ];
+    let rows = report.runs.iter().map(|run| {
+        let split = &run.split;
+        [
+            run.name.clone(),
+            run.parameters.to_string(),
+            run.steps.to_string(),
+            optional(run.seconds),
+            split.total().to_string(),
+            split.payload.to_string(),
+            split.tables.to_string(),
+            split.scales.to_string(),
+            split.corrections.to_string(),
+            split.uncoded.to_string(),
+            split.directory.to_string(),
+        ]
+    });
+    Numbers::new("runs", headings, rows)
+}
+
+fn tensors(report: &RunsReport) -> Numbers {
+    let headings =
+        ["run", "tensor", "shape", "coder", "bytes", "bits_per_weight", "entropy_bits_per_weight"];
+    let rows = report.runs.iter().flat_map(|run| {
+        run.tensors.iter().map(|tensor| {
+            [
+                run.name.clone(),
+                tensor.name.clone(),
+                tensor.extents(),
+                tensor.coder.clone(),
+                tensor.bytes.to_string(),
+                tensor.bits_per_weight.to_string(),
+                optional(tensor.entropy_bits),
+            ]
+        })
+    });
+    Numbers::new("tensors", headings, rows)
+}
+
+fn densities(report: &RunsReport) -> Numbers {
+    let headings = [
+        "run",
+        "weights_of",
+        "weights",
+        "zeros",
+        "root_mean_square",
+        "family",
+        "shape",
+        "scale",
+        "nats_per_weight",
+    ];
+    let mut rows = Vec::new();
+    for run in &report.runs {
+        for histogram in run.all_matrices.iter().chain(&run.matrices) {
+            rows.extend(histogram.fits.iter().map(|fit| {
+                [
+                    run.name.clone(),
+                    histogram.name.clone(),
+                    histogram.weights.to_string(),
+                    histogram.zeros.to_string(),
+                    histogram.root_mean_square.to_string(),
+                    fit.family.to_owned(),
+                    fit.shape.to_string(),
+                    fit.scale.to_string(),
+                    fit.log_likelihood.to_string(),
+                ]
+            }));
+        }
+    }
+    Numbers::new("densities", headings, rows.into_iter())
+}
+
+fn histograms(report: &RunsReport) -> Numbers {
+    let headings = ["run", "weights_of", "from", "to", "weights", "density"];
+    let mut rows = Vec::new();
+    for run in &report.runs {
+        for histogram in run.all_matrices.iter().chain(&run.matrices) {
+            rows.extend(histogram.counts.iter().enumerate().map(|(index, count)| {
+                let (from, to, density) = histogram.bin(index);
+                [
+                    run.name.clone(),
+                    histogram.name.clone(),
+                    from.to_string(),
+                    to.to_string(),
+                    count.to_string(),
+                    density.to_string(),
+                ]
+            }));
+        }
+    }
+    Numbers::new("histograms", headings, rows.into_iter())
+}
+
+fn training(report: &RunsReport) -> Numbers {
+    let headings = ["run", "step", "loss_nats_per_token", "estimated_bits_per_weight"];
+    let rows = report.runs.iter().flat_map(|run| {
+        run.trace.steps.iter().map(|step| {
+            [
+                run.name.clone(),
+                step.step.to_string(),
+                step.loss_nats.to_string(),
+                optional(step.estimated_bits_per_weight),
+            ]
+        })
+    });
+    Numbers::new("training", headings, rows)
+}
+
+fn evaluations(report: &RunsReport) -> Numbers {
+    let headings = ["run", "step", "bits_per_byte_float", "coded_bits_per_weight", "shape"];
+    let rows = report.runs.iter().flat_map(|run| {
+        run.trace.evaluations.iter().map(|evaluation| {
+            [
+                run.name.clone(),
+                evaluation.step.to_string(),
+                evaluation.bits_per_byte.to_string(),
+                optional(evaluation.coded_bits_per_weight),
+                optional(evaluation.shape),
+            ]
+        })
+    });
+    Numbers::new("evaluations", headings, rows)
+}

@@ -1,0 +1,178 @@
+use super::*;
+use crate::plot::{TraceEvaluation, TraceStep};
+
+fn file(
+    settings: &[&str],
+    seed: u64,
+    target: Option<f64>,
+    bytes: u64,
+    bits_per_byte: f64,
+) -> ResultFile {
+    ResultFile {
+        run: format!("seed{seed}"),
+        seed,
+        settings: settings.iter().map(ToString::to_string).collect(),
+        steps: 900,
+        export: if target.is_some() { "rtn" } else { "own" }.to_owned(),
+        target,
+        bytes,
+        parameters: 1_000_000,
+        nats_per_token: 1.7 * bits_per_byte,
+        bits_per_byte,
+        float_nats_per_token: 3.5,
+        shape: Some(1.5),
+        seconds: None,
+    }
+}
+
+fn run(name: &str) -> RunRecord {
+    let weights: Vec<f32> = (0..4000).map(|i| (i % 41 + i % 37 - 38) as f32 * 0.01).collect();
+    let step = |step: u64| TraceStep { step, loss_nats: 3.0, estimated_bits_per_weight: Some(2.0) };
+    let evaluation = TraceEvaluation {
+        step: 9,
+        bits_per_byte: 2.25,
+        shape: Some(1.25),
+        coded_bits_per_weight: Some(2.1),
+    };
+    RunRecord {
+        name: name.to_owned(),
+        parameters: 1_000_000,
+        steps: 900,
+        seconds: Some(90.0),
+        bytes_per_token: Some(1.7 / std::f64::consts::LN_2),
+        trace: TrainingTrace {
+            name: name.to_owned(),
+            steps: (0..9).map(step).collect(),
+            evaluations: vec![evaluation],
+        },
+        split: SizeSplit { payload: 200_000, tables: 1_234, ..SizeSplit::default() },
+        tensors: vec![TensorBudget {
+            name: name.to_owned(),
+            shape: vec![100, 40],
+            coder: "mix".to_owned(),
+            bytes: 1_000,
+            bits_per_weight: 2.0,
+            entropy_bits: None,
+        }],
+        all_matrices: WeightHistogram::of("all matrices", &weights),
+        matrices: WeightHistogram::of(name, &weights).into_iter().collect(),
+    }
+}
+
+fn report() -> RunsReport {
+    let muon = "optimizer.method=\"muon\"";
+    let mut files = Vec::new();
+    for seed in [1, 2, 3] {
+        let worse = 0.01 * seed as f64;
+        for (lambda, bytes, bits) in [("0.1", 300_000, 2.2), ("0.3", 200_000, 2.3)] {
+            let settings = [muon, "rate.method=\"bits\"", &format!("rate.lambda={lambda}")];
+            files.push(file(&settings, seed, None, bytes + seed, bits + worse));
+        }
+        files.push(file(&[muon], seed, Some(2.0), 250_000 + seed, 2.4 + worse));
+    }
+    RunsReport { title: "Runs".to_owned(), files, runs: vec![run("seed1"), run("other")] }
+}
+
+#[test]
+fn files_of_one_export_are_a_curve_along_the_price_with_a_band_over_seeds() {
+    let report = report();
+    let groups = groups::groups(&report);
+    assert_eq!(groups.len(), 1);
+    let names: Vec<&str> = groups[0].curves.iter().map(|curve| curve.name.as_str()).collect();
+    assert_eq!(names, ["1 own: rate.method=bits", "2 rtn"]);
+    let plotted = groups[0].plotted();
+    let [small, large] = plotted[0].points[..] else { panic!("two prices") };
+    assert_eq!((small.bytes, large.bytes), (200_002, 300_002));
+    let (least, greatest) = small.spread.unwrap().bits_per_byte;
+    for (found, expected) in [(small.bits_per_byte, 2.32), (least, 2.31), (greatest, 2.33)] {
+        assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+    }
+    assert_eq!(groups[0].curves[1].places[0].setting, "2 bits");
+}
+
+#[test]
+fn other_models_and_other_texts_have_charts_of_their_own() {
+    let mut report = report();
+    let larger = ResultFile { parameters: 2_000_000, ..report.files[0].clone() };
+    let other_text = ResultFile { nats_per_token: 4.0, ..report.files[0].clone() };
+    report.files.extend([larger, other_text]);
+    let page = report.to_html().unwrap();
+    for heading in [
+        "<h2>1,000,000 weights, text of 2.4526 bytes per token</h2>",
+        "<h2>2,000,000 weights, text of 2.4526 bytes per token</h2>",
+        "<h2>1,000,000 weights, text of 2.6112 bytes per token</h2>",
+    ] {
+        assert_eq!(page.matches(heading).count(), 1, "{heading}");
+    }
+    assert!(page.contains("stand in parts of their own"));
+    let names: Vec<String> = report.to_svgs().unwrap().into_iter().map(|svg| svg.0).collect();
+    assert!(names.contains(&"3-size-and-quality".to_owned()), "{names:?}");
+}
+
+#[test]
+fn a_result_that_was_given_twice_counts_once() {
+    let mut report = report();
+    let again = report.files.clone();
+    report.files.extend(again);
+    assert_eq!(groups::groups(&report)[0].curves[0].places[0].files.len(), 3);
+}
+
+#[test]
+fn every_part_of_a_run_is_on_the_page() {
+    let page = report().to_html().unwrap();
+    for heading in [
+        "Size and quality",
+        "Runs",
+        "Where the bytes go",
+        "Training",
+        "Bytes of each tensor",
+        "Distribution of the float weights",
+    ] {
+        assert!(page.contains(&format!("<h3>{heading}</h3>")), "{heading}");
+    }
+    // The decoded figure of a run is that of its own file in the results.
+    assert!(page.contains("<td class=\"number\">2.2100</td>"), "decoded");
+    assert_eq!(page.matches("<td class=\"number\">201,234</td>").count(), 4);
+    assert!(page.contains("<td class=\"number\">1.5</td>"), "minutes");
+    assert!(page.contains("seed1, 100×40: 1,000 bytes"));
+    assert_eq!(page.matches("<svg class=\"chart wide\"").count(), 4 + 2 * 2);
+    assert!(!page.contains("NaN"));
+}
+
+#[test]
+fn names_of_files_and_runs_are_escaped() {
+    let hostile = "</table><script>alert(1)</script>\"";
+    let mut report = report();
+    report.title = hostile.to_owned();
+    report.runs.push(run(hostile));
+    report.files.push(file(&[hostile], 9, None, 1000, 3.0));
+    let page = report.to_html().unwrap();
+    assert_eq!(page.matches("<script>").count(), 1, "that of the page");
+    for (name, svg) in report.to_svgs().unwrap() {
+        assert!(!svg.contains("<script>") && !name.contains(['/', '<']), "{name}");
+    }
+}
+
+#[test]
+fn numbers_have_a_line_for_every_row_and_cells_that_are_quoted() {
+    let mut report = report();
+    report.runs.truncate(1);
+    let all = report.to_csv();
+    let of = |name: &str| &all.iter().find(|numbers| numbers.name == name).unwrap().text;
+    let lines = |name: &str| of(name).lines().count() - 1;
+    assert_eq!((lines("files"), lines("curves"), lines("runs")), (9, 3, 1));
+    assert_eq!((lines("densities"), lines("histograms"), lines("training")), (6, 122, 9));
+    let curves = of("curves");
+    assert!(curves.starts_with("group,curve,setting,files,mean_bytes,"), "{curves}");
+    assert!(curves.contains("\"1,000,000 weights, text of"), "{curves}");
+    assert!(of("files").contains("\"optimizer.method=\"\"muon\"\"\""));
+    let alone = RunsReport { runs: Vec::new(), ..report };
+    let names: Vec<&str> = alone.to_csv().iter().map(|numbers| numbers.name).collect();
+    assert_eq!(names, ["files", "curves"]);
+}
+
+#[test]
+fn nothing_is_a_heading() {
+    let page = RunsReport { title: "empty".into(), ..RunsReport::default() }.to_html().unwrap();
+    assert!(page.contains("<h1>empty</h1>") && !page.contains("<svg"));
+}
