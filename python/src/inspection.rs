@@ -23,13 +23,16 @@ pub(crate) fn split_to_python<'py>(
     Ok(dictionary)
 }
 
-/// Reads directory and tables: (split, tensors, metadata).
+/// The split of the file, its tensors, and the keys of its metadata with stored and decoded bytes.
+type Inspected<'py> = (Bound<'py, PyDict>, Bound<'py, PyList>, Vec<(String, u64, u64)>);
+
+/// Reads directory and tables.
 #[pyfunction]
 pub(crate) fn inspect<'py>(
     py: Python<'py>,
     path: PathBuf,
     max_memory: u64,
-) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyList>, Vec<(String, u64, u64)>)> {
+) -> PyResult<Inspected<'py>> {
     let limits = Limits { max_memory };
     let inspection = py
         .detach(|| backslash_codec::inspect(&read_bytes(&path, &limits)?))

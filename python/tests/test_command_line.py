@@ -28,7 +28,7 @@ def tensors(dtype):
     generator = torch.Generator().manual_seed(7)
 
     def normal(*shape, scale=1.0):
-        return (scale * torch.randn(*shape, generator=generator)).to(dtype)
+        return (scale * torch.randn(shape, generator=generator)).to(dtype)
 
     return {
         "embedding.weight": normal(300, 64),

@@ -147,7 +147,7 @@ def test_groups_share_the_shape_and_have_their_own_weights():
     regularizer.step()
     for parameter, weight, index in ((first, 2e-3, 0), (second, 1e-3, 1)):
         expected = paper_step(tensors, weight * count, 1.0)[index]
-        numpy.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-6, atol=0)
+        numpy.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=0, atol=1e-6)
 
 
 def test_a_tied_parameter_counts_once():
@@ -157,7 +157,7 @@ def test_a_tied_parameter_counts_once():
     assert regularizer.shape() == published_shape(tensors)
     regularizer.step()
     expected = paper_step(tensors, 1e-3 * (900 + 400), 1.0)
-    numpy.testing.assert_allclose(first.detach().numpy(), expected[0], rtol=1e-6, atol=0)
+    numpy.testing.assert_allclose(first.detach().numpy(), expected[0], rtol=0, atol=1e-6)
 
 
 def test_zeros_stay_and_have_the_shape_of_the_command_line():
