@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+#[cfg(feature = "model")]
 use backslash_model::{ModelConfig, NamedWeights, Transformer, device};
-use backslash_quant::{Covariance, QuantError};
+use backslash_quant::Covariance;
+#[cfg(feature = "model")]
+use backslash_quant::QuantError;
 
-use crate::sensitivity::{Sensitivity, sensitivities};
-use crate::{CalibrationText, CompressError};
+#[cfg(feature = "model")]
+use crate::{CalibrationText, CompressError, sensitivities};
 
 /// Weight of the head's covariance against the plain squared error in the metric of a tied embedding.
+#[cfg(feature = "model")]
 const TIED_HEAD_WEIGHT: f64 = 1.0;
 /// Fewest tokens per input of a layer for which its covariance is trusted.
 const TOKENS_PER_INPUT: u64 = 10;
@@ -34,6 +38,7 @@ impl Calibration {
     ///
     /// # Errors
     /// If the weights do not fit the configuration, or an activation is not a number.
+    #[cfg(feature = "model")]
     pub fn of(
         config: &ModelConfig,
         weights: &NamedWeights,
@@ -67,10 +72,33 @@ impl Calibration {
     }
 }
 
+/// Curvature of the loss in one tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sensitivity {
+    /// Per row, the mean over its weights of the Fisher information F: an independent error of variance v in
+    /// every weight of row r raises the loss by about ½·columns·F_r·v nats per token.
+    pub rows: Vec<f64>,
+    /// Weights in a row.
+    pub columns: usize,
+}
+
+impl Sensitivity {
+    /// Mean Fisher information of a weight.
+    pub fn mean(&self) -> f64 {
+        self.rows.iter().sum::<f64>() / self.rows.len().max(1) as f64
+    }
+
+    /// Expected rise of the loss, in nats per token, from an error of the given variance in every weight.
+    pub fn loss_increase(&self, variance: f64) -> f64 {
+        0.5 * self.rows.iter().sum::<f64>() * self.columns as f64 * variance
+    }
+}
+
 /// Moments of the inputs of every matrix of a network.
 ///
 /// # Errors
 /// If the weights do not fit the configuration, or an activation is not a number.
+#[cfg(feature = "model")]
 pub fn covariances(
     config: &ModelConfig,
     weights: &NamedWeights,

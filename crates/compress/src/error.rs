@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use backslash_codec::CodecError;
+#[cfg(feature = "model")]
 use backslash_model::ModelError;
 use backslash_quant::QuantError;
 
@@ -56,6 +57,7 @@ pub enum CompressError {
         reason: String,
     },
     /// The model.
+    #[cfg(feature = "model")]
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The quantiser.

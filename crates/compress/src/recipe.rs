@@ -143,6 +143,7 @@ impl Recipe<'_> {
     }
 
     /// The metric of a matrix in which rows are outputs.
+    #[cfg(feature = "model")]
     pub(crate) fn metric_of_columns(&self, name: &str) -> Option<&Covariance> {
         self.metrics.get(name).filter(|_| !self.inputs_first.contains(name))
     }

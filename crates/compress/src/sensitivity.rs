@@ -7,29 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
-use crate::{CalibrationText, CompressError};
-
-/// Curvature of the loss in one tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sensitivity {
-    /// Per row, the mean over its weights of the Fisher information F: an independent error of variance v in
-    /// every weight of row r raises the loss by about ½·columns·F_r·v nats per token.
-    pub rows: Vec<f64>,
-    /// Weights in a row.
-    pub columns: usize,
-}
-
-impl Sensitivity {
-    /// Mean Fisher information of a weight.
-    pub fn mean(&self) -> f64 {
-        self.rows.iter().sum::<f64>() / self.rows.len().max(1) as f64
-    }
-
-    /// Expected rise of the loss, in nats per token, from an error of the given variance in every weight.
-    pub fn loss_increase(&self, variance: f64) -> f64 {
-        0.5 * self.rows.iter().sum::<f64>() * self.columns as f64 * variance
-    }
-}
+use crate::{CalibrationText, CompressError, Sensitivity};
 
 /// Fisher information of all matrices, from gradients of the loss against targets that the model itself
 /// draws.

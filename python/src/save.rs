@@ -1,0 +1,198 @@
+//! Tensors to a file, by a factor on the steps, by given steps, or by a number of bytes.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use backslash_codec::{
+    Artifact, Effort, FileWriter, Overwrite, SizeSplit, Tensor, encode_with, inspect, write_bytes,
+};
+use backslash_compress::{Goal, Recipe, Trial, relative_rules};
+use backslash_quant::{Gain, LadderOptions, Plan, QuantError, Rung, Weights, is_coded};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::errors;
+use crate::input::{Given, Input, sorted};
+use crate::inspection::split_to_python;
+use crate::progress::Progress;
+
+/// What all ways of saving are told.
+#[derive(FromPyObject)]
+pub(crate) struct Options {
+    path: PathBuf,
+    metadata: BTreeMap<String, Vec<u8>>,
+    fast: bool,
+    overwrite: bool,
+    progress: Option<Py<PyAny>>,
+}
+
+impl Options {
+    fn effort(&self) -> Effort {
+        if self.fast { Effort::Fast } else { Effort::Smallest }
+    }
+
+    fn overwrite(&self) -> Overwrite {
+        if self.overwrite { Overwrite::Replace } else { Overwrite::Refuse }
+    }
+
+    /// An existing file is refused before it is worked for.
+    fn refuse_existing(&self) -> PyResult<()> {
+        if !self.overwrite && self.path.symlink_metadata().is_ok() {
+            let path = self.path.clone();
+            return Err(errors::codec(backslash_codec::CodecError::Exists { path }));
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self) -> Progress {
+        Progress::new(self.progress.take())
+    }
+}
+
+/// The step of a tensor is `factor` times its root mean square. One tensor's codes are in memory at a time.
+#[pyfunction]
+pub(crate) fn save_by_factor<'py>(
+    py: Python<'py>,
+    tensors: Vec<Given<'py>>,
+    factor: f32,
+    mut options: Options,
+) -> PyResult<Bound<'py, PyDict>> {
+    let inputs = sorted(&tensors)?;
+    let progress = options.progress();
+    let split = py.detach(|| -> PyResult<SizeSplit> {
+        let (path, effort) = (&options.path, options.effort());
+        let mut writer =
+            FileWriter::create(path, effort, options.overwrite()).map_err(errors::codec)?;
+        for (key, value) in &options.metadata {
+            writer.metadata(key, value).map_err(errors::codec)?;
+        }
+        let total = inputs.iter().map(|input| input.bytes.len() as u64).sum();
+        let mut done = 0;
+        for input in &inputs {
+            progress.tell(done, Some(total), input.name)?;
+            writer.tensor(input.name, &input.by_factor(factor)?).map_err(errors::codec)?;
+            done += input.bytes.len() as u64;
+        }
+        progress.tell(done, Some(total), "writing")?;
+        writer.finish().map_err(errors::codec)
+    })?;
+    split_to_python(py, &split)
+}
+
+/// Codes are multiples of the given steps, by tensor name: the steps that a training with rounding has seen.
+#[pyfunction]
+pub(crate) fn save_by_steps<'py>(
+    py: Python<'py>,
+    tensors: Vec<Given<'py>>,
+    steps: BTreeMap<String, f32>,
+    mut options: Options,
+) -> PyResult<Bound<'py, PyDict>> {
+    options.refuse_existing()?;
+    let inputs = sorted(&tensors)?;
+    let coded: BTreeSet<&str> = inputs
+        .iter()
+        .filter(|input| input.is_float() && is_coded(input.shape))
+        .map(|i| i.name)
+        .collect();
+    if let Some(name) = steps.keys().find(|name| !coded.contains(name.as_str())) {
+        return Err(errors::InvalidTensorError::new_err(format!(
+            "there is a step for `{name}`, which is not among the tensors that are coded"
+        )));
+    }
+    let progress = options.progress();
+    let split = py.detach(|| -> PyResult<SizeSplit> {
+        let floats = floats(&inputs);
+        progress.tell(0, None, "quantising")?;
+        let plan = Plan::learned(steps);
+        let mut artifact =
+            plan.artifact(&views(&floats), &options.metadata).map_err(errors::quant)?;
+        artifact.tensors.extend(verbatim(&inputs));
+        progress.tell(1, None, "coding")?;
+        write(&options, &artifact)
+    })?;
+    split_to_python(py, &split)
+}
+
+/// The finest file of at most `budget` bytes, or of `bits_per_weight` for every float, without text.
+#[pyfunction]
+pub(crate) fn save_by_budget<'py>(
+    py: Python<'py>,
+    tensors: Vec<Given<'py>>,
+    budget: Option<u64>,
+    bits_per_weight: Option<f64>,
+    mut options: Options,
+) -> PyResult<Bound<'py, PyDict>> {
+    options.refuse_existing()?;
+    let inputs = sorted(&tensors)?;
+    let progress = options.progress();
+    let split = py.detach(|| -> PyResult<SizeSplit> {
+        let floats = floats(&inputs);
+        let weights = views(&floats);
+        refuse_not_finite(&weights)?;
+        let recipe = Recipe {
+            rules: relative_rules(&weights),
+            metadata: options.metadata.clone(),
+            verbatim: verbatim(&inputs),
+            weights,
+            rung: Rung::Trellis,
+            options: LadderOptions { gain: Gain::Unbiased, ..LadderOptions::default() },
+            metrics: BTreeMap::new(),
+            inputs_first: BTreeSet::new(),
+        };
+        let bits = |bits: f64| (bits * recipe.parameters() as f64 / 8.0) as u64;
+        let budget = budget.or(bits_per_weight.map(bits)).unwrap_or_default();
+        let mut interrupted = Ok(());
+        let mut tell = |trial: Trial| {
+            if interrupted.is_ok() {
+                let what = format!("file {}, {} bytes", trial.file, trial.bytes);
+                interrupted = progress.tell(trial.trial as u64, None, &what);
+            }
+        };
+        let mut no_loss = |_: &Artifact| unreachable!("a size is asked for");
+        let fitted = recipe
+            .fit(Goal::Bytes(budget), options.effort(), &mut no_loss, &mut tell)
+            .map_err(errors::compress)?;
+        interrupted?;
+        write_bytes(&options.path, &fitted.bytes, options.overwrite()).map_err(errors::codec)?;
+        Ok(inspect(&fitted.bytes).map_err(errors::codec)?.split)
+    })?;
+    split_to_python(py, &split)
+}
+
+fn write(options: &Options, artifact: &Artifact) -> PyResult<SizeSplit> {
+    let bytes = encode_with(artifact, options.effort()).map_err(errors::codec)?;
+    let path: &Path = &options.path;
+    write_bytes(path, &bytes, options.overwrite()).map_err(errors::codec)?;
+    Ok(inspect(&bytes).map_err(errors::codec)?.split)
+}
+
+/// The tensors that are made of weights.
+fn floats<'a>(inputs: &'a [Input<'_>]) -> Vec<(&'a Input<'a>, Cow<'a, [f32]>)> {
+    let floats = inputs.iter().filter(|input| input.is_float());
+    floats.map(|input| (input, input.weights())).collect()
+}
+
+fn views<'a>(floats: &'a [(&'a Input<'a>, Cow<'a, [f32]>)]) -> Vec<Weights<'a>> {
+    let view = |(input, data): &'a (&'a Input<'a>, Cow<'a, [f32]>)| Weights {
+        name: input.name,
+        shape: input.shape,
+        data,
+    };
+    floats.iter().map(view).collect()
+}
+
+fn verbatim(inputs: &[Input<'_>]) -> BTreeMap<String, Tensor> {
+    let others = inputs.iter().filter(|input| !input.is_float());
+    others.map(|input| (input.name.to_owned(), input.verbatim())).collect()
+}
+
+fn refuse_not_finite(weights: &[Weights<'_>]) -> PyResult<()> {
+    for tensor in weights {
+        if let Some(index) = tensor.data.iter().position(|value| !value.is_finite()) {
+            let (name, value) = (tensor.name.to_owned(), tensor.data[index]);
+            return Err(errors::quant(QuantError::NotFinite { name, index, value }));
+        }
+    }
+    Ok(())
+}
