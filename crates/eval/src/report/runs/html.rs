@@ -61,7 +61,8 @@ fn section(group: &Group<'_>) -> Result<Markup, EvalError> {
                 @for (_, chart) in &size { (figure(chart)) }
                 p class="note" {
                     "Bytes of whole files of weights, without tokenizer and configuration, decoded again and evaluated. Where \
-                     there are several seeds a point is their mean, with lines and a band from the least to the greatest."
+                     there are several seeds a point is their mean, with lines and a band from the least to the greatest. \
+                     Files named own are at the steps that their run has learned."
                 }
                 (table(&files_table(group)))
             }
