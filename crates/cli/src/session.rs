@@ -213,10 +213,14 @@ pub fn overwrite(path: &Path, force: bool) -> Result<Overwrite> {
     }
 }
 
+/// Whether a folder is there and holds something.
+pub fn is_occupied(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// Refuses a folder that holds something already.
 pub fn refuse_existing_run(folder: &Path) -> Result<()> {
-    let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied {
+    if is_occupied(folder) {
         bail!(Usage(format!(
             "{} is not empty: choose another folder with --out",
             folder.display()

@@ -85,23 +85,11 @@ pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> 
 mod tests {
     use super::*;
 
-    fn curve(name: &str, figures: &[(f64, f64)]) -> PruneCurve {
-        let point = |&(sparsity, bits_per_byte): &(f64, f64)| PrunePoint {
-            sparsity,
-            zeros: sparsity,
-            bytes: 1000,
-            bits_per_weight: 2.0,
-            bits_per_byte_pruned: bits_per_byte,
-            bits_per_byte,
-        };
-        PruneCurve { name: name.to_owned(), points: figures.iter().map(point).collect() }
-    }
-
     #[test]
     fn every_model_has_a_line_and_says_where_a_tenth_is_lost() {
         let curves = [
-            curve("plain", &[(0.0, 2.0), (0.5, 2.4), (0.9, 9.0)]),
-            curve("rate", &[(0.0, 2.1), (0.5, 2.1), (0.9, f64::NAN)]),
+            PruneCurve::of_figures("plain", &[(0.0, 2.0), (0.5, 2.4), (0.9, 9.0)]),
+            PruneCurve::of_figures("rate", &[(0.0, 2.1), (0.5, 2.1), (0.9, f64::NAN)]),
         ];
         let figure = prune_curves(&curves).unwrap().unwrap();
         let labels: Vec<&str> = figure.legend.iter().map(|entry| entry.label.as_str()).collect();
@@ -111,6 +99,9 @@ mod tests {
             figure.wide_svg.contains("plain, 50.0 % pruned: 2.4000 bits per byte, 1,000 bytes")
         );
         assert_eq!(figure.notes, ["Points above the chart, as arrows at its edge: 1."]);
-        assert_eq!(prune_curves(&[curve("none", &[(0.0, f64::NAN)])]).unwrap(), None);
+        assert_eq!(
+            prune_curves(&[PruneCurve::of_figures("none", &[(0.0, f64::NAN)])]).unwrap(),
+            None
+        );
     }
 }

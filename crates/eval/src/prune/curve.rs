@@ -147,21 +147,25 @@ fn bits_per_byte(
 mod tests {
     use super::*;
 
-    fn curve(figures: &[(f64, f64)]) -> PruneCurve {
-        let point = |&(sparsity, bits_per_byte): &(f64, f64)| PrunePoint {
-            sparsity,
-            zeros: sparsity,
-            bytes: 1000,
-            bits_per_weight: 2.0,
-            bits_per_byte_pruned: bits_per_byte,
-            bits_per_byte,
-        };
-        PruneCurve { name: String::new(), points: figures.iter().map(point).collect() }
+    impl PruneCurve {
+        /// One of sparsities and bits per byte.
+        pub(crate) fn of_figures(name: &str, figures: &[(f64, f64)]) -> Self {
+            let point = |&(sparsity, bits_per_byte): &(f64, f64)| PrunePoint {
+                sparsity,
+                zeros: sparsity,
+                bytes: 1000,
+                bits_per_weight: 2.0,
+                bits_per_byte_pruned: bits_per_byte,
+                bits_per_byte,
+            };
+            Self { name: name.to_owned(), points: figures.iter().map(point).collect() }
+        }
     }
 
     #[test]
     fn a_curve_that_ends_in_no_number_is_lost_where_the_last_number_was() {
-        let lost = |figures: &[(f64, f64)]| curve(figures).sparsity_at_loss(0.1);
+        let lost =
+            |figures: &[(f64, f64)]| PruneCurve::of_figures("", figures).sparsity_at_loss(0.1);
         assert_eq!(lost(&[(0.0, 2.0), (0.4, 2.1), (0.5, f64::NAN)]), Some(0.4));
         assert_eq!(lost(&[(0.0, f64::NAN), (0.4, 2.1)]), Some(0.0));
         assert_eq!(lost(&[(0.0, 2.0), (0.4, 1.9)]), None);

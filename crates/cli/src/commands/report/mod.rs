@@ -99,8 +99,7 @@ fn refuse_existing_folder(folder: &Path, force: bool) -> Result<()> {
     if folder.exists() && !folder.is_dir() {
         bail!(Usage(format!("{} is no folder", folder.display())));
     }
-    let occupied = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied && !force {
+    if session::is_occupied(folder) && !force {
         bail!(Usage(format!(
             "{} is not empty: choose another folder or pass --force",
             folder.display()

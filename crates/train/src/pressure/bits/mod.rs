@@ -70,9 +70,8 @@ impl BitsPressure {
             .collect();
         let coded = tensors.iter().map(|t| weights.tensors()[t.at].data.len()).sum::<usize>();
         let start = rate.first_step(train);
-        let rounding_from = (rate.rounding_from * train.steps as f64).round() as u64;
-        let first_rounded = rounding_from.max(start);
-        let rounding = train.steps.saturating_sub(first_rounded) as f64;
+        let rounding_from = ((rate.rounding_from * train.steps as f64).round() as u64).max(start);
+        let rounding = train.steps.saturating_sub(rounding_from) as f64;
         Self {
             tensors,
             lambda: rate.lambda,
@@ -87,7 +86,7 @@ impl BitsPressure {
             scale_learning_rate: rate.scale_learning_rate,
             step_dropout: rate.step_dropout,
             rounded_share: rate.rounded_share,
-            all_rounded_from: first_rounded + (ALL_ROUNDED * rounding) as u64,
+            all_rounded_from: rounding_from + (ALL_ROUNDED * rounding) as u64,
         }
     }
 
@@ -104,11 +103,6 @@ impl BitsPressure {
     /// Whether a step is the first that rounds, after others that had noise.
     pub(crate) fn rounding_begins(&self, step: u64) -> bool {
         step == self.rounding_from && step > self.start
-    }
-
-    /// Whether the quantiser rounds at a step with a rate.
-    fn rounds_at(&self, step: u64) -> bool {
-        step >= self.rounding_from
     }
 
     /// Whether there is a rate at a step.
@@ -177,29 +171,25 @@ impl BitsPressure {
 
     /// Makes `seen` the weights that the loss is computed with at a step with a rate.
     pub(crate) fn perturb(&self, weights: &NamedWeights, step: u64, seen: &mut NamedWeights) {
+        let (rounding, coarser) = (self.rounding_at(step), self.coarsening_at(step));
         let mut rates = self.tensors.iter().peekable();
         let pairs = weights.tensors().iter().zip(seen.tensors_mut()).enumerate();
         for (at, (from, to)) in pairs {
-            match rates.next_if(|rate| rate.at == at) {
-                Some(rate) if self.rounds_at(step) => {
-                    rate.round(&from.data, self.rounding_at(step, at), &mut to.data);
-                }
-                Some(rate) => {
-                    let key = noise_key(self.seed, step, at);
-                    rate.add_noise(&from.data, self.coarsening_at(step), key, &mut to.data);
-                }
-                None => to.data.copy_from_slice(&from.data),
+            let key = noise_key(self.seed, step, at);
+            match (rates.next_if(|rate| rate.at == at), rounding) {
+                (Some(rate), Some(rounding)) => rate.round(&from.data, rounding, key, &mut to.data),
+                (Some(rate), None) => rate.add_noise(&from.data, coarser, key, &mut to.data),
+                (None, _) => to.data.copy_from_slice(&from.data),
             }
         }
     }
 
-    /// How the weights of a tensor are rounded where the loss is computed.
-    fn rounding_at(&self, step: u64, tensor: usize) -> Rounding {
-        let first = self.rounding_from.max(self.start);
-        let way = (step - first) as f64 / (self.all_rounded_from - first).max(1) as f64;
+    /// How the weights are rounded where the loss is computed; `None` where they have noise.
+    fn rounding_at(&self, step: u64) -> Option<Rounding> {
+        let taken = step.checked_sub(self.rounding_from)?;
+        let way = taken as f64 / (self.all_rounded_from - self.rounding_from).max(1) as f64;
         let share = self.rounded_share + (1.0 - self.rounded_share) * way.min(1.0);
-        let key = noise_key(self.seed, step, tensor);
-        Rounding { coarser: self.coarsening_at(step), share: share as f32, key }
+        Some(Rounding { coarser: self.coarsening_at(step), share: share as f32 })
     }
 
     /// What steps are multiplied by where the loss is computed.
@@ -218,16 +208,11 @@ impl BitsPressure {
     ) -> f64 {
         let weight_of_bit = self.lambda / self.coded;
         let mut bits = 0.0;
-        let roundings: Vec<Option<Rounding>> = self
-            .tensors
-            .iter()
-            .map(|rate| self.rounds_at(step).then(|| self.rounding_at(step, rate.at)))
-            .collect();
-        for (rate, rounding) in self.tensors.iter_mut().zip(roundings) {
-            let (weights, seen) = (&weights.tensors()[rate.at], &seen.tensors()[rate.at]);
+        let rounding = self.rounding_at(step);
+        for rate in &mut self.tensors {
+            let [weights, points] = [weights, seen].map(|all| &all.tensors()[rate.at].data);
             let gradient = &mut gradients.values[rate.at];
-            rate.take_gains(gradient, &seen.data);
-            let (weights, points) = (&weights.data, &seen.data);
+            rate.take_gains(gradient, points);
             let (sums, through_points) = match rounding {
                 Some(rounding) => {
                     rate.accumulate_rounded(weights, points, rounding, weight_of_bit, gradient)

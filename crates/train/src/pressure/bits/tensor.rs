@@ -27,8 +27,6 @@ pub(super) struct Rounding {
     pub(super) coarser: f32,
     /// Share of the weights that are rounded.
     pub(super) share: f32,
-    /// Which they are.
-    pub(super) key: u64,
 }
 
 impl Rounding {
@@ -178,9 +176,9 @@ impl TensorRate {
         });
     }
 
-    /// Weights as the codes of their steps stand for them.
-    pub(super) fn round(&self, weights: &[f32], rounding: Rounding, points: &mut [f32]) {
-        let Rounding { coarser, share, key } = rounding;
+    /// Weights as the codes of their steps stand for them; `key` draws which are rounded, where not all are.
+    pub(super) fn round(&self, weights: &[f32], rounding: Rounding, key: u64, points: &mut [f32]) {
+        let Rounding { coarser, share } = rounding;
         let step = coarser * self.step();
         self.make_points(weights, points, |first, moved, points| match share < 1.0 {
             true => round_some_to_step(moved, step, share, key, first as u64, points),
