@@ -297,8 +297,8 @@ pub struct Sweep {
     #[arg(long, value_name = "TOKENIZER")]
     pub tokenizer: Option<String>,
     /// Where finished files are kept, a line each, and looked for.
-    #[arg(long, value_name = "FILE.jsonl")]
-    pub results: PathBuf,
+    #[arg(long, value_name = "FILE.jsonl", required_unless_present = "check")]
+    pub results: Option<PathBuf>,
     /// Folder of the runs.
     #[arg(long, value_name = "FOLDER", default_value = "runs/sweep")]
     pub out: PathBuf,
@@ -309,14 +309,23 @@ pub struct Sweep {
     #[arg(long, value_name = "N", default_value_t = 49_152)]
     pub calibration_tokens: usize,
     /// Put the tables into this document too, between marks with the name of --section.
-    #[arg(long, value_name = "FILE.md", requires = "section")]
+    #[arg(long, value_name = "FILE.md", requires = "section", group = "document")]
     pub markdown: Option<PathBuf>,
-    /// Name of the part of the document that is replaced, or added.
-    #[arg(long, value_name = "NAME", requires = "markdown")]
+    /// Name of the part of the document that is replaced or added, or checked.
+    #[arg(long, value_name = "NAME", requires = "document")]
     pub section: Option<String>,
     /// Draw the best files of every curve.
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
+    /// Make the files of one --row of this document's --section again, in --out, and say whether its figures hold.
+    #[arg(long, value_name = "FILE.md", requires_all = ["section", "row"], group = "document", conflicts_with_all = ["results", "plot"])]
+    pub check: Option<PathBuf>,
+    /// The first cell of the row that is checked.
+    #[arg(long, value_name = "CURVE: SETTING", requires = "check")]
+    pub row: Option<String>,
+    /// By how much figures may differ that are the same on one machine, in percent: another one rounds sums differently.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.5, value_parser = positive)]
+    pub within: f64,
     /// Print the lines of the results as JSON.
     #[arg(long)]
     pub json: bool,

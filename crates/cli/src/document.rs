@@ -53,8 +53,22 @@ pub fn replace_section(path: &Path, name: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// What stands between the marks of a section.
+pub fn read_section(path: &Path, name: &str) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let (begin, end) = marks(name);
+    let found = text.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end));
+    let (section, _) =
+        found.with_context(|| format!("{}: has no section `{name}`", path.display()))?;
+    Ok(section.to_owned())
+}
+
+fn marks(name: &str) -> (String, String) {
+    (format!("<!-- section:{name} -->"), format!("<!-- /section:{name} -->"))
+}
+
 fn with_section(document: &str, name: &str, text: &str) -> Option<String> {
-    let (begin, end) = (format!("<!-- section:{name} -->"), format!("<!-- /section:{name} -->"));
+    let (begin, end) = marks(name);
     let part = format!("{begin}\n{}\n{end}", text.trim_end());
     let Some(start) = document.find(&begin) else {
         let gap = if document.is_empty() { "" } else { "\n" };

@@ -121,6 +121,24 @@ fn a_sweep_killed_and_resumed_gives_the_same_results() {
     assert!(document.contains("<!-- section:small -->") && document.contains(table.trim_end()));
     let plot = std::fs::read_to_string(place.path("small.svg")).unwrap();
     assert!(plot.starts_with("<svg") && plot.contains(">steered</text>"), "{plot}");
+
+    // A row is made again from nothing, and a figure that does not hold is named.
+    let row = "rate: rate.lambda=0.01";
+    let check = ["--check", "results.md", "--section", "small", "--row", row, "--out", "again"];
+    let check = [SWEEP, &["--workers", "2"], &check].concat();
+    let same = place.ok(&check);
+    for figure in ["bytes", "nats per token"] {
+        let holds = |line: &str| line.contains(figure) && line.contains("the same");
+        assert!(same.lines().any(holds), "{same}");
+    }
+    let titled = document.lines().find(|line| line.contains(row)).unwrap();
+    let bytes = titled.split('|').nth(2).unwrap();
+    let wrong = document.replace(titled, &titled.replace(bytes, " 1,000 "));
+    std::fs::write(place.path("results.md"), wrong).unwrap();
+    place.fails(&check, 1, "bytes of `rate: rate.lambda=0.01` was 1,000 and is");
+    let other: Vec<&str> =
+        check.iter().map(|word| if *word == row { "rate: rate.lambda=7" } else { *word }).collect();
+    place.fails(&other, 2, "has no such row in its section `small`");
 }
 
 #[test]

@@ -4,8 +4,9 @@
 //! `file` says what is compared, `runs` which trainings that takes. `workers` train them in processes of their own
 //! while this one makes the files of those that have ended (`measure`) and adds a line for each to the results, always in
 //! the same order. What has a line is not made again, and a run that was interrupted goes on from its newest checkpoint.
-//! `series` and `tables` are what comes of it.
+//! `series` and `tables` are what comes of it, and `check` makes one row of them again.
 
+mod check;
 mod file;
 mod measure;
 mod runs;
@@ -39,13 +40,18 @@ pub fn run(arguments: Sweep) -> Result<()> {
         document::check_name(section)?;
     }
     let file = SweepFile::open(&arguments.file)?;
+    if let (Some(document), Some(row)) = (&arguments.check, &arguments.row) {
+        return check::check(&arguments, &file, document, row);
+    }
     let mut base = base(&file, &arguments)?;
-    let mut journal = JsonLines::<Line>::open(&arguments.results, "line of a sweep")?;
+    let results = arguments.results.as_deref().expect("required where nothing is checked");
+    let mut journal = JsonLines::<Line>::open(results, "line of a sweep")?;
     let prepared = session::prepare(&mut base)?;
     let data = runs::data_hash(&prepared);
     let plan = runs::plan(&file, &base, &data)?;
 
-    let failed = make_missing(&arguments, &plan.runs, &prepared, &mut journal)?;
+    let missing = missing(&plan.runs, journal.values());
+    let failed = make(&arguments, missing, &prepared, &mut |line| Ok(journal.push(line)?))?;
 
     let lines = journal.values();
     let series = series::series(&file, &plan, lines)?;
@@ -84,33 +90,34 @@ fn base(file: &SweepFile, arguments: &Sweep) -> Result<RunConfig> {
     Ok(base)
 }
 
-/// Trains the runs that are not there yet and makes the files that have no line yet; what failed.
-fn make_missing(
-    arguments: &Sweep,
-    planned: &[Planned],
-    prepared: &Prepared,
-    journal: &mut JsonLines<Line>,
-) -> Result<Vec<String>> {
+/// The runs with files that have no line yet, and these files.
+fn missing<'a>(planned: &'a [Planned], lines: &[Line]) -> Vec<(&'a Planned, Vec<Wanted>)> {
     let missing = |run: &Planned| -> Vec<Wanted> {
         let wanted = run.wanted.iter().copied();
-        wanted.filter(|wanted| !journal.values().iter().any(|line| line.is(run, *wanted))).collect()
+        wanted.filter(|wanted| !lines.iter().any(|line| line.is(run, *wanted))).collect()
     };
-    let missing: Vec<(&Planned, Vec<Wanted>)> = planned
-        .iter()
-        .map(|run| (run, missing(run)))
-        .filter(|(_, files)| !files.is_empty())
-        .collect();
-    if missing.is_empty() {
+    let all = planned.iter().map(|run| (run, missing(run)));
+    all.filter(|(_, files)| !files.is_empty()).collect()
+}
+
+/// Trains the runs that are not there yet and gives a line for each of these files; what failed.
+fn make(
+    arguments: &Sweep,
+    files: Vec<(&Planned, Vec<Wanted>)>,
+    prepared: &Prepared,
+    keep: &mut dyn FnMut(Line) -> Result<()>,
+) -> Result<Vec<String>> {
+    if files.is_empty() {
         return Ok(Vec::new());
     }
-    let to_train = missing.iter().map(|(run, _)| *run);
+    let to_train = files.iter().map(|(run, _)| *run);
     let to_train: Vec<&Planned> =
         to_train.filter(|run| !workers::is_finished(&run.folder(&arguments.out))).collect();
     say(&format!(
         "{} runs, {} of them to train, {} files to make",
-        planned.len(),
+        files.len(),
         to_train.len(),
-        missing.iter().map(|(_, files)| files.len()).sum::<usize>(),
+        files.iter().map(|(_, wanted)| wanted.len()).sum::<usize>(),
     ));
     let queue = Queue::default();
     std::thread::scope(|scope| {
@@ -119,8 +126,8 @@ fn make_missing(
         let (taken, all) = training.steps();
         let mut progress = Progress::new("sweep: step", taken, all);
         let mut failed = Vec::new();
-        for (index, (run, files)) in missing.iter().enumerate() {
-            let message = format!("run {} of {}: {}", index + 1, missing.len(), run.describe());
+        for (index, (run, wanted)) in files.iter().enumerate() {
+            let message = format!("run {} of {}: {}", index + 1, files.len(), run.describe());
             if let Err(error) = training.wait(run, &mut |steps| progress.at(steps, &message)) {
                 progress.note(&format!("failed: {error:#}"));
                 failed.push(format!("{error:#}"));
@@ -129,10 +136,10 @@ fn make_missing(
             let folder = run.folder(out);
             let mut push = |line: Line| {
                 progress.note(&line.describe());
-                Ok(journal.push(line)?)
+                keep(line)
             };
             Measurement::open(run, &folder, prepared)?.lines(
-                files,
+                wanted,
                 arguments.calibration_tokens,
                 &mut push,
                 &mut |reason| progress.note(reason),

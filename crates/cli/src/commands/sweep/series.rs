@@ -33,6 +33,14 @@ impl Files<'_> {
     }
 }
 
+/// What sets these files apart within their curve.
+pub fn label(curve: &Curve, setting: &[String], wanted: Wanted) -> String {
+    let Wanted { export, target } = wanted;
+    let bits = target.map(|target| format!("{target} bits"));
+    let several = (curve.export.len() > 1).then(|| export.name());
+    setting.iter().cloned().chain(several).chain(bits).collect::<Vec<_>>().join(", ")
+}
+
 /// The curves of a sweep, with the lines that are theirs.
 pub fn series<'a>(
     file: &'a SweepFile,
@@ -46,13 +54,9 @@ pub fn series<'a>(
             for wanted in curve.wanted()? {
                 let of =
                     |index: &usize| lines.iter().find(|line| line.is(&plan.runs[*index], wanted));
-                let Wanted { export, target } = wanted;
                 let lines: Vec<&Line> = indices.iter().filter_map(of).collect();
-                let bits = target.map(|target| format!("{target} bits"));
-                let several = (curve.export.len() > 1).then(|| export.name());
-                let label = setting.iter().cloned().chain(several).chain(bits);
                 if !lines.is_empty() {
-                    files.push(Files { label: label.collect::<Vec<_>>().join(", "), lines });
+                    files.push(Files { label: label(curve, setting, wanted), lines });
                 }
             }
         }

@@ -3,9 +3,9 @@
 use backslash_eval::ladder::Comparison;
 use backslash_eval::table::grouped;
 
-use super::file::SweepFile;
+use super::file::{Curve, SweepFile};
 use super::runs::Line;
-use super::series::{Files, Series};
+use super::series::Series;
 use crate::grid::Grid;
 
 /// All tables.
@@ -26,7 +26,8 @@ fn with_deviation(figure: Comparison) -> String {
     }
 }
 
-fn files(series: &[Series<'_>]) -> Grid {
+/// A row for each of the files.
+pub fn files(series: &[Series<'_>]) -> Grid {
     let titles = [
         "bytes",
         "bits per weight",
@@ -54,16 +55,17 @@ fn files(series: &[Series<'_>]) -> Grid {
                 },
                 files.lines.len().to_string(),
             ];
-            grid.push(title(curve, files), figures);
+            grid.push(row_title(curve.curve, &files.label), figures);
         }
     }
     grid
 }
 
-fn title(curve: &Series<'_>, files: &Files<'_>) -> String {
-    match files.label.is_empty() {
-        true => curve.curve.name.clone(),
-        false => format!("{}: {}", curve.curve.name, files.label),
+/// What a row begins with: a curve, and what sets its files apart within it.
+pub fn row_title(curve: &Curve, label: &str) -> String {
+    match label.is_empty() {
+        true => curve.name.clone(),
+        false => format!("{}: {label}", curve.name),
     }
 }
 
@@ -163,7 +165,7 @@ fn steered(series: &[Series<'_>]) -> String {
                     grouped(steered.half_time_forecast),
                     format!("{:+.1} %", 100.0 * (forecast / bytes - 1.0)),
                 ];
-                grid.push(title(curve, files), figures);
+                grid.push(row_title(curve.curve, &files.label), figures);
             }
         }
     }
