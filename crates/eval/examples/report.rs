@@ -75,7 +75,7 @@ fn curve(name: &str, bits_per_byte: impl Fn(f64) -> f64, bits_per_weight: &[f64]
         bytes: (bits * WEIGHTS / 8.0) as u64,
         bits_per_weight: bits,
         bits_per_byte: bits_per_byte(bits),
-        spread: None,
+        interval: None,
     };
     Curve { name: name.into(), points: bits_per_weight.iter().map(point).collect() }
 }

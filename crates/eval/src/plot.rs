@@ -17,7 +17,7 @@ mod training;
 
 pub use histogram::weight_histogram;
 pub use pruning::prune_curves;
-pub use rate_distortion::{Curve, FloatReference, Point, Spread, rate_distortion};
+pub use rate_distortion::{Curve, FloatReference, Interval, Point, rate_distortion};
 pub use standalone::standalone;
 pub use tensor_bytes::{TensorBudget, tensor_bytes};
 pub use theme::SERIES_COLOURS;

@@ -2,7 +2,7 @@
 
 use crate::place::{Place, borrowed, json};
 
-/// Two lines of a sweep: one setting with two seeds.
+/// Two lines of a sweep: one setting with three seeds.
 fn results(parameters: u64) -> String {
     let line = |seed: u64| {
         format!(
@@ -12,7 +12,7 @@ fn results(parameters: u64) -> String {
             250_000 + seed
         )
     };
-    line(1) + &line(2)
+    line(1) + &line(2) + &line(3)
 }
 
 fn trained() -> Place {
@@ -29,14 +29,14 @@ fn runs_and_results_become_one_page_with_figures_and_numbers() {
     let report = ["report", "run", "results.jsonl", "-o", "report.html"];
     let more = ["--svg", "figures", "--csv", "numbers", "--evaluate", "--json"];
     let written = json(&place.ok(&[&report[..], &more].concat()));
-    assert_eq!((&written["files"], &written["runs"]), (&3.into(), &1.into()));
+    assert_eq!((&written["files"], &written["runs"]), (&4.into(), &1.into()));
     let page = std::fs::read_to_string(place.path("report.html")).unwrap();
     assert_eq!(written["report_bytes"], page.len());
     assert!(page.len() < 3_000_000, "{}", page.len());
     // The small run and the results are of different models.
     assert_eq!(page.matches("<section class=\"group\">").count(), 2);
     for part in
-        ["mean of 2 files", "tok_emb.weight", "generalised Gaussian, shape", "training loss"]
+        ["mean of 3 files", "tok_emb.weight", "generalised Gaussian, shape", "training loss"]
     {
         assert!(page.contains(part), "{part}");
     }
@@ -97,7 +97,7 @@ fn what_is_no_run_and_no_result_is_named() {
     let whole = results(1_000_000);
     let write = |name: &str, text: &str| std::fs::write(place.path(name), text).unwrap();
     write("cut.jsonl", &whole[..whole.len() - 20]);
-    report("cut.jsonl", 1, "cut.jsonl: line 2 is cut in the middle");
+    report("cut.jsonl", 1, "cut.jsonl: line 3 is cut in the middle");
     write("wrong.jsonl", &whole.replace("\"bytes\":250002", "\"bytes\":\"many\""));
     report("wrong.jsonl", 1, "wrong.jsonl: line 2 is no line of a sweep");
     write("empty.jsonl", "");

@@ -119,6 +119,7 @@ fn a_sweep_killed_and_resumed_gives_the_same_results() {
     assert!(table.contains("| rate, against plain "), "{table}");
     let document = std::fs::read_to_string(place.path("results.md")).unwrap();
     assert!(document.contains("<!-- section:small -->") && document.contains(table.trim_end()));
+    assert!(document.contains("`configuration` ") && document.contains("`data` "), "{document}");
     let plot = std::fs::read_to_string(place.path("small.svg")).unwrap();
     assert!(plot.starts_with("<svg") && plot.contains(">steered</text>"), "{plot}");
 

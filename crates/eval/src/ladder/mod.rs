@@ -23,7 +23,7 @@ pub use fingerprint::weights_hash;
 pub use journal::Journal;
 pub use method::Method;
 pub use subject::Subject;
-pub use summary::{Comparison, Summary};
+pub use summary::Summary;
 
 /// One file that was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,36 +1,7 @@
 //! Points over several models.
 
 use super::{Method, Point};
-
-/// Mean of some figures over models, and its uncertainty.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Comparison {
-    /// Mean.
-    pub mean: f64,
-    /// Standard deviation over models, 0 for a single one.
-    pub deviation: f64,
-    /// Number of models.
-    pub count: usize,
-}
-
-impl Comparison {
-    /// Of these figures, one per model; none without any.
-    pub fn of(figures: &[f64]) -> Option<Self> {
-        let count = figures.len();
-        if count == 0 {
-            return None;
-        }
-        let mean = figures.iter().sum::<f64>() / count as f64;
-        let squares: f64 = figures.iter().map(|figure| (figure - mean).powi(2)).sum();
-        let deviation = if count > 1 { (squares / (count - 1) as f64).sqrt() } else { 0.0 };
-        Some(Self { mean, deviation, count })
-    }
-
-    /// Whether the mean is more than two of its standard errors from zero. Of a single model nothing is certain.
-    pub fn is_certain(&self) -> bool {
-        self.count > 1 && self.mean.abs() > 2.0 * self.deviation / (self.count as f64).sqrt()
-    }
-}
+use crate::Mean;
 
 /// What points say about methods.
 pub struct Summary<'a>(&'a [Point]);
@@ -49,9 +20,9 @@ impl<'a> Summary<'a> {
     }
 
     /// Loss above the float model's, over models.
-    pub fn increase(&self, method: Method, target: Option<f64>) -> Option<Comparison> {
+    pub fn increase(&self, method: Method, target: Option<f64>) -> Option<Mean> {
         let points = self.points(method, target);
-        Comparison::of(&points.iter().map(|point| point.increase()).collect::<Vec<_>>())
+        Mean::of(&points.iter().map(|point| point.increase()).collect::<Vec<_>>())
     }
 
     /// Figures of two methods in the same model, paired: `figure(of one, of other)` for all models that have both.
@@ -60,22 +31,17 @@ impl<'a> Summary<'a> {
         one: (Method, Option<f64>),
         other: (Method, Option<f64>),
         figure: impl Fn(&Point, &Point) -> f64,
-    ) -> Option<Comparison> {
+    ) -> Option<Mean> {
         let others = self.points(other.0, other.1);
         let pairs = self.points(one.0, one.1).into_iter().filter_map(|point| {
             let other = others.iter().find(|other| other.run == point.run)?;
             Some(figure(point, other))
         });
-        Comparison::of(&pairs.collect::<Vec<_>>())
+        Mean::of(&pairs.collect::<Vec<_>>())
     }
 
     /// How much more one method loses than another at a target, in nats per token.
-    pub fn difference(
-        &self,
-        one: Method,
-        other: Method,
-        target: Option<f64>,
-    ) -> Option<Comparison> {
+    pub fn difference(&self, one: Method, other: Method, target: Option<f64>) -> Option<Mean> {
         self.paired((one, target), (other, target), |one, other| one.nats - other.nats)
     }
 }
@@ -114,7 +80,5 @@ mod tests {
         let increase = summary.increase(one, Some(2.0)).unwrap();
         assert!((increase.mean - 0.5).abs() < 1e-9 && (increase.deviation - 0.4).abs() < 1e-9);
         assert_eq!(summary.increase(one, Some(4.0)), None);
-        let single = Comparison::of(&[1.0]).unwrap();
-        assert!(!single.is_certain());
     }
 }

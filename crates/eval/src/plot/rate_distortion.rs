@@ -7,6 +7,7 @@ use super::range::{AxisRange, is_drawable};
 use super::theme::{WIDE, dashed_swatch, line_swatch};
 use super::{Figure, LegendEntry};
 use crate::EvalError;
+use crate::Mean;
 use crate::table::{fixed, grouped};
 
 /// A file that was written, read back and evaluated.
@@ -18,55 +19,52 @@ pub struct Point {
     pub bits_per_weight: f64,
     /// Bits per byte of text with the decoded model.
     pub bits_per_byte: f64,
-    /// Of the mean of several files, what they lie between.
+    /// Of the mean of several files, how certain it is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub spread: Option<Spread>,
+    pub interval: Option<Interval>,
 }
 
-/// The least and the greatest of some files, such as those of several seeds.
+/// The 95 % confidence intervals of the means of some files, such as those of several seeds: [`Mean::interval`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
+pub struct Interval {
     /// How many files.
     pub files: usize,
-    /// Least and most bytes.
-    pub bytes: (u64, u64),
-    /// Least and most bits per byte of text.
+    /// Of the bytes.
+    pub bytes: (f64, f64),
+    /// Of the bits per byte of text.
     pub bits_per_byte: (f64, f64),
 }
 
 impl Point {
-    /// The mean of some files with their spread, which a single file does not have; `None` of none.
+    /// The mean of some files with its intervals; `None` of none. Two files or one have no intervals: that of two would
+    /// be thirteen times as wide as what they differ by.
     ///
     /// ```
     /// use backslash_eval::plot::Point;
     ///
-    /// let file = |bytes, bits_per_byte| Point { bytes, bits_per_weight: 2.0, bits_per_byte, spread: None };
-    /// let mean = Point::mean(&[file(100, 2.5), file(300, 2.0)]).expect("two files");
-    /// assert_eq!((mean.bytes, mean.bits_per_byte), (200, 2.25));
-    /// assert_eq!(mean.spread.expect("two files").bytes, (100, 300));
-    /// assert_eq!(Point::mean(&[file(100, 2.5)]).expect("one file").spread, None);
+    /// let file = |bytes, bits_per_byte| Point { bytes, bits_per_weight: 2.0, bits_per_byte, interval: None };
+    /// let mean = Point::mean(&[file(100, 2.5), file(200, 2.2), file(300, 2.2)]).expect("three files");
+    /// assert_eq!((mean.bytes, mean.bits_per_byte), (200, 2.3));
+    /// let (least, greatest) = mean.interval.expect("three files").bits_per_byte;
+    /// assert!(least < 1.88 && greatest > 2.72);
+    /// assert_eq!(Point::mean(&[file(100, 2.5), file(300, 2.0)]).expect("two files").interval, None);
     /// ```
     pub fn mean(files: &[Self]) -> Option<Self> {
-        let first = files.first()?;
-        let mean = |figure: &dyn Fn(&Self) -> f64| {
-            files.iter().map(figure).sum::<f64>() / files.len() as f64
+        let mean =
+            |figure: &dyn Fn(&Self) -> f64| Mean::of(&files.iter().map(figure).collect::<Vec<_>>());
+        let bytes = mean(&|file| file.bytes as f64)?;
+        let bits_per_byte = mean(&|file| file.bits_per_byte)?;
+        let interval = match (bytes.interval(), bits_per_byte.interval()) {
+            (Some(bytes), Some(bits_per_byte)) if files.len() > 2 => {
+                Some(Interval { files: files.len(), bytes, bits_per_byte })
+            }
+            _ => None,
         };
-        let around = (first.bytes, first.bytes, first.bits_per_byte, first.bits_per_byte);
-        let (least, most, best, worst) = files.iter().fold(around, |around, file| {
-            (
-                around.0.min(file.bytes),
-                around.1.max(file.bytes),
-                around.2.min(file.bits_per_byte),
-                around.3.max(file.bits_per_byte),
-            )
-        });
-        let spread =
-            Spread { files: files.len(), bytes: (least, most), bits_per_byte: (best, worst) };
         Some(Self {
-            bytes: mean(&|file| file.bytes as f64).round() as u64,
-            bits_per_weight: mean(&|file| file.bits_per_weight),
-            bits_per_byte: mean(&|file| file.bits_per_byte),
-            spread: (files.len() > 1).then_some(spread),
+            bytes: bytes.mean.round() as u64,
+            bits_per_weight: mean(&|file| file.bits_per_weight)?.mean,
+            bits_per_byte: bits_per_byte.mean,
+            interval,
         })
     }
 }
@@ -105,8 +103,8 @@ pub struct FloatReference {
 /// use backslash_eval::plot::{Curve, Point, rate_distortion};
 ///
 /// let points = vec![
-///     Point { bytes: 250_000, bits_per_weight: 2.0, bits_per_byte: 2.41, spread: None },
-///     Point { bytes: 500_000, bits_per_weight: 4.0, bits_per_byte: 2.33, spread: None },
+///     Point { bytes: 250_000, bits_per_weight: 2.0, bits_per_byte: 2.41, interval: None },
+///     Point { bytes: 500_000, bits_per_weight: 4.0, bits_per_byte: 2.33, interval: None },
 /// ];
 /// let figure = rate_distortion(&[Curve { name: "plain".into(), points }], &[])?.expect("two points");
 /// assert!(figure.wide_svg.contains("plain: 250,000 bytes, 2.000 bits per weight, 2.4100 bits per byte"));
@@ -209,9 +207,9 @@ fn line(slot: usize, curve: &Curve, points: &[Point]) -> Line {
         x: kilobytes(point),
         y: point.bits_per_byte,
         tooltip: tooltip(curve, point),
-        extent: point.spread.map(|spread| Extent {
-            x: (spread.bytes.0 as f64 / 1000.0, spread.bytes.1 as f64 / 1000.0),
-            y: spread.bits_per_byte,
+        extent: point.interval.map(|interval| Extent {
+            x: (interval.bytes.0.max(0.0) / 1000.0, interval.bytes.1 / 1000.0),
+            y: interval.bits_per_byte,
         }),
     };
     Line {
@@ -222,16 +220,16 @@ fn line(slot: usize, curve: &Curve, points: &[Point]) -> Line {
 }
 
 fn tooltip(curve: &Curve, point: &Point) -> String {
-    let spread = point.spread.map_or_else(String::new, |spread| {
+    let interval = point.interval.map_or_else(String::new, |interval| {
         format!(
-            " (mean of {} files, {} to {})",
-            spread.files,
-            fixed(spread.bits_per_byte.0, 4),
-            fixed(spread.bits_per_byte.1, 4)
+            " (mean of {} files, 95 % interval {} to {})",
+            interval.files,
+            fixed(interval.bits_per_byte.0, 4),
+            fixed(interval.bits_per_byte.1, 4)
         )
     });
     format!(
-        "{}: {} bytes, {} bits per weight, {} bits per byte{spread}",
+        "{}: {} bytes, {} bits per weight, {} bits per byte{interval}",
         curve.name,
         grouped(point.bytes),
         fixed(point.bits_per_weight, 3),
@@ -296,7 +294,7 @@ mod tests {
             bytes,
             bits_per_weight: bytes as f64 / 125_000.0,
             bits_per_byte,
-            spread: None,
+            interval: None,
         };
         Curve { name: name.to_owned(), points: figures.iter().map(point).collect() }
     }
@@ -387,17 +385,19 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_of_seeds_is_a_band_with_its_figures() {
+    fn the_interval_of_seeds_is_a_band_with_its_figures() {
         let file = |bytes: u64, bits_per_byte: f64| curve("", &[(bytes, bits_per_byte)]).points[0];
         let means = [
-            Point::mean(&[file(100_000, 2.4), file(110_000, 2.5)]).unwrap(),
+            Point::mean(&[file(100_000, 2.4), file(110_000, 2.5), file(90_000, 2.45)]).unwrap(),
             Point::mean(&[file(200_000, 2.2), file(210_000, 2.3), file(220_000, 2.4)]).unwrap(),
         ];
         let seeds = Curve { name: "seeds".into(), points: means.to_vec() };
         let figure = rate_distortion(&[seeds, curve("one", &[(150_000, 2.3)])], &[]);
         let svg = figure.unwrap().unwrap().wide_svg;
         assert_eq!(svg.matches("fill-opacity=\"0.2\"").count(), 1, "one band");
-        assert!(svg.contains("2.3000 bits per byte (mean of 3 files, 2.2000 to 2.4000)</title>"));
+        assert!(svg.contains(
+            "2.3000 bits per byte (mean of 3 files, 95 % interval 2.0516 to 2.5484)</title>"
+        ));
     }
 
     #[test]

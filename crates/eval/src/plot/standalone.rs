@@ -17,7 +17,7 @@ const STYLE: &str = "svg { background: var(--page) } text { font-family: system-
 /// ```
 /// use backslash_eval::plot::{Curve, Point, rate_distortion, standalone};
 ///
-/// let point = Point { bytes: 250_000, bits_per_weight: 2.0, bits_per_byte: 2.41, spread: None };
+/// let point = Point { bytes: 250_000, bits_per_weight: 2.0, bits_per_byte: 2.41, interval: None };
 /// let figure = rate_distortion(&[Curve { name: "a < b".into(), points: vec![point] }], &[])?.expect("a point");
 /// let svg = standalone(&figure);
 /// assert!(svg.starts_with("<svg xmlns=") && svg.contains("a &lt; b</text>"));

@@ -7,7 +7,7 @@ fn report(name: &str) -> Report {
         bytes,
         bits_per_weight: bytes as f64 / 125_000.0,
         bits_per_byte: 2.0 + 30_000.0 / bytes as f64,
-        spread: None,
+        interval: None,
     };
     let step = |step: u64| TraceStep { step, loss_nats: 2.0, estimated_bits_per_weight: Some(3.0) };
     Report {

@@ -104,7 +104,7 @@ impl<'a> Comparison<'a> {
                     bytes: measured.size(),
                     bits_per_weight: bench.bits_per_weight(measured.size()),
                     bits_per_byte: measured.bits_per_byte(),
-                    spread: None,
+                    interval: None,
                 })
             });
             let points = points.collect::<Result<Vec<_>>>()?;

@@ -1,7 +1,8 @@
 //! What the points of a ladder say, as text.
 
 use backslash_compress::Allocation;
-use backslash_eval::ladder::{Comparison, ErrorPoint, Method, Point, Summary};
+use backslash_eval::Mean;
+use backslash_eval::ladder::{ErrorPoint, Method, Point, Summary};
 use backslash_eval::table::grouped;
 use backslash_quant::Rung;
 use serde_json::{Value, json};
@@ -35,7 +36,9 @@ pub fn by_loss(points: &[Point], rungs: &[Rung], methods: &[Method], bits: &[f64
     text += "\nDifferences between methods at the same bits per weight, in the same model";
     text += match float.len() {
         1 => ":\n\n",
-        _ => "; \"no difference\" where the mean is within two of its standard errors:\n\n",
+        _ => {
+            "; \"no difference\" where zero is in the 95 % confidence interval of the mean (Student's t):\n\n"
+        }
     };
     text += &differences(&summary, rungs, methods, bits).text();
     text += &order(&summary, rungs, bits);
@@ -63,7 +66,7 @@ fn sizes(summary: &Summary<'_>, methods: &[Method]) -> Grid {
     for &method in methods.iter().filter(|method| !method.has_target()) {
         let points = summary.points(method, None);
         let mean = |figure: fn(&Point) -> f64| {
-            Comparison::of(&points.iter().map(|point| figure(point)).collect::<Vec<_>>())
+            Mean::of(&points.iter().map(|point| figure(point)).collect::<Vec<_>>())
         };
         let bytes = mean(|point| point.bytes as f64);
         let figures = [

@@ -60,7 +60,10 @@ pub fn run(arguments: Sweep) -> Result<()> {
         document::replace_section(
             path,
             section,
-            &document::section(&tables, &[("data".to_owned(), data)]),
+            &document::section(
+                &tables,
+                &[("configuration".to_owned(), plan.hash()), ("data".to_owned(), data)],
+            ),
         )?;
     }
     if let (Some(path), Some(figure)) = (&arguments.plot, figure(&series)?) {

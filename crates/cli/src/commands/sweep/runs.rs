@@ -68,7 +68,7 @@ impl Line {
     /// The file as a point of a chart.
     pub fn point(&self) -> Point {
         let Self { bytes, bits_per_weight, bits_per_byte, .. } = *self;
-        Point { bytes, bits_per_weight, bits_per_byte, spread: None }
+        Point { bytes, bits_per_weight, bits_per_byte, interval: None }
     }
 
     /// In a few words.
@@ -108,6 +108,14 @@ pub struct Plan {
     pub runs: Vec<Planned>,
     /// Of every curve and every setting, the indices of its runs, one per seed.
     pub curves: Vec<Vec<Vec<usize>>>,
+}
+
+impl Plan {
+    /// The beginning of a hash of the names of all runs, which hold the hashes of their configurations.
+    pub fn hash(&self) -> String {
+        let names: Vec<&str> = self.runs.iter().map(|run| run.name.as_str()).collect();
+        blake3::hash(names.join("\n").as_bytes()).to_hex()[..12].to_owned()
+    }
 }
 
 /// The runs that a sweep takes.

@@ -1,6 +1,6 @@
 //! What the lines of a sweep say about its curves.
 
-use backslash_eval::ladder::Comparison;
+use backslash_eval::Mean;
 use backslash_eval::plot::Point;
 
 use super::file::{Curve, SweepFile, Wanted};
@@ -21,9 +21,9 @@ pub struct Files<'a> {
 
 impl Files<'_> {
     /// Mean and deviation of a figure over seeds.
-    pub fn mean(&self, figure: impl Fn(&Line) -> f64) -> Comparison {
+    pub fn mean(&self, figure: impl Fn(&Line) -> f64) -> Mean {
         let figures: Vec<f64> = self.lines.iter().map(|line| figure(line)).collect();
-        Comparison::of(&figures).expect("there are no files without a line")
+        Mean::of(&figures).expect("there are no files without a line")
     }
 
     /// The mean file, with what the files of the seeds lie between.

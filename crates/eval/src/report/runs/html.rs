@@ -61,7 +61,7 @@ fn section(group: &Group<'_>) -> Result<Markup, EvalError> {
                 @for (_, chart) in &size { (figure(chart)) }
                 p class="note" {
                     "Bytes of whole files of weights, without tokenizer and configuration, decoded again and evaluated. Where \
-                     there are several seeds a point is their mean, with lines and a band from the least to the greatest. \
+                     there are several seeds a point is their mean, with the 95 % confidence interval of that, of three seeds and more, as lines and a band (Student's t). \
                      Files named own are at the steps that their run has learned."
                 }
                 (table(&files_table(group)))
@@ -129,7 +129,7 @@ fn files_table(group: &Group<'_>) -> Table<11> {
         Column::number("file bytes"),
         Column::number("bits per weight"),
         Column::number("bits per byte"),
-        Column::number("least to greatest"),
+        Column::number("95 % interval"),
         Column::number("float nats per token"),
         Column::number("steps"),
         Column::number("training minutes"),
@@ -145,10 +145,10 @@ fn files_table(group: &Group<'_>) -> Table<11> {
                 grouped(point.bytes),
                 fixed(point.bits_per_weight, 3),
                 fixed(point.bits_per_byte, 4),
-                point.spread.map_or_else(
+                point.interval.map_or_else(
                     || "–".to_owned(),
-                    |spread| {
-                        let (least, greatest) = spread.bits_per_byte;
+                    |interval| {
+                        let (least, greatest) = interval.bits_per_byte;
                         format!("{} to {}", fixed(least, 4), fixed(greatest, 4))
                     },
                 ),

@@ -52,7 +52,7 @@ impl ResultFile {
             bytes: self.bytes,
             bits_per_weight: 8.0 * self.bytes as f64 / self.parameters.max(1) as f64,
             bits_per_byte: self.bits_per_byte,
-            spread: None,
+            interval: None,
         }
     }
 

@@ -89,34 +89,36 @@ fn curves(report: &RunsReport) -> Numbers {
         "setting",
         "files",
         "mean_bytes",
-        "least_bytes",
-        "most_bytes",
+        "interval_from_bytes",
+        "interval_to_bytes",
         "mean_bits_per_weight",
         "mean_bits_per_byte",
-        "least_bits_per_byte",
-        "greatest_bits_per_byte",
+        "interval_from_bits_per_byte",
+        "interval_to_bits_per_byte",
     ];
     let mut rows = Vec::new();
     for group in groups(report) {
         for curve in &group.curves {
             for place in &curve.places {
                 let point = place.point();
-                let (bytes, bits) = point.spread.map_or(
-                    ((point.bytes, point.bytes), (point.bits_per_byte, point.bits_per_byte)),
-                    |spread| (spread.bytes, spread.bits_per_byte),
-                );
+                let between = |interval: Option<(f64, f64)>| {
+                    let text = |end: Option<f64>| end.map_or(String::new(), |end| end.to_string());
+                    (text(interval.map(|(from, _)| from)), text(interval.map(|(_, to)| to)))
+                };
+                let bytes = between(point.interval.map(|interval| interval.bytes));
+                let bits = between(point.interval.map(|interval| interval.bits_per_byte));
                 rows.push([
                     group.setup.describe(),
                     curve.name.clone(),
                     place.setting.clone(),
                     place.files.len().to_string(),
                     point.bytes.to_string(),
-                    bytes.0.to_string(),
-                    bytes.1.to_string(),
+                    bytes.0,
+                    bytes.1,
                     point.bits_per_weight.to_string(),
                     point.bits_per_byte.to_string(),
-                    bits.0.to_string(),
-                    bits.1.to_string(),
+                    bits.0,
+                    bits.1,
                 ]);
             }
         }
