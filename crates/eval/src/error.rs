@@ -20,6 +20,16 @@ pub enum EvalError {
         /// The plotting library's words.
         reason: String,
     },
+    /// A page with more figures than a browser shows at once.
+    #[error(
+        "the page would have {bytes} bytes of at most {most}: give it fewer results, or take --csv"
+    )]
+    PageTooLarge {
+        /// What it would have.
+        bytes: usize,
+        /// What it may have.
+        most: usize,
+    },
     /// A file that holds weights but not what is needed to run them.
     #[error("{}: {problem}", path.display())]
     ModelFile {

@@ -14,7 +14,7 @@ const ROWS: [i32; 2] = [22, 40];
 /// Room for the names in the wide drawing.
 const NAMES: i32 = 290;
 /// Room for the figures behind the longest bar.
-const FIGURES: [i32; 2] = [170, 150];
+const FIGURES: [i32; 2] = [200, 185];
 
 /// What a tensor takes in a file.
 #[derive(Debug, Clone, PartialEq, Serialize)]

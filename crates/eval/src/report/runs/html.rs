@@ -10,17 +10,33 @@ use crate::EvalError;
 use crate::report::page::{document, figure, table};
 use crate::table::{Column, Table, fixed, grouped};
 
-/// Most runs of a group whose tensors and weights are drawn; the page would grow beyond what a browser shows at once.
+/// Most bytes of a page, so that it opens at once on a phone.
+pub(super) const MOST_BYTES: usize = 3_000_000;
+/// Most runs of a group whose tensors and weights are drawn.
 const MOST_DRAWN: usize = 8;
 /// Most runs whose parts stand open.
 const MOST_OPEN: usize = 2;
 
-/// The whole document.
+/// The whole document. Where it would be too large, the tensors and weights of fewer runs are drawn.
 pub(super) fn page(report: &RunsReport) -> Result<String, EvalError> {
+    let mut most_drawn = MOST_DRAWN;
+    loop {
+        let page = page_of(report, most_drawn)?;
+        if page.len() <= MOST_BYTES {
+            return Ok(page);
+        }
+        if most_drawn == 0 {
+            return Err(EvalError::PageTooLarge { bytes: page.len(), most: MOST_BYTES });
+        }
+        most_drawn /= 2;
+    }
+}
+
+fn page_of(report: &RunsReport, most_drawn: usize) -> Result<String, EvalError> {
     let groups = groups(report);
     let mut sections = Vec::new();
     for group in &groups {
-        sections.push(section(group)?);
+        sections.push(section(group, most_drawn)?);
     }
     let count = |count: usize, what: &str| match count {
         1 => format!("1 {what}"),
@@ -44,11 +60,11 @@ pub(super) fn page(report: &RunsReport) -> Result<String, EvalError> {
     Ok(document(&report.title, &body))
 }
 
-fn section(group: &Group<'_>) -> Result<Markup, EvalError> {
+fn section(group: &Group<'_>, most_drawn: usize) -> Result<Markup, EvalError> {
     let figures = shared(group)?;
     let (size, training): (Vec<_>, Vec<_>) =
         figures.iter().partition(|(name, _)| *name == SIZE_AND_QUALITY);
-    let drawn = &group.runs[..group.runs.len().min(MOST_DRAWN)];
+    let drawn = &group.runs[..group.runs.len().min(most_drawn)];
     let mut parts = Vec::new();
     for (index, run) in drawn.iter().enumerate() {
         parts.push(of_run(run, index < MOST_OPEN)?);

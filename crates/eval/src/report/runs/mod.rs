@@ -111,9 +111,9 @@ pub struct RunRecord {
 ///     shape: None,
 ///     seconds: None,
 /// };
-/// let files = vec![file(1, 2.25), file(2, 2.35)];
-/// let report = RunsReport { title: "Two seeds".into(), files, runs: Vec::new() };
-/// assert!(report.to_html()?.contains("2.3000 bits per byte (mean of 2 files, 2.2500 to 2.3500)"));
+/// let files = vec![file(1, 2.25), file(2, 2.30), file(3, 2.35)];
+/// let report = RunsReport { title: "Three seeds".into(), files, runs: Vec::new() };
+/// assert!(report.to_html()?.contains("(mean of 3 files, 95 % interval 2.1758 to 2.4242)"));
 /// # Ok::<(), backslash_eval::EvalError>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -127,11 +127,13 @@ pub struct RunsReport {
 }
 
 impl RunsReport {
-    /// The page as one HTML document.
+    /// The page as one HTML document of at most three million bytes: where it would be larger, the tensors and weights of
+    /// fewer runs are drawn.
     ///
     /// # Errors
     ///
-    /// [`EvalError::Plot`] when the plotting library refuses a chart.
+    /// [`EvalError::Plot`] when the plotting library refuses a chart, and [`EvalError::PageTooLarge`] where the tables alone
+    /// are larger than that.
     pub fn to_html(&self) -> Result<String, EvalError> {
         html::page(self)
     }

@@ -142,6 +142,30 @@ fn every_part_of_a_run_is_on_the_page() {
 }
 
 #[test]
+fn a_page_that_grows_too_large_draws_fewer_runs_and_in_the_end_is_refused() {
+    let mut report = report();
+    let detailed = |name: &str| {
+        let mut run = run(name);
+        run.tensors[0].name = "block.".repeat(100);
+        run.tensors = vec![run.tensors[0].clone(); 100];
+        run
+    };
+    report.runs = ["a", "b", "c", "d", "e", "f", "g", "h"].map(detailed).to_vec();
+    let page = report.to_html().unwrap();
+    assert!(page.len() <= html::MOST_BYTES, "{}", page.len());
+    let says = |drawn: u32| {
+        page.contains(&format!("Tensors and weights of the first {drawn} of 8 runs are shown."))
+    };
+    assert!(says(4) || says(2) || says(1), "some runs are drawn, not all");
+
+    let setting = |at: usize| vec![format!("rate.lambda=0.{at:03000}")];
+    let large = |at: usize| ResultFile { settings: setting(at), ..report.files[0].clone() };
+    report.files = (0..1000).map(large).collect();
+    let error = report.to_html().err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("of at most 3000000"), "{error}");
+}
+
+#[test]
 fn names_of_files_and_runs_are_escaped() {
     let hostile = "</table><script>alert(1)</script>\"";
     let mut report = report();
