@@ -34,8 +34,8 @@ mod windows;
 pub use byte_table::ByteTable;
 pub use error::{Error, Result};
 pub use labelled::{
-    ColumnNames, Example, ExampleBatch, ExampleSampler, ExampleSamplerState, ExampleSet, LabelledFile,
-    LabelledText, examples, hold_back, label_set,
+    ColumnNames, Example, ExampleBatch, ExampleSampler, ExampleSamplerState, ExampleSet,
+    LabelledFile, LabelledText, examples, hold_back, label_set,
 };
 pub use sampler::{Batch, Sampler, SamplerState};
 pub use shard::{read_shard, write_shard};

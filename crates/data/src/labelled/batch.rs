@@ -1,7 +1,7 @@
 //! The order in which training walks over examples, and rows of one length.
 
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -72,6 +72,8 @@ pub struct ExampleSampler {
     /// Examples of this epoch already drawn, at most `order.len()`.
     index: usize,
     order: Vec<usize>,
+    /// Share of the tokens of a text that are hidden, and the token that stands for them.
+    hidden: Option<(f64, u16)>,
 }
 
 /// Where an [`ExampleSampler`] stands.
@@ -102,7 +104,30 @@ impl ExampleSampler {
                 return Err(Error::Zero { what });
             }
         }
-        Ok(Self { batch_size, seed, epoch: 0, index: 0, order: order(examples, seed, 0) })
+        Ok(Self {
+            batch_size,
+            seed,
+            epoch: 0,
+            index: 0,
+            order: order(examples, seed, 0),
+            hidden: None,
+        })
+    }
+
+    /// The same sampler with a share of the tokens of each text hidden behind `mask`, other ones in every epoch; the first and
+    /// the last token of an example stay.
+    ///
+    /// ```
+    /// use backslash_data::{Example, ExampleSampler};
+    ///
+    /// let examples = [Example { tokens: vec![1, 7, 8, 9, 2], class: 0 }];
+    /// let mut sampler = ExampleSampler::new(1, 1, 1337)?.hiding(1.0, 3);
+    /// assert_eq!(sampler.next(&examples).tokens, [1, 3, 3, 3, 2]);
+    /// # Ok::<(), backslash_data::Error>(())
+    /// ```
+    #[must_use]
+    pub fn hiding(self, share: f64, mask: u16) -> Self {
+        Self { hidden: (share > 0.0).then_some((share, mask)), ..self }
     }
 
     /// The next batch.
@@ -120,10 +145,25 @@ impl ExampleSampler {
                 self.index = 0;
                 self.order = order(count, self.seed, self.epoch);
             }
-            drawn.push(&examples[self.order[self.index]]);
+            drawn.push(self.seen(&examples[self.order[self.index]]));
             self.index += 1;
         }
-        ExampleBatch::of(drawn)
+        ExampleBatch::of(&drawn)
+    }
+
+    /// The next example with what is hidden of it.
+    fn seen(&self, example: &Example) -> Example {
+        let mut example = example.clone();
+        let Some((share, mask)) = self.hidden else { return example };
+        let position = [self.epoch.to_le_bytes(), (self.index as u64).to_le_bytes()].concat();
+        let mut random = Pcg64::seed_from_u64(xxh3_64_with_seed(&position, self.seed));
+        let last = example.tokens.len().saturating_sub(1);
+        for token in example.tokens.iter_mut().take(last).skip(1) {
+            if random.random_bool(share) {
+                *token = mask;
+            }
+        }
+        example
     }
 
     /// Where the sampler stands: restore it to draw the same batches again.
@@ -152,7 +192,7 @@ impl ExampleSampler {
         };
         let ExampleSamplerState { seed, epoch, .. } = state;
         let order = order(count, seed, epoch);
-        *self = Self { batch_size: self.batch_size, seed, epoch, index, order };
+        *self = Self { seed, epoch, index, order, ..*self };
         Ok(())
     }
 }
@@ -171,7 +211,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn examples(count: usize) -> Vec<Example> {
-        let example = |index: usize| Example { tokens: vec![7; 1 + index % 5], class: index as u16 };
+        let example =
+            |index: usize| Example { tokens: vec![7; 1 + index % 5], class: index as u16 };
         (0..count).map(example).collect()
     }
 
@@ -191,6 +232,21 @@ mod tests {
         }
         let other = ExampleSampler::new(30, 10, 4).unwrap().next(&examples);
         assert_ne!(other.classes, orders[0][..10]);
+    }
+
+    #[test]
+    fn a_share_of_the_tokens_is_hidden_and_other_ones_in_every_epoch() {
+        let examples = vec![Example { tokens: vec![7; 402], class: 0 }; 5];
+        let mut sampler = ExampleSampler::new(5, 5, 3).unwrap().hiding(0.25, 1);
+        let epochs: Vec<Vec<u16>> = (0..2).map(|_| sampler.next(&examples).tokens).collect();
+        for epoch in &epochs {
+            let hidden = epoch.iter().filter(|token| **token == 1).count();
+            assert!((430..570).contains(&hidden), "{hidden} of 2,000");
+            assert!(epoch.chunks(402).all(|row| row[0] == 7 && row[401] == 7));
+            let rows: std::collections::HashSet<&[u16]> = epoch.chunks(402).collect();
+            assert_eq!(rows.len(), 5);
+        }
+        assert_ne!(epochs[0], epochs[1]);
     }
 
     #[test]
@@ -215,12 +271,13 @@ mod tests {
             before in 0_usize..20, after in 1_usize..20,
         ) {
             let examples = examples(count);
-            let mut sampler = ExampleSampler::new(count, batch_size, seed).unwrap();
+            let hiding = |sampler: ExampleSampler| sampler.hiding(0.5, 1);
+            let mut sampler = hiding(ExampleSampler::new(count, batch_size, seed).unwrap());
             for _ in 0..before {
                 sampler.next(&examples);
             }
             let saved = serde_json::to_string(&sampler.state()).unwrap();
-            let mut other = ExampleSampler::new(count, batch_size, seed ^ 1).unwrap();
+            let mut other = hiding(ExampleSampler::new(count, batch_size, seed ^ 1).unwrap());
             other.restore(serde_json::from_str(&saved).unwrap()).unwrap();
             for _ in 0..after {
                 prop_assert_eq!(other.next(&examples), sampler.next(&examples));

@@ -148,8 +148,7 @@ mod tests {
         let content = b"1\tid\ta\\tb\\nc\\\\n \\x\r\n\n0\tid\tdull";
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(content).unwrap();
-        for (name, content) in
-            [("x.tsv", content.to_vec()), ("x.tsv.gz", packed.finish().unwrap())]
+        for (name, content) in [("x.tsv", content.to_vec()), ("x.tsv.gz", packed.finish().unwrap())]
         {
             let texts = open(name, &content).unwrap().texts;
             let found: Vec<_> =

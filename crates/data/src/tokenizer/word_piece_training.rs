@@ -36,9 +36,7 @@ pub(super) fn train<'a>(
         .special_tokens(first.map(|token| AddedToken::from(token, true)).collect())
         .build();
     let words: Vec<String> = texts.into_iter().flatten().collect();
-    trainer
-        .feed(words.iter(), |word| Ok(vec![word.to_owned()]))
-        .map_err(Error::tokenizer(NAME))?;
+    trainer.feed(words.iter(), |word| Ok(vec![word.to_owned()])).map_err(Error::tokenizer(NAME))?;
     let mut model = Model::default();
     trainer.train(&mut model).map_err(Error::tokenizer(NAME))?;
     let mut tokens: Vec<(u32, String)> =
@@ -80,7 +78,10 @@ mod tests {
         let special = first.encoder_tokens().unwrap();
         assert_eq!((special.start, special.end, special.mask), (2, 3, 4));
         for _ in 0..8 {
-            assert_eq!(Tokenizer::train_word_piece(TEXTS, 80).unwrap().to_bytes(), first.to_bytes());
+            assert_eq!(
+                Tokenizer::train_word_piece(TEXTS, 80).unwrap().to_bytes(),
+                first.to_bytes()
+            );
         }
         let tokens = first.encode("the hat").unwrap();
         assert_eq!(tokens.len(), 2, "both are words of the text");
