@@ -31,13 +31,13 @@ pub enum Command {
     Ladder(Ladder),
     /// Train every setting of a grid with several seeds, and set the curves of their files side by side.
     Sweep(Sweep),
-    /// Prune the smallest weights of decoders, from none to 95 %, and show what is lost and what files then take.
+    /// Prune the smallest weights of decoders or classifiers, from none to 95 %, and show what is lost and what files then take.
     PruneCurve(PruneCurve),
     /// Show runs and the results of sweeps on one page: curves over seeds, bytes of tensors, distributions of weights.
     Report(Report),
     /// Turn a .bsl file back into safetensors.
     Decompress(Decompress),
-    /// Measure bits per byte of decoded models.
+    /// Measure bits per byte, or the accuracy, of decoded models.
     Eval(Eval),
     /// Show what a .bsl file holds and where its bytes go.
     Inspect(Inspect),
@@ -66,12 +66,19 @@ impl Command {
 #[derive(Debug, Args)]
 pub struct Data {
     /// Text files, folders or token shards (.bin); without any, the source and documentation text of this
-    /// project's own dependencies.
+    /// project's own dependencies. For a classifier, tab-separated files of texts and labels (.tsv, .tsv.gz).
     #[arg(long = "data", value_name = "PATH")]
     pub data: Vec<PathBuf>,
-    /// Text files, folders or token shards to evaluate on; without any, a part of --data is held back.
+    /// As --data, to evaluate on; without any, a part of --data is held back. (A finished classifier is scored on all of
+    /// --data.)
     #[arg(long, value_name = "PATH")]
     pub validation: Vec<PathBuf>,
+    /// Column of the text in files for a classifier, by name or number; found without this (data.text_column).
+    #[arg(long, value_name = "COLUMN")]
+    pub text_column: Option<String>,
+    /// Column of the label; found without this (data.label_column).
+    #[arg(long, value_name = "COLUMN")]
+    pub label_column: Option<String>,
 }
 
 impl Data {
@@ -83,6 +90,19 @@ impl Data {
         if !self.validation.is_empty() {
             config.validation.clone_from(&self.validation);
         }
+        if let Some(column) = &self.text_column {
+            config.text_column.clone_from(column);
+        }
+        if let Some(column) = &self.label_column {
+            config.label_column.clone_from(column);
+        }
+    }
+
+    /// What was given, as a configuration has it.
+    pub fn config(&self) -> DataConfig {
+        let mut config = DataConfig::default();
+        self.put_into(&mut config);
+        config
     }
 }
 
@@ -96,7 +116,8 @@ pub struct Train {
     /// Largest file, such as 900kB: the price of bits is then found on the way (rate.budget).
     #[arg(long, value_name = "SIZE", value_parser = super::session::parse_size, conflicts_with = "resume")]
     pub budget: Option<u64>,
-    /// `bytes`, `bpe:N`, or a SentencePiece .model or tokenizer.json file.
+    /// `bytes`, `bpe:N`, or a SentencePiece .model or tokenizer.json file; for a classifier `wordpiece:N`, or a WordPiece
+    /// vocab.txt or tokenizer.json file.
     #[arg(long, value_name = "TOKENIZER")]
     pub tokenizer: Option<String>,
     /// Configuration file.
@@ -112,7 +133,7 @@ pub struct Train {
     #[arg(long, value_name = "FOLDER", default_value = "runs/run")]
     pub out: PathBuf,
     /// Continue the run in --out from its newest checkpoint, with its own configuration.
-    #[arg(long, conflicts_with_all = ["force", "config", "set", "tokenizer", "data", "validation"])]
+    #[arg(long, conflicts_with_all = ["force", "config", "set", "tokenizer", "data", "validation", "text_column", "label_column"])]
     pub resume: bool,
     /// Start over in a folder that holds a run.
     #[arg(long)]
@@ -293,7 +314,8 @@ pub struct Sweep {
     pub file: PathBuf,
     #[command(flatten)]
     pub data: Data,
-    /// `bytes`, `bpe:N`, or a SentencePiece .model or tokenizer.json file.
+    /// `bytes`, `bpe:N`, or a SentencePiece .model or tokenizer.json file; for a classifier `wordpiece:N`, or a WordPiece
+    /// vocab.txt or tokenizer.json file.
     #[arg(long, value_name = "TOKENIZER")]
     pub tokenizer: Option<String>,
     /// Where finished files are kept, a line each, and looked for.
@@ -333,13 +355,13 @@ pub struct Sweep {
 
 #[derive(Debug, Args)]
 pub struct PruneCurve {
-    /// Decoders: .bsl files, whose codes are pruned and whose steps stay; runs with learned steps, of which model.bsl is
+    /// Decoders or classifiers: .bsl files, whose codes are pruned and whose steps stay; runs with learned steps, of which model.bsl is
     /// taken; and runs and folders without, whose float weights are pruned and coded at --bits-per-weight.
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<PathBuf>,
     #[command(flatten)]
     pub data: Data,
-    /// Score this many tokens from the beginning; 0 for all.
+    /// Score this many tokens, of a classifier examples, from the beginning; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     pub tokens: usize,
     /// Prune every matrix to the same sparsity; without this, the smallest weights of all matrices together.
@@ -413,7 +435,7 @@ pub struct Eval {
     pub model: PathBuf,
     #[command(flatten)]
     pub data: Data,
-    /// Score this many tokens from the beginning; 0 for all.
+    /// Score this many tokens, of a classifier examples, from the beginning; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     pub tokens: usize,
     /// Print the result as JSON.

@@ -12,6 +12,8 @@ mod document;
 mod failure;
 mod grid;
 mod output;
+mod prepared;
+mod scored;
 mod session;
 
 use std::process::ExitCode;

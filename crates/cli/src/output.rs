@@ -93,6 +93,14 @@ pub fn inspection_table(inspection: &Inspection) -> Table<7> {
 
 /// The figures of an evaluation.
 pub fn quality_json(quality: &Quality) -> Value {
+    if let Some(accuracy) = quality.accuracy() {
+        return json!({
+            "accuracy": accuracy,
+            "nats_per_example": quality.nats_per_token(),
+            "examples": quality.tokens,
+            "correct": quality.correct,
+        });
+    }
     json!({
         "bits_per_byte": quality.bits_per_byte(),
         "nats_per_token": quality.nats_per_token(),

@@ -1,4 +1,4 @@
-//! What several commands do alike: open data, make files of weights, measure them.
+//! What several commands do alike: open models, make files of weights, measure them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,59 +7,14 @@ use anyhow::{Context, Result, bail};
 use backslash_codec::{
     Artifact, Effort, Limits, Origin, Overwrite, decode, encode_with, write_bytes,
 };
-use backslash_data::{ByteTable, Source, TokenSet, Tokenizer};
-use backslash_eval::{ModelFile, Quality, decoded_weights, evaluate};
-use backslash_model::{ModelConfig, NamedWeights, Transformer, device};
+use backslash_data::ByteTable;
+use backslash_eval::{ModelFile, Quality, TestSet, decoded_weights};
+use backslash_model::{ModelConfig, NamedWeights};
 use backslash_quant::{LineScales, Plan};
-use backslash_train::RunConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::console::say;
 use crate::failure::Usage;
-
-/// Data of a run, as tokens, and the weights that it goes on from.
-pub struct Prepared {
-    pub tokenizer: Tokenizer,
-    pub tokens: TokenSet,
-    pub weights: Option<NamedWeights>,
-}
-
-impl Prepared {
-    /// Quality of weights on the validation tokens.
-    pub fn measure(&self, config: &ModelConfig, weights: &NamedWeights) -> Result<Quality> {
-        measure(config, weights, &self.tokens.validation, &self.tokenizer.byte_table())
-    }
-}
-
-/// Opens data and tokenizer of a configuration, or the model to go on from, and settles the vocabulary of its model.
-pub fn prepare(config: &mut RunConfig) -> Result<Prepared> {
-    let source = Source::open(&config.data.train, &config.data.validation)?;
-    let (tokenizer, weights) = match config.train.from.as_str() {
-        "" => (tokenizer(&config.data.tokenizer, &source)?, None),
-        path => {
-            let model =
-                ModelFile::open(Path::new(path)).with_context(|| format!("train.from = {path}"))?;
-            config.model = model.config;
-            (model.tokenizer, Some(model.weights))
-        }
-    };
-    let pieces = tokenizer.vocabulary_size();
-    match config.model.vocabulary_size {
-        0 => config.model.vocabulary_size = pieces,
-        found if found < pieces => bail!(Usage(format!(
-            "model.vocabulary_size = {found}: the tokenizer has {pieces} pieces (leave the key out to take these)"
-        ))),
-        _ => {}
-    }
-    let mut tokens = source.tokens(&tokenizer)?;
-    limit(&mut tokens.validation, config.data.validation_tokens);
-    say(&format!(
-        "data: {} training tokens, {} validation tokens, vocabulary {pieces}",
-        backslash_eval::table::grouped(tokens.train.len() as u64),
-        backslash_eval::table::grouped(tokens.validation.len() as u64),
-    ));
-    Ok(Prepared { tokenizer, tokens, weights })
-}
 
 /// Opens a model whose tensors are to be compressed, and says which of a folder's will not be in the file.
 pub fn open_model(path: &Path) -> Result<ModelFile> {
@@ -77,30 +32,11 @@ pub fn open_model(path: &Path) -> Result<ModelFile> {
     Ok(model)
 }
 
-/// Keeps the first `count` tokens; all where `count` is 0.
-pub fn limit(tokens: &mut Vec<u16>, count: usize) {
+/// Keeps the first `count` tokens or examples; all where `count` is 0.
+pub fn limit<T>(items: &mut Vec<T>, count: usize) {
     if count > 0 {
-        tokens.truncate(count);
+        items.truncate(count);
     }
-}
-
-fn tokenizer(name: &str, source: &Source) -> Result<Tokenizer> {
-    if name == "bytes" {
-        return Ok(Tokenizer::bytes());
-    }
-    let Some(size) = name.strip_prefix("bpe:") else {
-        return Ok(Tokenizer::open(Path::new(name))?);
-    };
-    let size: usize = size.parse().map_err(|_| {
-        Usage(format!("data.tokenizer = \"{name}\": expected bpe:N with N the number of pieces"))
-    })?;
-    let Source::Text(corpus) = source else {
-        bail!(Usage(format!(
-            "data.tokenizer = \"{name}\": shards are tokens already; name the tokenizer they were made with"
-        )));
-    };
-    let texts = corpus.train.iter().map(|document| document.text.as_str());
-    Ok(Tokenizer::train_bpe(texts, size)?)
 }
 
 /// Bits per byte of weights.
@@ -110,8 +46,7 @@ pub fn measure(
     tokens: &[u16],
     table: &ByteTable,
 ) -> Result<Quality> {
-    let network = Transformer::from_weights(config, weights, &device())?;
-    Ok(evaluate(&network, tokens, table)?)
+    Ok(TestSet::Text { tokens, table }.quality(config, weights)?)
 }
 
 /// A file's bytes and the quality of what was decoded from them.

@@ -20,6 +20,11 @@ pub enum CompressError {
         /// Fewest that do.
         needed: usize,
     },
+    /// A classifier, whose loss is not one of text.
+    #[error(
+        "a classifier is compressed without text: its loss is one of labelled examples, which calibration does not read"
+    )]
+    Classifier,
     /// A token beyond the vocabulary.
     #[error(
         "token {token} at position {position} is beyond the model's vocabulary of {vocabulary}: the text was made with another tokenizer"

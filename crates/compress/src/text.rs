@@ -31,9 +31,12 @@ impl CalibrationText {
     /// The first `count` tokens, cut into rows of the model's context; an incomplete last row is left out.
     ///
     /// # Errors
-    /// [`CompressError::ShortText`] if there is not one row with its targets, and [`CompressError::Token`] if a
+    /// [`CompressError::Classifier`] of a classifier, [`CompressError::ShortText`] if there is not one row with its targets, and [`CompressError::Token`] if a
     /// token is beyond the vocabulary.
     pub fn new(config: &ModelConfig, tokens: &[u16], count: usize) -> Result<Self, CompressError> {
+        if config.is_classifier() {
+            return Err(CompressError::Classifier);
+        }
         let row = config.context;
         let masking = config.masking();
         // The last token of a causal row has a target beyond the row.
@@ -159,5 +162,8 @@ mod tests {
         assert!(message(&encoder(), &[9; 7]).contains("7 tokens: at least 8 are needed"));
         assert!(CalibrationText::new(&encoder(), &[9; 8], 1).is_ok());
         assert!(message(&encoder(), &[9, 9, 9, 9, 9, 9, 9, 300]).contains("at position 7"));
+        let labels = ["a", "b"].map(str::to_owned).to_vec();
+        let classifier = ModelConfig { labels, ..encoder() };
+        assert!(message(&classifier, &[9; 8]).contains("a classifier is compressed without text"));
     }
 }

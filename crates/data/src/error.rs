@@ -128,6 +128,24 @@ pub enum Error {
         /// Sequence length + 1.
         needed: usize,
     },
+    /// A file of labelled texts that cannot be understood.
+    #[error("{path} {reason}", path = path.display())]
+    LabelledFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A line of a file of labelled texts that cannot be understood.
+    #[error("{path}, line {line}: {reason}", path = path.display())]
+    LabelledLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1 on.
+        line: usize,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
     /// A length that must not be zero.
     #[error("{what} must be at least 1")]
     Zero {

@@ -2,8 +2,8 @@
 //!
 //! Everything between a user's files and the `u16` token ids that a model sees lives here: where text comes from
 //! ([`Source`]), how it becomes tokens ([`Tokenizer`]), how many bytes of text each token stands for ([`ByteTable`]),
-//! and in which order training ([`Sampler`]) and evaluation ([`validation_windows`]) walk over the tokens. Nothing
-//! here knows a model or a machine-learning framework, and the same data and seed give the same batches.
+//! and in which order training ([`Sampler`]) and evaluation ([`validation_windows`]) walk over the tokens. Texts with labels
+//! ([`LabelledFile`]) become [`Example`]s, which [`ExampleSampler`] draws. Nothing here knows a model or a machine-learning framework, and the same data and seed give the same batches.
 //!
 //! ```
 //! use backslash_data::{Sampler, Tokenizer, validation_windows};
@@ -23,6 +23,7 @@
 
 mod byte_table;
 mod error;
+mod labelled;
 mod sampler;
 mod shard;
 mod source;
@@ -32,6 +33,10 @@ mod windows;
 
 pub use byte_table::ByteTable;
 pub use error::{Error, Result};
+pub use labelled::{
+    ColumnNames, Example, ExampleBatch, ExampleSampler, ExampleSamplerState, ExampleSet,
+    LabelledFile, LabelledText, examples, hold_back, label_set,
+};
 pub use sampler::{Batch, Sampler, SamplerState};
 pub use shard::{read_shard, write_shard};
 pub use source::{Corpus, Document, Shards, Source};

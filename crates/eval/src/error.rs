@@ -50,16 +50,37 @@ pub enum EvalError {
         /// Number of tokens the model knows.
         vocabulary: usize,
     },
+    /// A class that a classifier does not have.
+    #[error("example {position} is of class {class}, the model has {classes} classes")]
+    Class {
+        /// The class.
+        class: u16,
+        /// Number of the example, from 0 on.
+        position: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// Text for a classifier.
+    #[error("a classifier is scored on labelled texts, not on text; give it a tab-separated file")]
+    Classifier,
+    /// Labelled texts for a network that is no classifier.
+    #[error("labelled texts need a classifier: train one with `backslash train --from`")]
+    NoClassifier,
     /// Text was asked for from a network that writes none.
     #[error(
         "an encoder cannot write: it predicts hidden tokens from those on both sides, not the next one; use a decoder such as Llama or GPT-2"
     )]
     Encoder,
-    /// Bits per byte were asked for of a network that has none.
+    /// A curve was asked for of a network that has neither bits per byte nor accuracy.
     #[error(
-        "an encoder has no bits per byte: it is scored on hidden tokens; use a decoder such as Llama or GPT-2"
+        "an encoder without classes has no bits per byte: it is scored on hidden tokens; use a decoder such as Llama or GPT-2, or a classifier"
     )]
     NoBitsPerByte,
+    /// Calibration was asked for where there is no text for it.
+    #[error(
+        "our quantisers calibrate on text, and a classifier is not calibrated; use learned steps, the coders at 2^-8, or an exporter of others"
+    )]
+    NoCalibration,
     /// The file of a model.
     #[error(transparent)]
     Codec(#[from] CodecError),

@@ -46,6 +46,12 @@ impl Mean {
         Some((self.mean - half, self.mean + half))
     }
 
+    /// The [`Mean::interval`] where a chart shows it: of three figures at least, since that of two is thirteen times as wide
+    /// as what they differ by.
+    pub fn band(&self) -> Option<(f64, f64)> {
+        self.interval().filter(|_| self.count > 2)
+    }
+
     /// Whether zero is outside the [`Mean::interval`]. Of a single figure nothing is certain.
     pub fn is_certain(&self) -> bool {
         self.interval().is_some_and(|(least, greatest)| least > 0.0 || greatest < 0.0)
@@ -75,5 +81,6 @@ mod tests {
         assert!(Mean::of(&[-1.0, -1.1, -1.2]).unwrap().is_certain());
         assert!(!Mean::of(&[1.0]).unwrap().is_certain());
         assert_eq!(Mean::of(&[]), None);
+        assert_eq!(Mean::of(&[1.0, 2.0]).unwrap().band(), None);
     }
 }

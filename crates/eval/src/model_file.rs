@@ -30,6 +30,8 @@ pub struct ModelFile {
     /// Tensors of a folder that are not among them, since the network does not have them: constants, copies, and
     /// heads for other tasks.
     pub left_out: Vec<String>,
+    /// Of the folder of a BERT that is no classifier, the pooler that one would read.
+    pub pooler: Vec<NamedTensor>,
 }
 
 impl ModelFile {
@@ -64,7 +66,7 @@ impl ModelFile {
             .map_err(|error| problem(format!("its model configuration is not valid: {error}")))?;
         let tokenizer = Tokenizer::from_bytes(entry(TOKENIZER_KEY)?)?;
         let weights = decoded_weights(artifact)?;
-        Self { config, tokenizer, weights, left_out: Vec::new() }.checked(path)
+        Self { config, tokenizer, weights, left_out: Vec::new(), pooler: Vec::new() }.checked(path)
     }
 
     /// Metadata to be stored with the tensors, so that [`ModelFile::open`] finds all it needs.
@@ -97,14 +99,14 @@ impl ModelFile {
                 problem("has no tokenizer.json, tokenizer.model or vocab.txt".to_owned())
             })?;
         let tokenizer = Tokenizer::open(&tokenizer)?;
-        let Pretrained { mut config, weights, left_out } = Pretrained::open(folder)?;
+        let Pretrained { mut config, weights, left_out, pooler } = Pretrained::open(folder)?;
         if config.architecture == Architecture::Bert {
             let EncoderTokens { start, end, mask } = tokenizer.encoder_tokens().ok_or_else(|| {
                 problem("its tokenizer has no [CLS], [SEP] and [MASK], which an encoder needs; use the WordPiece tokenizer it was trained with".to_owned())
             })?;
             config.special_tokens = Some(SpecialTokens { start, end, mask });
         }
-        Self { config, tokenizer, weights, left_out }.checked(folder)
+        Self { config, tokenizer, weights, left_out, pooler }.checked(folder)
     }
 
     /// Refuses parts that do not fit together.

@@ -5,6 +5,7 @@
 //! `--chart-axis`, `--chart-grid`, `--page`), so one drawing serves light and dark pages and paper.
 //! Series differ in the shape of their markers as well as in colour.
 
+mod accuracy;
 mod histogram;
 mod line_chart;
 mod pruning;
@@ -15,6 +16,7 @@ mod tensor_bytes;
 mod theme;
 mod training;
 
+pub use accuracy::{AccuracyPoint, accuracy_curves};
 pub use histogram::weight_histogram;
 pub use pruning::prune_curves;
 pub use rate_distortion::{Curve, FloatReference, Interval, Point, rate_distortion};

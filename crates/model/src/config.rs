@@ -6,6 +6,7 @@ use crate::{Masking, ModelError};
 
 const DEFAULT_POWER: u32 = 2;
 const DEFAULT_EPSILON: f32 = 1e-5;
+const MOST_CLASSES: usize = 4096;
 
 /// Which network is built from a [`ModelConfig`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +104,10 @@ pub struct ModelConfig {
     /// multiplied by the word embedding as they are.
     #[serde(skip_serializing_if = "is_false")]
     pub masked_head: bool,
+    /// BERT: labels of the classes of texts, in the order of their logits. With labels the network has a pooler and a
+    /// classifier; without it has none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
     /// BERT: ids that come from its tokenizer; without them it gives hidden states and predicts nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub special_tokens: Option<SpecialTokens>,
@@ -131,6 +136,7 @@ impl Default for ModelConfig {
             embedding_std: 0.02,
             gelu: Gelu::Exact,
             masked_head: false,
+            labels: Vec::new(),
             special_tokens: None,
         }
     }
@@ -221,6 +227,11 @@ impl ModelConfig {
         }
     }
 
+    /// Whether the network says which class a text belongs to.
+    pub fn is_classifier(&self) -> bool {
+        !self.labels.is_empty()
+    }
+
     /// Whether positions are rotary, and not learned.
     fn rotary(&self) -> bool {
         !matches!(self.architecture, Architecture::Gpt2 | Architecture::Bert)
@@ -297,6 +308,9 @@ impl ModelConfig {
                 &format!("must be at least {} for an encoder", Masking::LEAST_ROW),
             );
         }
+        if let Some(reason) = self.what_is_wrong_with_labels() {
+            return wrong("labels", format!("{:?}", self.labels), &reason);
+        }
         if let Some(SpecialTokens { start, end, mask }) = self.special_tokens {
             let largest = start.max(end).max(mask);
             if usize::from(largest) >= self.vocabulary_size {
@@ -314,6 +328,21 @@ impl ModelConfig {
             }
         }
         Ok(())
+    }
+}
+
+impl ModelConfig {
+    fn what_is_wrong_with_labels(&self) -> Option<String> {
+        let labels = &self.labels;
+        let is_new = |at: usize| !labels[..at].contains(&labels[at]) && !labels[at].is_empty();
+        match labels.len() {
+            0 => None,
+            _ if self.architecture != Architecture::Bert => {
+                Some("only bert can be a classifier".to_owned())
+            }
+            2..=MOST_CLASSES if (0..labels.len()).all(is_new) => None,
+            _ => Some(format!("must be 2 to {MOST_CLASSES} different words")),
+        }
     }
 }
 
@@ -387,6 +416,7 @@ mod tests {
             architecture: Architecture::Bert,
             gelu: Gelu::Tanh,
             masked_head: true,
+            labels: vec!["no".to_owned(), "yes".to_owned()],
             special_tokens: Some(SpecialTokens { start: 1, end: 2, mask: 3 }),
             kv_heads: 4,
             ..small()
@@ -402,7 +432,12 @@ mod tests {
     fn each_wrong_key_is_named() {
         let bert = ModelConfig { architecture: Architecture::Bert, kv_heads: 4, ..small() };
         let beyond = Some(SpecialTokens { start: 1, end: 2, mask: 1024 });
+        let labels = |labels: &[&str]| labels.iter().map(ToString::to_string).collect();
         let cases = [
+            (ModelConfig { labels: labels(&["one"]), ..bert.clone() }, "model.labels"),
+            (ModelConfig { labels: labels(&["a", "b", "a"]), ..bert.clone() }, "model.labels"),
+            (ModelConfig { labels: labels(&["a", ""]), ..bert.clone() }, "model.labels"),
+            (ModelConfig { labels: labels(&["a", "b"]), ..small() }, "model.labels"),
             (ModelConfig { context: 2, ..bert.clone() }, "model.context"),
             (ModelConfig { special_tokens: beyond, ..bert }, "model.special_tokens"),
             (ModelConfig { heads: 3, ..small() }, "model.heads"),

@@ -22,6 +22,7 @@
 
 mod bind;
 mod checkpoint;
+mod classifier;
 mod config;
 mod device;
 mod error;
@@ -34,14 +35,15 @@ mod weights;
 
 pub use bind::Gradients;
 pub use checkpoint::{CheckpointReader, CheckpointTensor, CheckpointWriter};
+pub use classifier::as_classifier;
 pub use config::{Architecture, Gelu, ModelConfig, SpecialTokens};
 pub use device::{DeviceChoice, Interface, device, device_in_use, use_device, wait_for_device};
 pub use error::ModelError;
 pub use initialise::{UniformStart, initial_weights, uniform_starts};
 pub use masking::{MaskedRow, Masking};
 pub use network::{
-    Encoder, EncoderInput, InputObserver, MatrixReplacer, MatrixView, Transformer, product_in_bf16,
-    use_composed_operations,
+    Encoder, EncoderInput, InputObserver, Loss, MatrixReplacer, MatrixView, Transformer,
+    product_in_bf16, use_composed_operations,
 };
 pub use precision::Precision;
 pub use pretrained::Pretrained;

@@ -295,6 +295,44 @@ fn the_gradient_of_every_tensor_of_bert_agrees_with_finite_differences() {
     });
 }
 
+/// A classifier of three classes, with two rows, the second of them short.
+fn classifier() -> ModelConfig {
+    let labels = ["dull", "fair", "fine"].map(str::to_owned).to_vec();
+    ModelConfig { labels, ..masked()[0].clone() }
+}
+
+const LENGTHS: [usize; 2] = [6, 4];
+const CLASSES: [u16; 2] = [2, 0];
+
+#[test]
+fn classes_are_those_of_the_definition_whatever_the_padding() {
+    let config = classifier();
+    let weights = weights(&config);
+    let network = Transformer::from_weights(&config, &weights, &device()).unwrap();
+    let host = Host { config: &config, weights: &weights };
+    let expected: Matrix = vec![host.class_logits(&TOKENS[..6]), host.class_logits(&TOKENS[6..10])];
+    assert_close(&values(network.class_logits(&TOKENS, &LENGTHS)), &expected, 2e-5);
+    let mut other = TOKENS;
+    other[10..].fill(0);
+    assert_close(&values(network.class_logits(&other, &LENGTHS)), &expected, 2e-5);
+    let loss = f64::from(network.class_loss(&TOKENS, &LENGTHS, &CLASSES).into_scalar::<f32>());
+    let exact = host.class_loss(&[&TOKENS[..6], &TOKENS[6..10]], &CLASSES);
+    assert!((loss / exact - 1.0).abs() < 1e-5, "{loss} {exact}");
+}
+
+#[test]
+fn the_gradient_of_the_loss_of_a_classifier_agrees_with_finite_differences() {
+    let config = classifier();
+    let weights = weights(&config);
+    let network = Transformer::from_weights(&config, &weights, &device().autodiff()).unwrap();
+    let loss = network.class_loss(&TOKENS, &LENGTHS, &CLASSES);
+    let gradients = network.gradients(&loss, &weights);
+    check_gradients(&weights, &gradients.values, |weights| {
+        let host = Host { config: &config, weights };
+        host.class_loss(&[&TOKENS[..6], &TOKENS[6..10]], &CLASSES)
+    });
+}
+
 #[test]
 fn every_matrix_is_shown_with_its_inputs_and_tables_are_not() {
     let inputs_of = |config: &ModelConfig, name: &str, shape: &[usize]| {

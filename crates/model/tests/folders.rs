@@ -185,6 +185,71 @@ fn a_head_for_masked_tokens_is_found_with_its_copies() {
     assert!(half.contains("model.safetensors") && half.contains(norm), "{half}");
 }
 
+/// As `BertForSequenceClassification` is stored.
+#[test]
+fn a_classifier_is_kept_with_its_labels() {
+    let with_labels = |labels: &[&str]| ModelConfig {
+        labels: labels.iter().map(ToString::to_string).collect(),
+        ..bert()
+    };
+    let stored = |config: &ModelConfig| {
+        renamed(tensors(config), |name| match name.starts_with("classifier.") {
+            true => name.to_owned(),
+            false => format!("bert.{name}"),
+        })
+    };
+    let id2label =
+        |map: &str| BERT.replace("\"model_type\"", &format!("\"id2label\": {map}, \"model_type\""));
+    let named = "{\"1\": \"fine\", \"0\": \"dull\", \"2\": \"so so\"}";
+    for (text, labels) in [
+        (BERT.to_owned(), &["0", "1"][..]),
+        (
+            id2label("{\"0\": \"LABEL_0\", \"1\": \"LABEL_1\", \"2\": \"LABEL_2\"}"),
+            &["0", "1", "2"],
+        ),
+        (id2label(named), &["dull", "fine", "so so"]),
+    ] {
+        let config = with_labels(labels);
+        let model = Pretrained::open(folder(&text, stored(&config)).path()).unwrap();
+        assert_eq!(model.weights, NamedWeights::new(tensors(&config)));
+        assert_eq!((model.config, model.left_out.len()), (config, 0));
+    }
+    let wrong = message(&folder(&id2label(named), stored(&with_labels(&["0", "1"]))));
+    assert!(
+        wrong.contains("`classifier.bias`") || wrong.contains("`classifier.weight`"),
+        "{wrong}"
+    );
+    let gap = message(&folder(&id2label("{\"0\": \"a\", \"2\": \"b\"}"), stored(&bert())));
+    assert!(gap.contains("id2label has no name for class 1"), "{gap}");
+
+    // Our own configuration says what it is.
+    let config = with_labels(&["a", "b"]);
+    let own = serde_json::to_string(&config).unwrap();
+    let model = Pretrained::open(folder(&own, tensors(&config)).path()).unwrap();
+    assert_eq!(model.config, config);
+    let without = message(&folder(&own, tensors(&bert())));
+    assert!(without.contains("`pooler.dense.weight`"), "{without}");
+
+    // A classifier of single tokens has no pooler; a score has one output; an encoder alone has its pooler.
+    let with = |extras: &[(&str, &[usize])]| {
+        let extras = extras.iter().map(|(name, shape)| extra(name, shape));
+        Pretrained::open(folder(BERT, tensors(&bert()).into_iter().chain(extras).collect()).path())
+            .unwrap()
+    };
+    let pooler: [(&str, &[usize]); 2] =
+        [("pooler.dense.weight", &[16, 16]), ("pooler.dense.bias", &[16])];
+    let score: [(&str, &[usize]); 2] = [("classifier.weight", &[1, 16]), ("classifier.bias", &[1])];
+    let tokens: [(&str, &[usize]); 2] =
+        [("classifier.weight", &[5, 16]), ("classifier.bias", &[5])];
+    for (extras, poolers) in
+        [(pooler.to_vec(), 2), (tokens.to_vec(), 0), ([&pooler[..], &score].concat(), 2)]
+    {
+        let model = with(&extras);
+        assert_eq!((model.config, model.left_out.len()), (bert(), extras.len()));
+        assert_eq!(model.pooler.len(), poolers);
+    }
+}
+
 #[test]
 fn wrong_tensors_of_an_encoder_are_named_with_their_file() {
     let query = "encoder.layer.1.attention.self.query.weight";

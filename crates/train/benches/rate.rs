@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use backslash_model::{ModelConfig, initial_weights};
 use backslash_train::{
-    Beginning, OriginRule, RateConfig, RateMethod, RunConfig, TrainConfig, Trainer,
+    Beginning, OriginRule, RateConfig, RateMethod, RunConfig, TrainConfig, Trainer, TrainingSet,
 };
 
 #[global_allocator]
@@ -44,7 +44,8 @@ fn main() {
         let config = RunConfig { model: model.clone(), rate, train, ..RunConfig::default() };
         let weights = initial_weights(&model, 1).expect("the settings make a network");
         let beginning = Beginning { weights, metadata: Default::default() };
-        Trainer::new(&config, tokens.len(), beginning).expect("a valid configuration")
+        Trainer::new(&config, TrainingSet::Tokens(&tokens), beginning)
+            .expect("a valid configuration")
     };
     let mut kinds = [
         ("none", trainer(RateMethod::None, 0.0, OriginRule::Zero)),
@@ -56,7 +57,7 @@ fn main() {
     for _ in 0..steps {
         for ((_, trainer), best) in kinds.iter_mut().zip(&mut best) {
             let start = Instant::now();
-            trainer.step(&tokens).expect("a finite loss");
+            trainer.step(TrainingSet::Tokens(&tokens)).expect("a finite loss");
             *best = (*best).min(start.elapsed());
         }
     }

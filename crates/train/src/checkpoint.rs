@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use backslash_data::SamplerState;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::pressure::Pressure;
@@ -91,9 +90,6 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
     if entry("data")? != data_hash {
         return Err(wrong("was made with other training data"));
     }
-    let sampler: SamplerState = serde_json::from_str(entry("sampler")?)
-        .map_err(|_| wrong("`sampler` is not a sampler's position"))?;
-
     let values = |name: &str| -> Option<Vec<f32>> {
         let view = file.tensor(name).ok().filter(|view| view.dtype() == Dtype::F32)?;
         Some(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
@@ -127,7 +123,9 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
             bits.set_lambda(budget.lambda());
         }
     }
-    trainer.sampler.restore(sampler)?;
+    if !trainer.batches.restore(entry("sampler")?)? {
+        return Err(wrong("`sampler` is not a sampler's position"));
+    }
     trainer.step = step;
     Ok(())
 }
@@ -156,11 +154,9 @@ fn serialize(trainer: &Trainer, data_hash: &str) -> Vec<u8> {
         named.iter().map(|(name, bytes)| (name.as_str(), view(Dtype::F32, 4, bytes))).collect();
     views.push(("rate", view(Dtype::F64, 8, &rate_bytes)));
     views.push(("budget", view(Dtype::F64, 8, &budget_bytes)));
-    let sampler =
-        serde_json::to_string(&trainer.sampler.state()).expect("a position is plain data");
     let metadata = HashMap::from([
         ("step".to_owned(), trainer.step.to_string()),
-        ("sampler".to_owned(), sampler),
+        ("sampler".to_owned(), trainer.batches.state()),
         ("config".to_owned(), trainer.config.to_toml()),
         ("data".to_owned(), data_hash.to_owned()),
     ]);

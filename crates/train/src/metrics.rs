@@ -14,7 +14,7 @@ use crate::TrainError;
 pub enum Record {
     /// A training step.
     Step(StepRecord),
-    /// An evaluation on the validation tokens.
+    /// An evaluation on the validation data.
     Evaluation(EvaluationRecord),
 }
 
@@ -23,7 +23,7 @@ pub enum Record {
 pub struct StepRecord {
     /// Number of the step, from 1 on.
     pub step: u64,
-    /// Training loss in nats per token.
+    /// Training loss in nats per token, of a classifier per example.
     pub loss: f64,
     /// Learning rate of the groups of parameters that have none of their own.
     pub learning_rate: f64,
@@ -34,6 +34,9 @@ pub struct StepRecord {
     /// Price of a bit, in nats of loss per bit per weight.
     #[serde(default)]
     pub lambda: Option<f64>,
+    /// Tokens of the step without padding, where steps differ in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
     /// Bytes that the finished file is expected to have, where it has a budget.
     #[serde(default)]
     pub forecast_bytes: Option<u64>,
@@ -41,15 +44,19 @@ pub struct StepRecord {
     pub tokens_per_second: f64,
 }
 
-/// An evaluation on the validation tokens.
+/// An evaluation on the validation data.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationRecord {
     /// Steps taken.
     pub step: u64,
-    /// Validation loss of the float weights, nats per token.
+    /// Validation loss of the float weights in nats per token, of a classifier per example.
     pub nats_per_token: f64,
-    /// Bits per byte of text of the float weights.
-    pub bits_per_byte: f64,
+    /// Bits per byte of text of the float weights, of a network that predicts the next token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_byte: Option<f64>,
+    /// Share of the examples whose class the float weights of a classifier find.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// Bits per coded weight that the codec spends at the learned steps.
     #[serde(default)]
     pub coded_bits_per_weight: Option<f64>,
@@ -118,7 +125,8 @@ mod tests {
         Record::Evaluation(EvaluationRecord {
             step,
             nats_per_token: 3.5,
-            bits_per_byte: 2.0,
+            bits_per_byte: Some(2.0),
+            accuracy: None,
             coded_bits_per_weight: None,
             shape: None,
         })

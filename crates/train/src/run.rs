@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use backslash_model::NamedWeights;
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::checkpoint;
 use crate::metrics::{EvaluationRecord, Metrics, Record, StepRecord};
-use crate::{Beginning, Part, RunConfig, StepReport, TrainError, Trainer, fitted_shape};
+use crate::{
+    Beginning, Part, RunConfig, StepReport, TrainError, Trainer, TrainingSet, fitted_shape,
+};
 
 /// Who watches a run.
 pub trait Observer {
-    /// Called after every step, with the steps per second since the run was started or resumed.
+    /// Called after every step, with the tokens per second since the run was started or resumed.
     fn step(&mut self, report: &StepReport, tokens_per_second: f64);
 
-    /// Evaluates float weights on the validation tokens: nats per token and bits per byte. `bits` are those per weight
+    /// Evaluates float weights on the validation data. `bits` are those per weight
     /// of the rate term, and those that the codec spends on the same weights, where there are any.
     ///
     /// # Errors
@@ -25,7 +26,18 @@ pub trait Observer {
         step: u64,
         weights: &NamedWeights,
         bits: Option<(f64, f64)>,
-    ) -> Result<(f64, f64), TrainError>;
+    ) -> Result<Scores, TrainError>;
+}
+
+/// What float weights reach on the validation data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// Loss in nats per token, of a classifier per example.
+    pub nats: f64,
+    /// Bits per byte of text, of a network that predicts the next token.
+    pub bits_per_byte: Option<f64>,
+    /// Share of the examples whose class a classifier finds, 0 to 1.
+    pub accuracy: Option<f64>,
 }
 
 /// Lets the run in `folder`, which has taken no step yet, go on from where the run in `from` was after `step` steps. Its
@@ -84,7 +96,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens a run in a folder, for the given training tokens.
+    /// Opens a run in a folder, for the given training data.
     ///
     /// # Errors
     /// If the folder holds a run and `start` is [`Start::Fresh`]; if it holds none, or its checkpoint was made
@@ -93,14 +105,13 @@ impl Run {
     pub fn open(
         folder: &Path,
         config: &RunConfig,
-        tokens: &[u16],
+        data: TrainingSet<'_>,
         beginning: Beginning,
         start: Start,
     ) -> Result<Self, TrainError> {
-        let mut trainer = Trainer::new(config, tokens.len(), beginning)?;
+        let mut trainer = Trainer::new(config, data, beginning)?;
         let checkpoints = folder.join("checkpoints");
-        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        let data_hash = format!("{:032x}", xxh3_128(&bytes));
+        let data_hash = data.hash();
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| TrainError::Io { path, source }
@@ -139,10 +150,10 @@ impl Run {
     /// As [`Trainer::step`], and if the folder cannot be written. The last checkpoint stays usable.
     pub fn train(
         &mut self,
-        tokens: &[u16],
+        data: TrainingSet<'_>,
         observer: &mut impl Observer,
     ) -> Result<(), TrainError> {
-        self.steps_until(u64::MAX, tokens, observer)
+        self.steps_until(u64::MAX, data, observer)
     }
 
     /// Takes the steps up to that many in all, and leaves a checkpoint of where it stopped.
@@ -152,28 +163,27 @@ impl Run {
     pub fn train_until(
         &mut self,
         step: u64,
-        tokens: &[u16],
+        data: TrainingSet<'_>,
         observer: &mut impl Observer,
     ) -> Result<(), TrainError> {
-        self.steps_until(step, tokens, observer)?;
+        self.steps_until(step, data, observer)?;
         checkpoint::save(&self.trainer, &self.data_hash, &self.folder.join("checkpoints"))
     }
 
     fn steps_until(
         &mut self,
         last: u64,
-        tokens: &[u16],
+        data: TrainingSet<'_>,
         observer: &mut impl Observer,
     ) -> Result<(), TrainError> {
         let started = Instant::now();
-        let first = self.trainer.steps_taken();
+        let mut tokens = 0;
         let config = self.trainer.config.clone();
-        let tokens_per_step = (config.train.batch_size * config.model.context) as f64;
         let due = |every: u64, step: u64| every > 0 && step.is_multiple_of(every);
         while !self.trainer.finished() && self.trainer.steps_taken() < last {
-            let report = self.trainer.step(tokens)?;
-            let steps = (report.step - first) as f64;
-            let tokens_per_second = steps * tokens_per_step / started.elapsed().as_secs_f64();
+            let report = self.trainer.step(data)?;
+            tokens += report.tokens;
+            let tokens_per_second = tokens as f64 / started.elapsed().as_secs_f64();
             self.metrics.write(&Record::Step(StepRecord {
                 step: report.step,
                 loss: report.loss,
@@ -181,6 +191,7 @@ impl Run {
                 gradient_norm: report.gradient_norm,
                 bits_per_weight: report.bits_per_weight,
                 lambda: report.lambda,
+                tokens: config.model.is_classifier().then_some(report.tokens as u64),
                 forecast_bytes: report.forecast.map(|forecast| forecast.bytes.round() as u64),
                 tokens_per_second,
             }))?;
@@ -193,12 +204,12 @@ impl Run {
             if due(config.train.evaluate_every, report.step) || self.trainer.finished() {
                 let coded_bits_per_weight = self.trainer.coded_bits_per_weight()?;
                 let proxy = report.bits_per_weight.zip(coded_bits_per_weight);
-                let (nats_per_token, bits_per_byte) =
-                    observer.evaluate(report.step, self.trainer.weights(), proxy)?;
+                let scores = observer.evaluate(report.step, self.trainer.weights(), proxy)?;
                 self.metrics.write(&Record::Evaluation(EvaluationRecord {
                     step: report.step,
-                    nats_per_token,
-                    bits_per_byte,
+                    nats_per_token: scores.nats,
+                    bits_per_byte: scores.bits_per_byte,
+                    accuracy: scores.accuracy,
                     coded_bits_per_weight,
                     shape: fitted_shape(self.trainer.weights()),
                 }))?;

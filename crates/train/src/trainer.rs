@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use backslash_codec::Effort;
-use backslash_data::Sampler;
 use backslash_model::{Gradients, NamedTensor, NamedWeights, Transformer, device};
 use backslash_quant::Plan;
 use rayon::prelude::*;
 
 use crate::adamw::CHUNK;
+use crate::batches::{Batches, TrainingSet};
 use crate::budget::{Budget, Forecast};
 use crate::optimizer::Optimizer;
 use crate::pressure::Pressure;
@@ -20,7 +20,7 @@ pub struct Trainer {
     pub(crate) weights: NamedWeights,
     pub(crate) optimizer: Optimizer,
     pub(crate) pressure: Pressure,
-    pub(crate) sampler: Sampler,
+    pub(crate) batches: Batches,
     pub(crate) step: u64,
     /// Where the time goes.
     pub profile: Profile,
@@ -45,8 +45,10 @@ pub struct Beginning {
 pub struct StepReport {
     /// The number of the step, from 1 on.
     pub step: u64,
-    /// Mean loss of the batch in nats per token, of the weights as the quantiser perturbs them.
+    /// Mean loss of the batch in nats per token, of a classifier per example, of the weights as the quantiser perturbs them.
     pub loss: f64,
+    /// Tokens of the batch, without padding.
+    pub tokens: usize,
     /// Learning rate of the groups of parameters that have none of their own.
     pub learning_rate: f64,
     /// Global norm of the gradient of the loss, before clipping.
@@ -60,14 +62,14 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// A trainer at step 0 for `tokens` training tokens.
+    /// A trainer at step 0.
     ///
     /// # Errors
-    /// If the configuration is not valid, there are not enough tokens for one sequence, the weights are not those of
-    /// the network, or no file of the model is as small as its budget.
+    /// If the configuration is not valid, the network does not learn from such data or there is not enough of it, the
+    /// weights are not those of the network, or no file of the model is as small as its budget.
     pub fn new(
         config: &RunConfig,
-        tokens: usize,
+        data: TrainingSet<'_>,
         beginning: Beginning,
     ) -> Result<Self, TrainError> {
         config.validate()?;
@@ -91,7 +93,7 @@ impl Trainer {
             budget,
             metadata,
             perturbed: None,
-            sampler: Sampler::new(tokens, config.model.context, train.batch_size, train.seed)?,
+            batches: Batches::new(config, data)?,
             step: 0,
             profile: Profile::default(),
             weights,
@@ -123,23 +125,23 @@ impl Trainer {
         }
     }
 
-    /// Takes one step on the next batch of `tokens`.
+    /// Takes one step on the next batch of `data`.
     ///
     /// # Errors
     /// [`TrainError::Diverged`] if the loss or the gradient is not a number; the weights are then as they
     /// were before the step.
-    pub fn step(&mut self, tokens: &[u16]) -> Result<StepReport, TrainError> {
-        let batch = self.sampler.next(tokens);
+    pub fn step(&mut self, data: TrainingSet<'_>) -> Result<StepReport, TrainError> {
+        let batch = self.batches.next(data);
         if self.config.first_step_in_bits() == Some(self.step) {
             self.optimizer.begin_pricing(self.step, &self.weights);
         }
         self.pressure.prepare(&self.weights, self.step);
-        self.scale_lines(tokens)?;
+        self.scale_lines(data)?;
         let seen = self.pressure.seen(&self.weights, self.step, &mut self.perturbed);
         self.profile.ends(Part::Data);
         let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?
             .in_precision(self.config.train.precision);
-        let loss = network.loss(&batch.inputs, &batch.targets, batch.sequence_length);
+        let loss = batch.loss(&network);
         self.profile.ends(Part::Forward);
         let mut gradients = network.gradients(&loss, seen);
         let loss = f64::from(loss.into_scalar::<f32>());
@@ -171,6 +173,7 @@ impl Trainer {
         Ok(StepReport {
             step: self.step,
             loss,
+            tokens: batch.tokens(),
             learning_rate,
             gradient_norm,
             bits_per_weight,
@@ -181,10 +184,10 @@ impl Trainer {
 
     /// Where rows and columns have steps of their own these are set, at the first step with a rate, by the gradients of the
     /// next batches.
-    fn scale_lines(&mut self, tokens: &[u16]) -> Result<(), TrainError> {
+    fn scale_lines(&mut self, data: TrainingSet<'_>) -> Result<(), TrainError> {
         let squares = match &self.pressure {
             Pressure::Bits(bits) if bits.scales_lines_at(self.step) => {
-                self.squared_gradients(tokens)?
+                self.squared_gradients(data)?
             }
             _ => return Ok(()),
         };
@@ -196,15 +199,14 @@ impl Trainer {
     }
 
     /// Sums of the squared gradients of the next batches, which are not used up.
-    fn squared_gradients(&self, tokens: &[u16]) -> Result<Vec<Vec<f64>>, TrainError> {
-        let mut sampler = self.sampler.clone();
+    fn squared_gradients(&self, data: TrainingSet<'_>) -> Result<Vec<Vec<f64>>, TrainError> {
+        let mut batches = self.batches.clone();
         let model = &self.config.model;
         let network = Transformer::from_weights(model, &self.weights, &device().autodiff())?;
         let zeros = |tensor: &NamedTensor| vec![0.0; tensor.data.len()];
         let mut squares: Vec<Vec<f64>> = self.weights.tensors().iter().map(zeros).collect();
         for _ in 0..SENSITIVITY_BATCHES {
-            let batch = sampler.next(tokens);
-            let loss = network.loss(&batch.inputs, &batch.targets, batch.sequence_length);
+            let loss = batches.next(data).loss(&network);
             let gradients = network.gradients(&loss, &self.weights);
             for (squares, gradient) in squares.iter_mut().zip(&gradients.values) {
                 let square = |g: &f32| f64::from(*g).powi(2);

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use backslash_data::Source;
 use backslash_eval::{ModelFile, Quality, table};
 use serde_json::json;
 
@@ -11,18 +10,16 @@ use super::train::describe;
 use crate::arguments::Eval;
 use crate::console::say;
 use crate::failure::Usage;
-use crate::{output, session};
+use crate::output;
+use crate::scored::Scored;
 
 pub fn run(arguments: Eval) -> Result<()> {
     let (file, folder) = parts(&arguments.model)?;
     let decoded = ModelFile::open(&file)?;
-    let source = Source::open(&arguments.data.data, &arguments.data.validation)?;
-    let mut tokens = source.tokens(&decoded.tokenizer)?.validation;
-    session::limit(&mut tokens, arguments.tokens);
-    let table = decoded.tokenizer.byte_table();
-    say(&format!("scoring {} tokens", table::grouped(tokens.len() as u64)));
+    let scored = Scored::open(&decoded, &arguments.data.config(), arguments.tokens)?;
+    say(&format!("scoring {}", scored.describe()));
     let measure = |model: &ModelFile| -> Result<Quality> {
-        session::measure(&model.config, &model.weights, &tokens, &table)
+        Ok(scored.test().quality(&model.config, &model.weights)?)
     };
     let quality = measure(&decoded)?;
     let float = folder.map(|folder| measure(&ModelFile::open(&folder)?)).transpose()?;

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use backslash_codec::{Limits, read_file, write_bytes};
-use backslash_data::Source;
 use backslash_eval::ModelFile;
 use backslash_eval::plot::{prune_curves, standalone};
-use backslash_eval::prune::{PruneCurve, PrunePoint, Pruner, Scope, Text};
+use backslash_eval::prune::{PruneCurve, PrunePoint, Pruner, Reached, Scope};
 use backslash_eval::table::{Column, Table, fixed, grouped};
 use backslash_model::Architecture;
 use serde_json::json;
@@ -15,6 +14,7 @@ use serde_json::json;
 use crate::arguments;
 use crate::console::{Progress, say};
 use crate::failure::Usage;
+use crate::scored::Scored;
 use crate::{output, session};
 
 /// Greatest sparsity, in percent.
@@ -37,10 +37,15 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
         Some(path) => Some((path, session::overwrite(path, arguments.force)?)),
         None => None,
     };
-    let source = Source::open(&arguments.data.data, &arguments.data.validation)?;
     let models = arguments.models.iter().map(|path| open(path, arguments.bits_per_weight));
     let models = models.collect::<Result<Vec<Model>>>()?;
-    let curves = measure(&arguments, &source, &models)?;
+    let is_classifier = |model: &Model| model.file.config.is_classifier();
+    if models.iter().any(is_classifier) && !models.iter().all(is_classifier) {
+        bail!(Usage(
+            "classifiers and decoders have no figure in common: draw their curves apart".to_owned()
+        ));
+    }
+    let curves = measure(&arguments, &models)?;
 
     if let (Some((path, overwrite)), Some(figure)) = (plot, prune_curves(&curves)?) {
         write_bytes(path, standalone(&figure).as_bytes(), overwrite)?;
@@ -84,8 +89,11 @@ fn open(path: &Path, bits_per_weight: f64) -> Result<Model> {
             (file, pruner)
         }
     };
-    if file.config.architecture == Architecture::Bert {
-        bail!(Usage(format!("{} is an encoder, which has no bits per byte", path.display())));
+    if file.config.architecture == Architecture::Bert && !file.config.is_classifier() {
+        bail!(Usage(format!(
+            "{} is an encoder without classes, which has no bits per byte",
+            path.display()
+        )));
     }
     Ok(Model { name: name(path), file, pruner })
 }
@@ -96,11 +104,7 @@ fn name(path: &Path) -> String {
     folder.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-fn measure(
-    arguments: &arguments::PruneCurve,
-    source: &Source,
-    models: &[Model],
-) -> Result<Vec<PruneCurve>> {
+fn measure(arguments: &arguments::PruneCurve, models: &[Model]) -> Result<Vec<PruneCurve>> {
     let percents = (0..MOST).step_by(arguments.step as usize).chain([MOST]);
     let sparsities: Vec<f64> = percents.map(|percent| f64::from(percent) / 100.0).collect();
     let scope = if arguments.per_tensor { Scope::PerTensor } else { Scope::Global };
@@ -108,28 +112,36 @@ fn measure(
     let mut done = 0;
     let mut curves = Vec::new();
     for Model { name, file, pruner } in models {
-        let mut tokens = source.tokens(&file.tokenizer)?.validation;
-        session::limit(&mut tokens, arguments.tokens);
-        let text = Text { tokens: &tokens, table: &file.tokenizer.byte_table() };
+        let scored = Scored::open(file, &arguments.data.config(), arguments.tokens)?;
         let model = (&file.config, pruner);
         let mut advance = |point: &PrunePoint| {
             done += 1;
             progress.at(done, &format!("{name}, {:.0} % pruned", 100.0 * point.sparsity));
         };
-        curves.push(PruneCurve::measure(name, model, text, (&sparsities, scope), &mut advance)?);
+        let at = (&sparsities[..], scope);
+        curves.push(PruneCurve::measure(name, model, scored.test(), at, &mut advance)?);
     }
     progress.finish();
     Ok(curves)
 }
 
 fn table(curves: &[PruneCurve]) -> Table<7> {
+    let first = curves.iter().find_map(|curve| curve.points.first());
+    let title = match first.map(|point| point.decoded) {
+        Some(Reached::Accuracy(_)) => "% correct, pruned",
+        _ => "bits per byte, pruned",
+    };
+    let figure = |reached| match reached {
+        Reached::BitsPerByte(bits) => fixed(bits, 4),
+        Reached::Accuracy(share) => fixed(100.0 * share, 2),
+    };
     let mut table = Table::new([
         Column::text("model"),
         Column::number("pruned"),
         Column::number("zero codes"),
         Column::number("file bytes"),
         Column::number("bits/weight"),
-        Column::number("bits per byte, pruned"),
+        Column::number(title),
         Column::number("decoded"),
     ]);
     let percent = |share: f64| format!("{} %", fixed(100.0 * share, 1));
@@ -141,8 +153,8 @@ fn table(curves: &[PruneCurve]) -> Table<7> {
                 percent(point.zeros),
                 grouped(point.bytes),
                 fixed(point.bits_per_weight, 3),
-                fixed(point.bits_per_byte_pruned, 4),
-                fixed(point.bits_per_byte, 4),
+                figure(point.pruned),
+                figure(point.decoded),
             ]);
         }
     }
@@ -150,12 +162,16 @@ fn table(curves: &[PruneCurve]) -> Table<7> {
 }
 
 fn loss(curve: &PruneCurve) -> String {
+    let what = match curve.points.first().map(|point| point.decoded) {
+        Some(Reached::Accuracy(_)) => "10 % fewer correct",
+        _ => "10 % more bits per byte",
+    };
     match curve.sparsity_at_loss(LOSS) {
         Some(sparsity) => format!(
-            "{}: 10 % more bits per byte than unpruned at {} % pruned",
+            "{}: {what} than unpruned at {} % pruned",
             curve.name,
             fixed(100.0 * sparsity, 1)
         ),
-        None => format!("{}: less than 10 % more bits per byte at {MOST} % pruned", curve.name),
+        None => format!("{}: less than {what} at {MOST} % pruned", curve.name),
     }
 }

@@ -10,8 +10,8 @@ use backslash_eval::{ModelFile, Quality, table, views};
 use backslash_model::{NamedWeights, initial_weights};
 use backslash_quant::Plan;
 use backslash_train::{
-    Beginning, Observer, Part, Profile, RateMethod, Run, RunConfig, Start, StepReport, TrainError,
-    config,
+    Beginning, Observer, Part, Profile, RateMethod, Run, RunConfig, Scores, Start, StepReport,
+    TrainError, config,
 };
 use serde_json::json;
 
@@ -19,7 +19,8 @@ use crate::allocator::keep_free_memory;
 use crate::arguments::Train;
 use crate::console::{Progress, say};
 use crate::output;
-use crate::session::{self, Prepared};
+use crate::prepared::{Data, Prepared, prepare};
+use crate::session;
 
 /// Step of a coded tensor over its root mean square, where the run has learned no steps.
 pub const DEFAULT_RELATIVE_STEP: f32 = 0.5;
@@ -30,7 +31,7 @@ pub fn run(arguments: Train) -> Result<()> {
     }
     keep_free_memory();
     let mut config = configuration(&arguments)?;
-    let prepared = session::prepare(&mut config)?;
+    let prepared = prepare(&mut config)?;
     let start = match (arguments.resume, arguments.force) {
         (true, _) => Start::Resume,
         (false, true) => Start::Replace,
@@ -146,14 +147,18 @@ fn open<'a>(
         Some(weights) => weights.clone(),
         None => initial_weights(&config.model, config.train.seed).map_err(TrainError::from)?,
     };
-    let run =
-        Run::open(folder, config, &prepared.tokens.train, Beginning { weights, metadata }, start)?;
+    let beginning = Beginning { weights, metadata };
+    let run = Run::open(folder, config, prepared.training(), beginning, start)?;
+    let (count, what) = match prepared.data {
+        Data::Text(_) => (config.train.batch_size * config.model.context, "tokens"),
+        Data::Examples(_) => (config.train.batch_size, "examples"),
+    };
     say(&format!(
-        "{}: {} parameters, {} steps of {} tokens",
+        "{}: {} parameters, {} steps of {} {what}",
         folder.display(),
         table::grouped(config.model.parameters() as u64),
         config.train.steps,
-        table::grouped((config.train.batch_size * config.model.context) as u64),
+        table::grouped(count as u64),
     ));
     let progress = Progress::new("step", run.trainer.steps_taken(), config.train.steps);
     Ok((run, Watch { progress, config, prepared, last: None }))
@@ -161,7 +166,7 @@ fn open<'a>(
 
 /// Runs the steps up to that many in all, and leaves a checkpoint.
 fn train_until(step: u64, mut run: Run, mut watch: Watch<'_>, folder: &Path) -> Result<Profile> {
-    run.train_until(step, &watch.prepared.tokens.train, &mut watch)?;
+    run.train_until(step, watch.prepared.training(), &mut watch)?;
     watch.progress.finish();
     output::print(&format!(
         "{}: stopped after {} of {} steps; --resume goes on",
@@ -186,9 +191,9 @@ pub fn train(
 /// Runs the steps that are left and leaves the finished model.
 fn finish(mut run: Run, mut watch: Watch<'_>, folder: &Path) -> Result<Finished> {
     let Watch { config, prepared, .. } = watch;
-    let Prepared { tokenizer, tokens, .. } = prepared;
+    let tokenizer = &prepared.tokenizer;
     let metadata = ModelFile::metadata(&config.model, tokenizer);
-    run.train(&tokens.train, &mut watch)?;
+    run.train(prepared.training(), &mut watch)?;
     let float = match watch.last {
         Some(quality) => quality,
         None => watch.measure(run.trainer.weights())?,
@@ -242,6 +247,12 @@ fn leave(
 /// Quality in one line.
 pub fn describe(quality: &Quality) -> String {
     let (nats, tokens) = (quality.nats_per_token(), table::grouped(quality.tokens));
+    if let Some(accuracy) = quality.accuracy() {
+        return format!(
+            "{:.2} % correct, {nats:.4} nats per example ({tokens} examples)",
+            100.0 * accuracy
+        );
+    }
     let Quality { bytes: Some(bytes), .. } = *quality else {
         return format!("{nats:.4} nats per masked token ({tokens} masked tokens)");
     };
@@ -252,9 +263,9 @@ pub fn describe(quality: &Quality) -> String {
     )
 }
 
-/// Bits per byte of a model that was trained here.
+/// Bits per byte of a network that predicts the next token.
 pub fn bits_per_byte(quality: &Quality) -> f64 {
-    quality.bits_per_byte().expect("only networks that predict the next token are trained")
+    quality.bits_per_byte().expect("the network predicts the next token")
 }
 
 /// Shows a run's progress and evaluates it.
@@ -298,7 +309,7 @@ impl Observer for Watch<'_> {
         step: u64,
         weights: &NamedWeights,
         bits: Option<(f64, f64)>,
-    ) -> Result<(f64, f64), TrainError> {
+    ) -> Result<Scores, TrainError> {
         let quality =
             self.measure(weights).map_err(|error| match error.downcast::<TrainError>() {
                 Ok(error) => error,
@@ -312,6 +323,10 @@ impl Observer for Watch<'_> {
         });
         self.progress.note(&format!("step {step}: validation {}{bits}", describe(&quality)));
         self.last = Some(quality);
-        Ok((quality.nats_per_token(), bits_per_byte(&quality)))
+        Ok(Scores {
+            nats: quality.nats_per_token(),
+            bits_per_byte: quality.bits_per_byte(),
+            accuracy: quality.accuracy(),
+        })
     }
 }

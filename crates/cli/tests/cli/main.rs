@@ -3,6 +3,7 @@
 mod bad_input;
 mod chain;
 mod checkpoint;
+mod classifier;
 mod encoder;
 mod fit;
 mod golf;

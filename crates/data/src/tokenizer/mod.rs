@@ -11,6 +11,7 @@ mod sentencepiece;
 #[cfg(test)]
 mod tests;
 mod word_piece;
+mod word_piece_training;
 
 use std::path::Path;
 
@@ -109,6 +110,31 @@ impl Tokenizer {
         vocabulary_size: usize,
     ) -> Result<Self> {
         Self::byte_level("trained here", &byte_level::train(texts, vocabulary_size)?)
+    }
+
+    /// Trains WordPiece with the rules of BERT's uncased models for text: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]`, the
+    /// characters of `texts` at the beginning of words and within them, then the pairs of tokens that are most frequent.
+    ///
+    /// The vocabulary is smaller than asked for where the texts run out of pairs that occur twice, and larger where their
+    /// characters alone are more. The same texts give the same vocabulary.
+    ///
+    /// ```
+    /// use backslash_data::Tokenizer;
+    ///
+    /// let tokenizer = Tokenizer::train_word_piece(["The cat and the hat", "the cats"], 40)?;
+    /// assert_eq!(tokenizer.encode("the CAT")?.len(), 2);
+    /// assert_eq!(tokenizer.encoder_tokens().map(|tokens| tokens.start), Some(2));
+    /// # Ok::<(), backslash_data::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A vocabulary above 65,536 tokens.
+    pub fn train_word_piece<'a>(
+        texts: impl IntoIterator<Item = &'a str>,
+        vocabulary_size: usize,
+    ) -> Result<Self> {
+        Self::word_piece("trained here", &word_piece_training::train(texts, vocabulary_size)?)
     }
 
     /// Opens a SentencePiece `.model`, a `tokenizer.json` with byte-level BPE or WordPiece, a `vocab.txt` of WordPiece

@@ -14,7 +14,10 @@ use super::{Piece, check_size, checked_ids};
 use crate::{Error, Result};
 
 /// Mark of tokens that continue a word, in `vocab.txt` files.
-const CONTINUATION: &str = "##";
+pub(super) const CONTINUATION: &str = "##";
+
+/// The tokens of BERT's vocabularies that are no text.
+pub(super) const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
 /// Ids of the tokens that an encoder of the BERT family needs besides those of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,15 +175,20 @@ pub(super) fn from_vocabulary(path: &Path, content: &[u8]) -> Result<Vec<u8>> {
     });
     let text = std::str::from_utf8(content).map_err(Error::tokenizer(&name))?;
     let tokens: Vec<&str> = text.lines().map(str::trim_end).collect();
-    check_size(&name, tokens.len())?;
+    pipeline(&name, &tokens, &normalizer)
+}
+
+/// The `tokenizer.json` of a list of tokens, ids from 0 on, with BERT's rules for words.
+pub(super) fn pipeline(name: &str, tokens: &[&str], normalizer: &Value) -> Result<Vec<u8>> {
+    check_size(name, tokens.len())?;
     let vocabulary = tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id));
     let model = Model::builder()
         .vocab(vocabulary.collect::<ahash::AHashMap<String, u32>>())
         .continuing_subword_prefix(CONTINUATION.to_owned())
         .build()
-        .map_err(Error::tokenizer(&name))?;
+        .map_err(Error::tokenizer(name))?;
     let mut added = Vec::new();
-    for token in ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] {
+    for token in SPECIAL {
         if let Some(id) = tokens.iter().rposition(|known| *known == token) {
             added.push(json!({
                 "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
@@ -197,7 +205,7 @@ pub(super) fn from_vocabulary(path: &Path, content: &[u8]) -> Result<Vec<u8>> {
         "pre_tokenizer": { "type": "BertPreTokenizer" },
         "post_processor": null,
         "decoder": { "type": "WordPiece", "prefix": CONTINUATION, "cleanup": true },
-        "model": serde_json::to_value(&model).map_err(Error::tokenizer(&name))?,
+        "model": serde_json::to_value(&model).map_err(Error::tokenizer(name))?,
     });
     Ok(pipeline.to_string().into_bytes())
 }

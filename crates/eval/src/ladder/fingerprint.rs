@@ -3,7 +3,7 @@
 use backslash_compress::CalibrationText;
 use backslash_model::NamedWeights;
 
-use crate::ModelFile;
+use crate::{ModelFile, TestSet};
 
 /// Letters of the hash of weights, and of those of texts.
 const OF_WEIGHTS: usize = 12;
@@ -14,23 +14,35 @@ pub fn weights_hash(weights: &NamedWeights) -> String {
     short(&hash_of(weights), OF_WEIGHTS)
 }
 
-/// Hash of a model, and number and hash of the tokens of calibration and of validation.
-pub(super) fn fingerprint(model: &ModelFile, text: &CalibrationText, validation: &[u16]) -> String {
+/// Hash of a model, and number and hash of the tokens of calibration and of the tokens or examples of validation.
+pub(super) fn fingerprint(
+    model: &ModelFile,
+    text: Option<&CalibrationText>,
+    test: TestSet<'_>,
+) -> String {
     let mut hash = hash_of(&model.weights);
     hash.update(&serde_json::to_vec(&model.config).expect("a configuration is plain data"));
     let mut calibration = blake3::Hasher::new();
-    for (inputs, targets, _) in text.batches() {
+    for (inputs, targets, _) in text.into_iter().flat_map(CalibrationText::batches) {
         add_tokens(&mut calibration, inputs);
         add_tokens(&mut calibration, targets);
     }
     let mut scored = blake3::Hasher::new();
-    add_tokens(&mut scored, validation);
+    match test {
+        TestSet::Text { tokens, .. } => add_tokens(&mut scored, tokens),
+        TestSet::Examples(examples) => {
+            for example in examples {
+                add_tokens(&mut scored, &[example.class, example.tokens.len() as u16]);
+                add_tokens(&mut scored, &example.tokens);
+            }
+        }
+    }
     format!(
         "{}-{}:{}-{}:{}",
         short(&hash, OF_WEIGHTS),
-        text.tokens(),
+        text.map_or(0, CalibrationText::tokens),
         short(&calibration, OF_TEXT),
-        validation.len(),
+        test.size(),
         short(&scored, OF_TEXT),
     )
 }
@@ -76,6 +88,11 @@ mod tests {
             config: config.clone(),
             tokenizer: Tokenizer::bytes(),
             left_out: Vec::new(),
+            pooler: Vec::new(),
+        };
+        let table = Tokenizer::bytes().byte_table();
+        let fingerprint = |model: &ModelFile, text: &CalibrationText, tokens: &[u16]| {
+            super::fingerprint(model, Some(text), TestSet::Text { tokens, table: &table })
         };
         let text = |first: u16| {
             let tokens: Vec<u16> = (first..first + 33).collect();

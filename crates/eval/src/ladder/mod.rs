@@ -54,6 +54,9 @@ pub struct Point {
     pub float_nats: f64,
     /// Bits per byte of text of the decoded model; none for an encoder, whose losses are per masked token.
     pub bits_per_byte: Option<f64>,
+    /// Share of the examples whose class the decoded model finds; of a classifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// Time that the file took, in seconds.
     pub seconds: f64,
 }

@@ -8,13 +8,12 @@ use backslash_codec::{Artifact, Effort, Limits, SizeSplit, decode, inspect};
 use backslash_compress::{
     Allocation, Calibration, CalibrationText, CompressError, Goal, Recipe, Target, Trial,
 };
-use backslash_data::ByteTable;
-use backslash_model::{NamedWeights, Transformer, device};
+use backslash_model::NamedWeights;
 use backslash_quant::Rung;
 
 use super::fingerprint::fingerprint;
 use super::{Method, Point, Split, exporters, factors};
-use crate::{EvalError, ModelFile, Quality, decoded_weights, evaluate, views};
+use crate::{EvalError, ModelFile, Quality, TestSet, decoded_weights, views};
 
 /// Seed of the targets that sensitivities are measured with.
 const SEED: u64 = 1;
@@ -24,9 +23,8 @@ pub struct Subject<'a> {
     name: String,
     fingerprint: String,
     model: &'a ModelFile,
-    text: CalibrationText,
-    tokens: &'a [u16],
-    table: ByteTable,
+    text: Option<CalibrationText>,
+    test: TestSet<'a>,
     /// The float model's, once a point has asked for it.
     float: Option<Quality>,
     calibration: Option<Calibration>,
@@ -70,20 +68,19 @@ impl<'a> Subject<'a> {
         path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// A model to be measured on `tokens`.
+    /// A model to be measured on `test`. Without text, methods that calibrate fail.
     pub fn new(
         path: &Path,
         model: &'a ModelFile,
-        text: CalibrationText,
-        tokens: &'a [u16],
+        text: Option<CalibrationText>,
+        test: TestSet<'a>,
     ) -> Self {
         Self {
             name: Self::name_of(path),
-            fingerprint: fingerprint(model, &text, tokens),
+            fingerprint: fingerprint(model, text.as_ref(), test),
             model,
             text,
-            tokens,
-            table: model.tokenizer.byte_table(),
+            test,
             float: None,
             calibration: None,
             ratios: BTreeMap::new(),
@@ -104,11 +101,12 @@ impl<'a> Subject<'a> {
     /// Runs the model on the calibration text, if that has not been done yet; `progress` is told the batches done and all.
     ///
     /// # Errors
-    /// Those of [`Calibration::of`].
+    /// Those of [`Calibration::of`]; and if there is no text.
     pub fn calibrate(&mut self, progress: impl FnMut(usize, usize)) -> Result<(), EvalError> {
         if self.calibration.is_none() {
             let ModelFile { config, weights, .. } = self.model;
-            self.calibration = Some(Calibration::of(config, weights, &self.text, SEED, progress)?);
+            let text = self.text.as_ref().ok_or(EvalError::NoCalibration)?;
+            self.calibration = Some(Calibration::of(config, weights, text, SEED, progress)?);
         }
         Ok(())
     }
@@ -157,13 +155,13 @@ impl<'a> Subject<'a> {
             nats: quality.nats_per_token(),
             float_nats: float.nats_per_token(),
             bits_per_byte: quality.bits_per_byte(),
+            accuracy: quality.accuracy(),
             seconds: start.elapsed().as_secs_f64(),
         })
     }
 
     fn quality(&self, weights: &NamedWeights) -> Result<Quality, EvalError> {
-        let network = Transformer::from_weights(&self.model.config, weights, &device())?;
-        evaluate(&network, self.tokens, &self.table)
+        self.test.quality(&self.model.config, weights)
     }
 
     fn calibration(&mut self) -> Result<&Calibration, EvalError> {

@@ -1,42 +1,51 @@
-//! Bits per byte of pruned models against their sparsity.
+//! Bits per byte, or accuracy, of pruned models against their sparsity.
 
 use super::line_chart::{Line, LineChart, Mark};
 use super::range::{AxisRange, is_drawable};
 use super::theme::{WIDE, line_swatch};
 use super::{Figure, LegendEntry};
 use crate::EvalError;
-use crate::prune::{PruneCurve, PrunePoint};
+use crate::prune::{PruneCurve, PrunePoint, Reached};
 use crate::table::{fixed, grouped};
 
-/// Draws a line for every model; `None` when there is no point to draw. The vertical axis ends above twice the best, where a
-/// model has nothing left to lose.
+/// Draws a line for every model; `None` when there is no point to draw. In bits per byte the vertical axis ends above twice the
+/// best, where a model has nothing left to lose. All curves are to be of one figure.
 ///
 /// # Errors
 ///
 /// [`EvalError::Plot`] when the plotting library refuses.
 pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> {
-    let is_placed = |point: &&PrunePoint| is_drawable(point.bits_per_byte);
+    let is_placed = |point: &&PrunePoint| is_drawable(point.decoded.figure());
     let drawable: Vec<Vec<PrunePoint>> = curves
         .iter()
         .map(|curve| curve.points.iter().filter(is_placed).copied().collect())
         .collect();
     let all = || drawable.iter().flatten();
-    let best = all().map(|point| point.bits_per_byte).fold(f64::INFINITY, f64::min);
-    let shown = all().map(|point| point.bits_per_byte).filter(|bits| *bits <= 2.0 * best);
+    let Some(first) = all().next() else { return Ok(None) };
+    let what = first.decoded.name();
+    let best = all().map(|point| point.decoded.figure()).fold(f64::INFINITY, f64::min);
+    let is_shown = |point: &&PrunePoint| match point.decoded {
+        Reached::BitsPerByte(bits) => bits <= 2.0 * best,
+        Reached::Accuracy(_) => true,
+    };
+    let shown = all().filter(is_shown).map(|point| point.decoded.figure());
     let Some(y) = AxisRange::of_all(shown) else { return Ok(None) };
     let line = |slot: usize, curve: &PruneCurve, points: &[PrunePoint]| Line {
         slot,
-        points: points.iter().map(|point| (100.0 * point.sparsity, point.bits_per_byte)).collect(),
+        points: points
+            .iter()
+            .map(|point| (100.0 * point.sparsity, point.decoded.figure()))
+            .collect(),
         marks: points
             .iter()
             .map(|point| Mark {
                 x: 100.0 * point.sparsity,
-                y: point.bits_per_byte,
+                y: point.decoded.figure(),
                 tooltip: format!(
-                    "{}, {} % pruned: {} bits per byte, {} bytes",
+                    "{}, {} % pruned: {} {what}, {} bytes",
                     curve.name,
                     fixed(100.0 * point.sparsity, 1),
-                    fixed(point.bits_per_byte, 4),
+                    fixed(point.decoded.figure(), 4),
                     grouped(point.bytes)
                 ),
                 extent: None,
@@ -47,11 +56,11 @@ pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> 
     let names: Vec<&str> = pairs().map(|(_, pair)| pair.0.name.as_str()).collect();
     let chart = LineChart {
         description: format!(
-            "Line chart of bits per byte of pruned models against sparsity: {}",
+            "Line chart of {what} of pruned models against sparsity: {}",
             names.join(", ")
         ),
         x_title: "pruned weights of the matrices (%)".to_owned(),
-        y_title: "bits per byte, decoded".to_owned(),
+        y_title: format!("{what}, decoded"),
         top_axis: None,
         x: AxisRange { low: 0.0, high: 100.0 },
         y,
@@ -67,7 +76,7 @@ pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> 
         };
         LegendEntry { swatch_svg: line_swatch(slot), label: format!("{}: {lost}", curve.name) }
     });
-    let above = all().filter(|point| point.bits_per_byte > y.high).count();
+    let above = all().filter(|point| point.decoded.figure() > y.high).count();
     let notes = match above {
         0 => Vec::new(),
         above => vec![format!("Points above the chart, as arrows at its edge: {above}.")],

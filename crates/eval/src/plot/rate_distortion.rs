@@ -24,7 +24,7 @@ pub struct Point {
     pub interval: Option<Interval>,
 }
 
-/// The 95 % confidence intervals of the means of some files, such as those of several seeds: [`Mean::interval`].
+/// The 95 % confidence intervals of the means of some files, such as those of several seeds: [`Mean::band`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     /// How many files.
@@ -36,8 +36,7 @@ pub struct Interval {
 }
 
 impl Point {
-    /// The mean of some files with its intervals; `None` of none. Two files or one have no intervals: that of two would
-    /// be thirteen times as wide as what they differ by.
+    /// The mean of some files with its intervals, which fewer than three files do not have; `None` of none.
     ///
     /// ```
     /// use backslash_eval::plot::Point;
@@ -54,12 +53,12 @@ impl Point {
             |figure: &dyn Fn(&Self) -> f64| Mean::of(&files.iter().map(figure).collect::<Vec<_>>());
         let bytes = mean(&|file| file.bytes as f64)?;
         let bits_per_byte = mean(&|file| file.bits_per_byte)?;
-        let interval = match (bytes.interval(), bits_per_byte.interval()) {
-            (Some(bytes), Some(bits_per_byte)) if files.len() > 2 => {
-                Some(Interval { files: files.len(), bytes, bits_per_byte })
-            }
-            _ => None,
-        };
+        let bands = bytes.band().zip(bits_per_byte.band());
+        let interval = bands.map(|(bytes, bits_per_byte)| Interval {
+            files: files.len(),
+            bytes,
+            bits_per_byte,
+        });
         Some(Self {
             bytes: bytes.mean.round() as u64,
             bits_per_weight: mean(&|file| file.bits_per_weight)?.mean,

@@ -1,12 +1,12 @@
 //! Loss and bytes over sparsity.
 
 use backslash_codec::{Limits, decode, encode};
-use backslash_data::ByteTable;
-use backslash_model::{ModelConfig, NamedWeights, Transformer, device};
-use serde::Serialize;
+use backslash_model::ModelConfig;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use super::{Pruned, Pruner, Scope};
-use crate::{EvalError, decoded_weights, evaluate};
+use crate::{EvalError, Quality, TestSet, decoded_weights};
 
 /// A pruned model whose file was decoded and evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -19,10 +19,72 @@ pub struct PrunePoint {
     pub bytes: u64,
     /// These, in bits, per weight of the model.
     pub bits_per_weight: f64,
-    /// Bits per byte of text of the pruned weights before they are coded.
-    pub bits_per_byte_pruned: f64,
-    /// Bits per byte of text with what the file decodes to.
-    pub bits_per_byte: f64,
+    /// What the pruned weights reach before they are coded.
+    #[serde(flatten, serialize_with = "Reached::pruned")]
+    pub pruned: Reached,
+    /// What that reaches which the file decodes to.
+    #[serde(flatten)]
+    pub decoded: Reached,
+}
+
+/// The quality of a model on which a curve is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub enum Reached {
+    /// Bits per byte of text, of a network that predicts the next token: less is better.
+    #[serde(rename = "bits_per_byte")]
+    BitsPerByte(f64),
+    /// Share of the examples whose class a classifier finds: more is better.
+    #[serde(rename = "accuracy")]
+    Accuracy(f64),
+}
+
+impl Reached {
+    fn of(quality: &Quality) -> Result<Self, EvalError> {
+        let bits = quality.bits_per_byte().map(Self::BitsPerByte);
+        bits.or(quality.accuracy().map(Self::Accuracy)).ok_or(EvalError::NoBitsPerByte)
+    }
+
+    /// The figure.
+    pub fn figure(self) -> f64 {
+        match self {
+            Self::BitsPerByte(figure) | Self::Accuracy(figure) => figure,
+        }
+    }
+
+    /// What the figure is.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BitsPerByte(_) => "bits per byte",
+            Self::Accuracy(_) => "accuracy",
+        }
+    }
+
+    /// The figure at which the share `loss` of the quality is gone.
+    fn limit(self, loss: f64) -> f64 {
+        match self {
+            Self::BitsPerByte(figure) => (1.0 + loss) * figure,
+            Self::Accuracy(figure) => (1.0 - loss) * figure,
+        }
+    }
+
+    /// Whether that much is gone, or all.
+    fn is_lost(self, limit: f64) -> bool {
+        match self {
+            Self::BitsPerByte(figure) => figure.is_nan() || figure >= limit,
+            Self::Accuracy(figure) => figure.is_nan() || figure <= limit,
+        }
+    }
+
+    /// With the name of a figure before coding.
+    fn pruned<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = match self {
+            Self::BitsPerByte(_) => "bits_per_byte_pruned",
+            Self::Accuracy(_) => "accuracy_pruned",
+        };
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(name, &self.figure())?;
+        map.end()
+    }
 }
 
 /// The points of one model.
@@ -34,25 +96,16 @@ pub struct PruneCurve {
     pub points: Vec<PrunePoint>,
 }
 
-/// The text that pruned models are evaluated on.
-#[derive(Debug, Clone, Copy)]
-pub struct Text<'a> {
-    /// Its tokens.
-    pub tokens: &'a [u16],
-    /// The bytes that each token stands for.
-    pub table: &'a ByteTable,
-}
-
 impl PruneCurve {
     /// Prunes a model to each sparsity (0 to 1, rising from 0), makes its file, decodes it and evaluates it; `progress` is
     /// given every point.
     ///
     /// # Errors
-    /// If weights cannot be coded, or the network is one without bits per byte.
+    /// If weights cannot be coded, or the network has neither bits per byte nor accuracy.
     pub fn measure(
         name: &str,
         (config, pruner): (&ModelConfig, &Pruner),
-        text: Text<'_>,
+        test: TestSet<'_>,
         (sparsities, scope): (&[f64], Scope),
         progress: &mut dyn FnMut(&PrunePoint),
     ) -> Result<Self, EvalError> {
@@ -63,7 +116,7 @@ impl PruneCurve {
             let point = match (points.last(), &last) {
                 // The zeros that rounding has made are pruned first, which changes nothing.
                 (Some(&point), Some(last)) if *last == pruned => PrunePoint { sparsity, ..point },
-                _ => measured(config, sparsity, &pruned, text)?,
+                _ => measured(config, sparsity, &pruned, test)?,
             };
             progress(&point);
             points.push(point);
@@ -72,39 +125,44 @@ impl PruneCurve {
         Ok(Self { name: name.to_owned(), points })
     }
 
-    /// The least sparsity at which the file needs `1 + loss` times the bits per byte of the first point, on straight lines
-    /// between the points; `None` where it never does.
+    /// The least sparsity at which the file needs `1 + loss` times the bits per byte of the first point, or finds `1 − loss`
+    /// times the classes, on straight lines between the points; `None` where it never does.
     ///
     /// ```
-    /// use backslash_eval::prune::{PruneCurve, PrunePoint};
+    /// use backslash_eval::prune::{PruneCurve, PrunePoint, Reached};
     ///
-    /// let point = |sparsity: f64, bits_per_byte: f64| PrunePoint {
+    /// let point = |sparsity: f64, reached: Reached| PrunePoint {
     ///     sparsity,
     ///     zeros: sparsity,
     ///     bytes: 1000,
     ///     bits_per_weight: 2.0,
-    ///     bits_per_byte_pruned: bits_per_byte,
-    ///     bits_per_byte,
+    ///     pruned: reached,
+    ///     decoded: reached,
     /// };
-    /// let points = vec![point(0.0, 2.0), point(0.5, 2.1), point(0.75, 2.3)];
-    /// let curve = PruneCurve { name: "plain".into(), points };
-    /// assert!((curve.sparsity_at_loss(0.1).unwrap() - 0.625).abs() < 1e-12);
-    /// assert_eq!(curve.sparsity_at_loss(0.2), None);
+    /// let curve = |kind: fn(f64) -> Reached, figures: [f64; 3]| {
+    ///     let points = [0.0, 0.5, 0.75].into_iter().zip(figures);
+    ///     let points = points.map(|(sparsity, figure)| point(sparsity, kind(figure))).collect();
+    ///     PruneCurve { name: "plain".into(), points }
+    /// };
+    /// let bits = curve(Reached::BitsPerByte, [2.0, 2.1, 2.3]);
+    /// assert!((bits.sparsity_at_loss(0.1).unwrap() - 0.625).abs() < 1e-12);
+    /// assert_eq!(bits.sparsity_at_loss(0.2), None);
+    /// let accuracy = curve(Reached::Accuracy, [0.8, 0.76, 0.68]);
+    /// assert!((accuracy.sparsity_at_loss(0.1).unwrap() - 0.625).abs() < 1e-12);
     /// ```
     pub fn sparsity_at_loss(&self, loss: f64) -> Option<f64> {
-        let limit = (1.0 + loss) * self.points.first()?.bits_per_byte;
+        let limit = self.points.first()?.decoded.limit(loss);
         // What is not finite is lost too.
-        let is_lost =
-            |point: &PrunePoint| point.bits_per_byte.is_nan() || point.bits_per_byte >= limit;
-        let at = self.points.iter().position(is_lost)?;
+        let at = self.points.iter().position(|point| point.decoded.is_lost(limit))?;
         let after = self.points[at];
         let Some(before) = at.checked_sub(1).map(|before| self.points[before]) else {
             return Some(after.sparsity);
         };
-        if !after.bits_per_byte.is_finite() {
+        let (from, to) = (before.decoded.figure(), after.decoded.figure());
+        if !to.is_finite() {
             return Some(before.sparsity);
         }
-        let share = (limit - before.bits_per_byte) / (after.bits_per_byte - before.bits_per_byte);
+        let share = (limit - from) / (to - from);
         Some(before.sparsity + share * (after.sparsity - before.sparsity))
     }
 }
@@ -113,15 +171,15 @@ fn measured(
     config: &ModelConfig,
     sparsity: f64,
     pruned: &Pruned,
-    text: Text<'_>,
+    test: TestSet<'_>,
 ) -> Result<PrunePoint, EvalError> {
     let Pruned { artifact, weights, zeros } = pruned;
     let file = encode(artifact)?;
     let decoded = decoded_weights(&decode(&file, &Limits::default())?)?;
-    let of_file = bits_per_byte(config, &decoded, text)?;
-    let bits_per_byte_pruned = match *weights == decoded {
+    let of_file = Reached::of(&test.quality(config, &decoded)?)?;
+    let of_weights = match *weights == decoded {
         true => of_file,
-        false => bits_per_byte(config, weights, text)?,
+        false => Reached::of(&test.quality(config, weights)?)?,
     };
     let bytes = file.len() as u64;
     Ok(PrunePoint {
@@ -129,18 +187,9 @@ fn measured(
         zeros: *zeros,
         bytes,
         bits_per_weight: 8.0 * bytes as f64 / weights.parameters().max(1) as f64,
-        bits_per_byte_pruned,
-        bits_per_byte: of_file,
+        pruned: of_weights,
+        decoded: of_file,
     })
-}
-
-fn bits_per_byte(
-    config: &ModelConfig,
-    weights: &NamedWeights,
-    text: Text<'_>,
-) -> Result<f64, EvalError> {
-    let network = Transformer::from_weights(config, weights, &device())?;
-    evaluate(&network, text.tokens, text.table)?.bits_per_byte().ok_or(EvalError::NoBitsPerByte)
 }
 
 #[cfg(test)]
@@ -155,8 +204,8 @@ mod tests {
                 zeros: sparsity,
                 bytes: 1000,
                 bits_per_weight: 2.0,
-                bits_per_byte_pruned: bits_per_byte,
-                bits_per_byte,
+                pruned: Reached::BitsPerByte(bits_per_byte),
+                decoded: Reached::BitsPerByte(bits_per_byte),
             };
             Self { name: name.to_owned(), points: figures.iter().map(point).collect() }
         }
@@ -170,5 +219,20 @@ mod tests {
         assert_eq!(lost(&[(0.0, f64::NAN), (0.4, 2.1)]), Some(0.0));
         assert_eq!(lost(&[(0.0, 2.0), (0.4, 1.9)]), None);
         assert_eq!(lost(&[]), None);
+    }
+
+    #[test]
+    fn figures_stand_under_their_names() {
+        let point = PruneCurve::of_figures("", &[(0.5, 2.0)]).points[0];
+        let json = serde_json::to_value(point).unwrap();
+        assert_eq!(
+            (&json["bits_per_byte"], &json["bits_per_byte_pruned"]),
+            (&2.0.into(), &2.0.into())
+        );
+        let reached = Reached::Accuracy(0.5);
+        let json = serde_json::to_value(PrunePoint { decoded: reached, pruned: reached, ..point });
+        let json = json.unwrap();
+        assert_eq!((&json["accuracy"], &json["accuracy_pruned"]), (&0.5.into(), &0.5.into()));
+        assert!(json.get("bits_per_byte").is_none());
     }
 }

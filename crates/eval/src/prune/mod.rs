@@ -8,6 +8,6 @@ mod curve;
 mod mask;
 mod pruner;
 
-pub use curve::{PruneCurve, PrunePoint, Text};
+pub use curve::{PruneCurve, PrunePoint, Reached};
 pub use mask::{Scope, smallest};
 pub use pruner::{Pruned, Pruner, is_pruned};

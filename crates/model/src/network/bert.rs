@@ -1,5 +1,5 @@
-//! The BERT encoder: learned positions and token types, LayerNorm after each branch, GELU; and its head for
-//! masked tokens.
+//! The BERT encoder: learned positions and token types, LayerNorm after each branch, GELU; its head for masked
+//! tokens, and its classifier.
 //!
 //! Fields have the names of Hugging Face checkpoints, without the leading `bert.` that some have. Source:
 //! arXiv 1810.04805; the blocks are those of arXiv 1706.03762, section 3.1.
@@ -8,6 +8,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, activation};
 
 use super::LanguageModel;
+use super::classifier::Pooler;
 use super::linear::{Affine, Linear, parameter};
 use super::norm::LayerNorm;
 use super::operations;
@@ -25,6 +26,8 @@ pub struct Encoder {
     embeddings: Embeddings,
     encoder: Layers,
     cls: Option<Heads>,
+    pooler: Option<Pooler>,
+    classifier: Option<Affine>,
     #[module(skip)]
     config: ModelConfig,
 }
@@ -49,6 +52,10 @@ impl Encoder {
                 layer: (0..config.layers).map(|_| Layer::new(config, device)).collect(),
             },
             cls: config.masked_head.then(|| Heads { predictions: MaskedHead::new(config, device) }),
+            pooler: config.is_classifier().then(|| Pooler::new(config.width, device)),
+            classifier: config
+                .is_classifier()
+                .then(|| Affine::new(config.width, config.labels.len(), device)),
             config: config.clone(),
         }
     }
@@ -103,6 +110,31 @@ impl Encoder {
             Vec::new()
         };
         self.hidden_through(input, &mut Tap::open(names.found, &mut show));
+    }
+
+    /// Logits of the classes, `[rows, classes]`.
+    ///
+    /// # Panics
+    /// As [`Encoder::hidden`]; and if the network is no [classifier](ModelConfig::is_classifier).
+    pub fn class_logits(&self, input: EncoderInput<'_>) -> Tensor<2> {
+        self.class_logits_through(input, &mut Tap::closed(Precision::Fp32))
+    }
+
+    pub(super) fn class_logits_through(
+        &self,
+        input: EncoderInput<'_>,
+        tap: &mut Tap<'_>,
+    ) -> Tensor<2> {
+        let (Some(pooler), Some(classifier)) = (&self.pooler, &self.classifier) else {
+            panic!("a classifier");
+        };
+        let rows = input.lengths.len();
+        let hidden = self.hidden_through(input, tap);
+        let [positions, width] = hidden.dims();
+        let first = hidden.reshape([rows, positions / rows, width]).narrow(1, 0, 1);
+        let pooled = pooler.forward(first.reshape([rows, width]), tap);
+        tap.show(&[&classifier.weight], &pooled);
+        classifier.forward(pooled, tap)
     }
 
     /// Runs a loss backwards; as [`Transformer::gradients`](crate::Transformer::gradients).

@@ -7,6 +7,7 @@
 //! `[rows, tokens, heads, channels]`.
 
 mod bert;
+mod classifier;
 mod decoder;
 mod fused;
 mod gpt2;
@@ -36,6 +37,9 @@ use self::tokens::{Tokens, assert_known};
 use crate::bind::bound;
 use crate::{Architecture, ModelConfig, ModelError, NamedWeights, Precision};
 
+/// A loss on a device: one number, of which [`Transformer::gradients`] can be asked for.
+pub type Loss = Tensor<1>;
+
 /// What the networks have in common that predict tokens.
 trait LanguageModel {
     /// The final hidden states after their norm, `[predictions, width]`: those of all tokens, or in an encoder
@@ -56,7 +60,8 @@ trait LanguageModel {
 /// There are two kinds. A *causal* network predicts, at each token, the token that follows, so there are as
 /// many predictions as tokens. An *encoder* ([`Architecture::Bert`]) sees its rows from both sides and
 /// predicts the token that each [mask token](crate::SpecialTokens::mask) stands for, so there are as many
-/// predictions as mask tokens. Made by [`Transformer::from_weights`].
+/// predictions as mask tokens; with [labels](crate::ModelConfig::labels) it also tells the class of a row
+/// ([`Transformer::class_logits`]). Made by [`Transformer::from_weights`].
 #[derive(Clone, Debug)]
 pub struct Transformer {
     family: Family,

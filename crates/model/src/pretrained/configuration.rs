@@ -9,13 +9,14 @@ use serde_json::Value;
 
 use crate::{Architecture, Gelu, ModelConfig, ModelError};
 
-/// Reads a configuration of Hugging Face, or, where it names no `model_type`, our own.
-pub(super) fn read(path: &Path) -> Result<ModelConfig, ModelError> {
+/// Reads a configuration of Hugging Face with the names of classes that it has, or, where it names no `model_type`, our own.
+pub(super) fn read(path: &Path) -> Result<(ModelConfig, Vec<String>), ModelError> {
     let wrong = |reason: String| ModelError::File { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path)
         .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
     let json: Value = serde_json::from_str(&text)
         .map_err(|error| wrong(format!("not a model configuration ({error})")))?;
+    let class_names = class_names(json.get("id2label")).map_err(wrong)?;
     let config = match json.get("model_type").map(|kind| kind.as_str().unwrap_or_default()) {
         None => parsed::<ModelConfig>(json).map_err(wrong)?,
         Some("llama") => parsed::<Llama>(json).and_then(Llama::config).map_err(wrong)?,
@@ -26,7 +27,24 @@ pub(super) fn read(path: &Path) -> Result<ModelConfig, ModelError> {
         }
     };
     config.validate().map_err(|error| wrong(error.to_string()))?;
-    Ok(config)
+    Ok((config, class_names))
+}
+
+/// Names by class from 0 on. Those that are made up, `LABEL_0` and so on, are the numbers of the classes.
+fn class_names(id2label: Option<&Value>) -> Result<Vec<String>, String> {
+    let Some(Value::Object(names)) = id2label else { return Ok(Vec::new()) };
+    let name = |class: usize| {
+        let name = names.get(&class.to_string()).and_then(Value::as_str);
+        name.ok_or_else(|| format!("id2label has no name for class {class}"))
+    };
+    let names = (0..names.len()).map(name).collect::<Result<Vec<&str>, String>>()?;
+    let made_up = |(class, name): (usize, &&str)| **name == format!("LABEL_{class}");
+    let all_made_up = names.iter().enumerate().all(made_up);
+    let name = |(class, name): (usize, &&str)| match all_made_up {
+        true => class.to_string(),
+        false => (*name).to_owned(),
+    };
+    Ok(names.iter().enumerate().map(name).collect())
 }
 
 fn parsed<T: DeserializeOwned>(json: Value) -> Result<T, String> {

@@ -22,6 +22,8 @@ pub struct Pretrained {
     pub weights: NamedWeights,
     /// Tensors of the files that the network does not have: constants, and heads for other tasks.
     pub left_out: Vec<String>,
+    /// Of a BERT that is no classifier, the pooler of its files, which one would read; its tensors are left out too.
+    pub pooler: Vec<NamedTensor>,
 }
 
 impl Pretrained {
@@ -31,7 +33,9 @@ impl Pretrained {
     ///
     /// `config.json` is that of Hugging Face for `llama`, `gpt2` and `bert`, or our own. A BERT whose files
     /// have tensors of a head for masked tokens gets that head
-    /// ([`masked_head`](ModelConfig::masked_head)); its special tokens are its tokenizer's to say. Every tensor of the
+    /// ([`masked_head`](ModelConfig::masked_head)); its special tokens are its tokenizer's to say. With a pooler and a
+    /// classifier of two classes or more it is a [classifier](ModelConfig::is_classifier), whose labels are those of
+    /// `id2label`, or numbers from 0 on where these have no names. Every tensor of the
     /// network must be there in its shape, and none may be left that is not known.
     ///
     /// # Errors
@@ -43,10 +47,26 @@ impl Pretrained {
         }
         let is_folder = path.is_dir();
         let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
-        let mut config = configuration::read(&folder.join("config.json"))?;
+        let (mut config, class_names) = configuration::read(&folder.join("config.json"))?;
         let files = if is_folder { shards::of_folder(path)? } else { vec![path.to_owned()] };
         let (mut found, mut left_out) = names::known_tensors(config.architecture, &files)?;
+        let mut pooler = Vec::new();
         if config.architecture == Architecture::Bert {
+            match names::classes(&found) {
+                Some(classes) if !config.is_classifier() => {
+                    config.labels = match class_names.is_empty() {
+                        true => (0..classes).map(|class| class.to_string()).collect(),
+                        false => class_names,
+                    };
+                }
+                _ => {}
+            }
+            if !config.is_classifier() {
+                let head = names::take_class_head(&mut found);
+                left_out.extend(head.iter().map(|tensor| tensor.name.clone()));
+                pooler = head;
+                pooler.retain(|tensor| tensor.name.starts_with(names::POOLER));
+            }
             // Hugging Face's configuration does not say: the tensors do.
             config.masked_head |= names::has_masked_head(&found);
         }
@@ -57,7 +77,9 @@ impl Pretrained {
             reason: error.to_string(),
         };
         left_out.extend(names::without_copies(&config, &mut found).map_err(wrong)?);
-        Self::checked(config, found.into_values().collect(), left_out).map_err(wrong)
+        let found = found.into_values().collect();
+        let model = Self::checked(config, found, left_out).map_err(wrong)?;
+        Ok(Self { pooler, ..model })
     }
 
     /// Refuses weights that are not those of the configuration.
@@ -68,6 +90,6 @@ impl Pretrained {
     ) -> Result<Self, ModelError> {
         let weights = NamedWeights::new(tensors);
         check_layout(&config.layout(), &weights)?;
-        Ok(Self { config, weights, left_out })
+        Ok(Self { config, weights, left_out, pooler: Vec::new() })
     }
 }

@@ -39,6 +39,23 @@ pub(super) fn has_masked_head(found: &BTreeMap<String, NamedTensor>) -> bool {
     found.keys().any(|name| name.starts_with("cls.predictions."))
 }
 
+/// How the names of a pooler's tensors begin.
+pub(super) const POOLER: &str = "pooler.";
+
+/// How many classes BERT's classifier of whole texts has; `None` where there is none. One that reads single tokens has no
+/// pooler, and one of a single output is a score.
+pub(super) fn classes(found: &BTreeMap<String, NamedTensor>) -> Option<usize> {
+    found.get("pooler.dense.weight")?;
+    found.get("classifier.weight")?.shape.first().copied().filter(|classes| *classes >= 2)
+}
+
+/// Takes out the tensors of a pooler and of a classifier.
+pub(super) fn take_class_head(found: &mut BTreeMap<String, NamedTensor>) -> Vec<NamedTensor> {
+    let is_head = |name: &String| name.starts_with(POOLER) || name.starts_with("classifier.");
+    let names: Vec<String> = found.keys().filter(|name| is_head(name)).cloned().collect();
+    names.iter().filter_map(|name| found.remove(name)).collect()
+}
+
 /// Takes out the tensors that must be copies of others, and names them. Where only the copy was stored, it
 /// takes the other's place.
 pub(super) fn without_copies(
@@ -89,10 +106,8 @@ fn network_name(architecture: Architecture, name: &str) -> Option<String> {
         }
         Architecture::Bert => {
             let name = name.strip_prefix("bert.").unwrap_or(name);
-            let part = name.split('.').next();
-            let other = matches!(part, Some("pooler" | "classifier"))
-                || name.starts_with("cls.seq_relationship.")
-                || name == "embeddings.position_ids";
+            let other =
+                name.starts_with("cls.seq_relationship.") || name == "embeddings.position_ids";
             // The names that the gains and biases of norms had in the first checkpoints.
             let name = match name.rsplit_once(".LayerNorm.") {
                 Some((layer, "gamma")) => format!("{layer}.LayerNorm.weight"),

@@ -102,6 +102,24 @@ impl Host<'_> {
         x
     }
 
+    /// Logits of the classes of a row without padding.
+    pub fn class_logits(&self, tokens: &[u16]) -> Vec<f64> {
+        let first = vec![self.bert(tokens, &vec![0; tokens.len()]).swap_remove(0)];
+        let mut pooled = self.affine(&first, "pooler.dense");
+        pooled.iter_mut().flatten().for_each(|z| *z = z.tanh());
+        self.affine(&pooled, "classifier").swap_remove(0)
+    }
+
+    /// Mean of −ln P(class) over rows without padding.
+    pub fn class_loss(&self, rows: &[&[u16]], classes: &[u16]) -> f64 {
+        let loss = |(row, class): (&&[u16], &u16)| {
+            let logits = self.class_logits(row);
+            let sum: f64 = logits.iter().map(|z| z.exp()).sum();
+            sum.ln() - logits[usize::from(*class)]
+        };
+        rows.iter().zip(classes).map(loss).sum::<f64>() / rows.len() as f64
+    }
+
     /// Mean of −ln P(target) over the mask tokens of rows of `row` tokens.
     pub fn masked_loss(&self, tokens: &[u16], targets: &[u16], row: usize) -> f64 {
         let rows = tokens.chunks(row).flat_map(|row| self.masked_logits(row));

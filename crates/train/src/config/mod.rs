@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use backslash_codec::Origin;
-use backslash_model::{Architecture, ModelConfig, Precision, UniformStart, uniform_starts};
+use backslash_model::{ModelConfig, Precision, UniformStart, uniform_starts};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -39,16 +39,23 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// Text files, folders or token shards to train on; empty for the source and documentation text of
+    /// Text files, folders or token shards to train on, or tab-separated files of labelled texts for a classifier; empty for the source and documentation text of
     /// the project's own dependencies.
     pub train: Vec<PathBuf>,
     /// Text files, folders or token shards to evaluate on; empty to hold back a part of `train`.
     pub validation: Vec<PathBuf>,
     /// `bytes`, `bpe:N` to train a byte-level BPE of N pieces on the text, or a SentencePiece `.model` or
-    /// `tokenizer.json` file.
+    /// `tokenizer.json` file. For a classifier `wordpiece:N` to train WordPiece of N pieces on the texts, or a `vocab.txt` or
+    /// `tokenizer.json` file of WordPiece.
     pub tokenizer: String,
-    /// How many validation tokens are scored, from the beginning; 0 for all.
+    /// How many validation tokens, of a classifier examples, are scored, from the beginning; 0 for all.
     pub validation_tokens: usize,
+    /// Classifier: column of the text in tab-separated files, by name or by number from 1 on; empty to find it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub text_column: String,
+    /// Classifier: column of the label; empty to find it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub label_column: String,
 }
 
 impl Default for DataConfig {
@@ -58,6 +65,8 @@ impl Default for DataConfig {
             validation: Vec::new(),
             tokenizer: "bpe:1024".to_owned(),
             validation_tokens: 131_072,
+            text_column: String::new(),
+            label_column: String::new(),
         }
     }
 }
@@ -87,6 +96,9 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// Largest global norm of the gradient of the loss.
     pub clip_norm: f64,
+    /// Classifier: share of the tokens of a text that training hides behind mask tokens, other ones each time, so that texts
+    /// are not learned by heart.
+    pub token_dropout: f64,
     /// How exactly matrices multiply on the way forward and back; evaluations are exact.
     pub precision: Precision,
     /// A model to go on from, its network and tokenizer included: a run's folder, a `.bsl` file or a checkpoint's folder.
@@ -113,6 +125,7 @@ impl Default for TrainConfig {
             epsilon: 1e-8,
             weight_decay: 0.1,
             clip_norm: 1.0,
+            token_dropout: 0.0,
             precision: Precision::Fp32,
             from: String::new(),
             seed: 1337,
@@ -308,7 +321,7 @@ impl RunConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 19] = [
+        let rules: [(&'static str, f64, bool, &'static str); 20] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -333,6 +346,12 @@ impl RunConfig {
                 "must not be negative",
             ),
             ("train.clip_norm", train.clip_norm, positive(train.clip_norm), "must be positive"),
+            (
+                "train.token_dropout",
+                train.token_dropout,
+                share(train.token_dropout) && train.token_dropout < 1.0,
+                "must be from 0 to below 1",
+            ),
             ("rate.lambda", rate.lambda, not_negative(rate.lambda), "must not be negative"),
             (
                 "rate.start",
@@ -384,11 +403,11 @@ impl RunConfig {
             ),
             ("rate.epsilon", rate.epsilon, positive(rate.epsilon), "must be positive"),
         ];
-        if self.model.architecture == Architecture::Bert {
+        if self.model.masked_head {
             return Err(TrainError::ConfigValue {
-                key: "model.architecture",
-                value: "bert".to_owned(),
-                expected: "must be a network that predicts the next token: an encoder cannot be trained here",
+                key: "model.masked_head",
+                value: "true".to_owned(),
+                expected: "must be false: an encoder is trained as a classifier, without a head for masked tokens",
             });
         }
         if let Some((key, value, _, expected)) = rules.into_iter().find(|(_, _, holds, _)| !holds) {
@@ -456,7 +475,8 @@ mod tests {
             "rate.scale_learning_rate=-1",
             "rate.start=1",
             "train.clip_norm=nan",
-            "model.architecture=bert",
+            "train.token_dropout=1",
+            "model.masked_head=true",
         ] {
             let key = set.split('=').next().unwrap();
             let message = parse("", &[set.to_owned()]).unwrap_err().to_string();

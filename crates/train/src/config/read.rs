@@ -5,7 +5,7 @@ use std::path::Path;
 use backslash_model::{Gelu, ModelConfig, SpecialTokens};
 use toml::{Table, Value};
 
-use super::RunConfig;
+use super::{DataConfig, RunConfig};
 use crate::TrainError;
 
 /// Reads a configuration file and applies overrides.
@@ -89,10 +89,16 @@ fn known_keys() -> Table {
         token_types: 1,
         gelu: Gelu::Tanh,
         masked_head: true,
+        labels: vec![String::new()],
         special_tokens: Some(SpecialTokens { start: 0, end: 1, mask: 2 }),
         ..ModelConfig::default()
     };
-    let config = RunConfig { model, ..RunConfig::default() };
+    let data = DataConfig {
+        text_column: "text".to_owned(),
+        label_column: "label".to_owned(),
+        ..DataConfig::default()
+    };
+    let config = RunConfig { data, model, ..RunConfig::default() };
     Table::try_from(config).expect("a configuration is plain data")
 }
 
@@ -151,6 +157,7 @@ mod tests {
         for key in [
             "activation_power",
             "gelu",
+            "labels",
             "masked_head",
             "mlp_hidden",
             "norm_epsilon",

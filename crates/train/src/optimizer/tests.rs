@@ -1,7 +1,7 @@
 //! What all optimizers have in common, on a small network.
 
 use super::*;
-use crate::{Beginning, Trainer, checkpoint, config};
+use crate::{Beginning, Trainer, TrainingSet, checkpoint, config};
 
 /// Every method, and every option that has code of its own.
 const SETTINGS: [&[&str]; 12] = [
@@ -47,14 +47,14 @@ fn trainer(settings: &[&str], architecture: &str) -> (Trainer, Vec<u16>) {
     let tokens: Vec<u16> = (0..2000_u32).map(|i| (i * i % 31) as u16).collect();
     let weights = backslash_model::initial_weights(&config.model, config.train.seed).unwrap();
     let beginning = Beginning { weights, metadata: Default::default() };
-    (Trainer::new(&config, tokens.len(), beginning).unwrap(), tokens)
+    (Trainer::new(&config, TrainingSet::Tokens(&tokens), beginning).unwrap(), tokens)
 }
 
 /// Takes steps up to the given one; the losses.
 fn run(trainer: &mut Trainer, tokens: &[u16], until: u64) -> Vec<f64> {
     let mut losses = Vec::new();
     while trainer.steps_taken() < until {
-        losses.push(trainer.step(tokens).unwrap().loss);
+        losses.push(trainer.step(TrainingSet::Tokens(tokens)).unwrap().loss);
     }
     losses
 }

@@ -17,7 +17,8 @@ use backslash_train::RunConfig;
 use super::Finished;
 use crate::commands::train::bits_per_byte;
 use crate::console::Progress;
-use crate::session::{self, Measured, Prepared};
+use crate::prepared::Prepared;
+use crate::session::{self, Measured};
 
 /// Names of the two models.
 pub const PLAIN: &str = "plain, nearest codes";
@@ -50,7 +51,7 @@ impl<'a> Comparison<'a> {
     ) -> Result<Self> {
         let bench = Bench {
             config: &config.model,
-            tokens: &prepared.tokens.validation,
+            tokens: &prepared.text()?.validation,
             table: prepared.tokenizer.byte_table(),
             metadata: ModelFile::metadata(&config.model, &prepared.tokenizer),
         };

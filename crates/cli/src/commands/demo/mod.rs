@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use backslash_codec::{Overwrite, write_bytes};
+use backslash_data::TokenSet;
 use backslash_eval::plot::FloatReference;
 use backslash_eval::report::{MethodRow, Report, Sample, methods_table};
 use backslash_eval::{ModelFile, Sampling, table};
@@ -19,7 +20,8 @@ use super::train::{Finished, bits_per_byte, train};
 use crate::arguments::Demo;
 use crate::console::say;
 use crate::output;
-use crate::session::{self, Prepared};
+use crate::prepared::{Prepared, prepare};
+use crate::session;
 use compare::Comparison;
 
 /// Configuration of both models.
@@ -35,7 +37,7 @@ pub fn run(arguments: Demo) -> Result<()> {
     let mut plain = config::parse(CONFIG, &arguments.set)?;
     plain.data.train.clone_from(&arguments.data.data);
     plain.data.validation.clone_from(&arguments.data.validation);
-    let prepared = session::prepare(&mut plain)?;
+    let prepared = prepare(&mut plain)?;
     let mut rated = plain.clone();
     rated.rate.method = RateMethod::Bits;
 
@@ -85,7 +87,7 @@ fn report(
     Ok(Report {
         title: "Training with the size of the file in the loss".to_owned(),
         summary: summary(&comparison.rows),
-        settings: settings(config, prepared),
+        settings: settings(config, prepared.text()?),
         rows: comparison.rows.clone(),
         curves: comparison.curves.clone(),
         float_bits_per_byte: vec![
@@ -117,7 +119,7 @@ fn summary(rows: &[MethodRow]) -> String {
     )
 }
 
-fn settings(config: &RunConfig, prepared: &Prepared) -> Vec<(String, String)> {
+fn settings(config: &RunConfig, tokens: &TokenSet) -> Vec<(String, String)> {
     let (train, model) = (&config.train, &config.model);
     let text = match config.data.train.is_empty() {
         true => "source and documentation of the project's dependencies".to_owned(),
@@ -127,8 +129,8 @@ fn settings(config: &RunConfig, prepared: &Prepared) -> Vec<(String, String)> {
     };
     let pairs = [
         ("text", text),
-        ("training tokens", table::grouped(prepared.tokens.train.len() as u64)),
-        ("validation tokens", table::grouped(prepared.tokens.validation.len() as u64)),
+        ("training tokens", table::grouped(tokens.train.len() as u64)),
+        ("validation tokens", table::grouped(tokens.validation.len() as u64)),
         ("tokenizer", format!("{}, {} pieces", config.data.tokenizer, model.vocabulary_size)),
         ("parameters", table::grouped(model.parameters() as u64)),
         (

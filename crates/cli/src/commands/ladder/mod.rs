@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use backslash_compress::{Allocation, CalibrationText};
 use backslash_data::Source;
 use backslash_eval::ladder::{Journal, Method, Point, Subject, measure_errors, weights_hash};
-use backslash_eval::{ModelFile, views};
+use backslash_eval::{ModelFile, TestSet, views};
 use backslash_quant::{Rung, is_coded};
 use serde_json::json;
 
@@ -70,7 +70,9 @@ fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
         let text = CalibrationText::new(&model.config, &text, arguments.calibration_tokens)?;
         let mut validation = tokens(&arguments.data)?;
         session::limit(&mut validation, arguments.tokens);
-        let mut subject = Subject::new(input, &model, text, &validation);
+        let table = model.tokenizer.byte_table();
+        let test = TestSet::Text { tokens: &validation, table: &table };
+        let mut subject = Subject::new(input, &model, Some(text), test);
         fingerprints.push((subject.name().to_owned(), subject.fingerprint().to_owned()));
         for (method, target) in &wanted {
             done += 1;

@@ -36,7 +36,7 @@ impl Metrics {
         };
         let evaluation = |record: &EvaluationRecord| TraceEvaluation {
             step: record.step,
-            bits_per_byte: record.bits_per_byte,
+            bits_per_byte: record.bits_per_byte.unwrap_or(f64::NAN),
             shape: record.shape,
             coded_bits_per_weight: record.coded_bits_per_weight,
         };
@@ -47,9 +47,10 @@ impl Metrics {
         }
     }
 
-    /// Seconds that the steps took at the recorded speeds, each of `tokens`; `None` where one has no speed.
+    /// Seconds that the steps took at the recorded speeds, each of `tokens` where it does not say of how many; `None` where one has no speed.
     pub fn seconds(&self, tokens: usize) -> Option<f64> {
-        let seconds = |record: &StepRecord| tokens as f64 / record.tokens_per_second;
+        let of = |record: &StepRecord| record.tokens.map_or(tokens as f64, |tokens| tokens as f64);
+        let seconds = |record: &StepRecord| of(record) / record.tokens_per_second;
         let all: f64 = self.steps.iter().map(seconds).sum();
         (!self.steps.is_empty() && all.is_finite()).then_some(all)
     }

@@ -30,7 +30,17 @@ pub fn run(arguments: Report) -> Result<()> {
         arguments.inputs.iter().partition(|path| path.is_dir());
     let mut files = Vec::new();
     for path in results {
-        files.extend(lines::read::<Line>(path, "line of a sweep")?.into_iter().map(result_file));
+        let lines = lines::read::<Line>(path, "line of a sweep")?;
+        let known = lines.len();
+        let of_text: Vec<ResultFile> = lines.into_iter().filter_map(result_file).collect();
+        if of_text.len() < known {
+            say(&format!(
+                "{}: {} files of classifiers, which have no bits per byte, are left out",
+                path.display(),
+                known - of_text.len()
+            ));
+        }
+        files.extend(of_text);
     }
     let mut runs = Vec::new();
     for folder in run::open_all(&folders)? {
@@ -41,7 +51,7 @@ pub fn run(arguments: Report) -> Result<()> {
         let is_known = files.iter().any(|file| file.run == folder.name() && file.export == "own");
         if arguments.evaluate && !is_known {
             say(&format!("evaluating {}", folder.path().join("model.bsl").display()));
-            files.push(folder.evaluated()?);
+            files.extend(folder.evaluated()?);
         }
         runs.push(folder.record()?);
     }
@@ -76,8 +86,9 @@ pub fn run(arguments: Report) -> Result<()> {
     ))
 }
 
-fn result_file(line: Line) -> ResultFile {
-    ResultFile {
+/// A line as charts take it; none of a classifier.
+fn result_file(line: Line) -> Option<ResultFile> {
+    Some(ResultFile {
         run: line.run,
         seed: line.seed,
         settings: line.settings,
@@ -87,11 +98,11 @@ fn result_file(line: Line) -> ResultFile {
         bytes: line.bytes,
         parameters: line.parameters,
         nats_per_token: line.nats,
-        bits_per_byte: line.bits_per_byte,
+        bits_per_byte: line.bits_per_byte?,
         float_nats_per_token: line.float_nats,
         shape: line.shape,
         seconds: None,
-    }
+    })
 }
 
 /// Refuses a folder with something in it, unless that may be replaced.

@@ -13,8 +13,7 @@ use backslash_train::{RunConfig, config, fitted_shape};
 
 use super::Metrics;
 use crate::commands::sweep;
-use crate::commands::train::bits_per_byte;
-use crate::session;
+use crate::prepared::prepare;
 
 /// A run's folder with its configuration and its log.
 pub struct Folder {
@@ -97,8 +96,9 @@ impl Folder {
             parameters: weights.parameters() as u64,
             steps: self.config.train.steps,
             seconds: self.seconds(),
-            bytes_per_token: last
-                .map(|last| last.nats_per_token / std::f64::consts::LN_2 / last.bits_per_byte),
+            bytes_per_token: last.and_then(|last| {
+                Some(last.nats_per_token / std::f64::consts::LN_2 / last.bits_per_byte?)
+            }),
             trace: self.metrics.trace(&self.name),
             split: inspection.split,
             tensors: tensors.collect(),
@@ -108,22 +108,23 @@ impl Folder {
     }
 
     /// The run's own file, decoded and evaluated on the validation text of its configuration. As in the results of a sweep
-    /// its size is that of the weights alone.
-    pub fn evaluated(&self) -> Result<ResultFile> {
+    /// its size is that of the weights alone. A classifier has no bits per byte, so there is none of it.
+    pub fn evaluated(&self) -> Result<Option<ResultFile>> {
         let mut config = self.config.clone();
-        let prepared = session::prepare(&mut config)
+        let prepared = prepare(&mut config)
             .with_context(|| format!("{}: the data of its configuration", self.path.display()))?;
         let mut artifact = read_file(&self.path.join("model.bsl"), &Limits::default())?;
         artifact.metadata.clear();
         let bytes = encode(&artifact)?.len() as u64;
         let quality = prepared.measure(&config.model, &decoded_weights(&artifact)?)?;
+        let Some(bits_per_byte) = quality.bits_per_byte() else { return Ok(None) };
         let float = self.float_weights()?;
         let last = self.metrics.evaluations.last();
         let float_nats_per_token = match last {
             Some(last) => last.nats_per_token,
             None => prepared.measure(&config.model, &float)?.nats_per_token(),
         };
-        Ok(ResultFile {
+        Ok(Some(ResultFile {
             run: self.name.clone(),
             seed: config.train.seed,
             settings: sweep::settings(&self.config),
@@ -133,11 +134,11 @@ impl Folder {
             bytes,
             parameters: float.parameters() as u64,
             nats_per_token: quality.nats_per_token(),
-            bits_per_byte: bits_per_byte(&quality),
+            bits_per_byte,
             float_nats_per_token,
             shape: fitted_shape(&float),
             seconds: self.seconds(),
-        })
+        }))
     }
 
     fn float_weights(&self) -> Result<NamedWeights> {

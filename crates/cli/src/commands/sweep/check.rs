@@ -11,7 +11,8 @@ use super::{base, make, runs, series, tables};
 use crate::arguments::Sweep;
 use crate::failure::Usage;
 use crate::grid::Grid;
-use crate::{document, output, session};
+use crate::prepared::prepare;
+use crate::{document, output};
 
 /// A figure of a row, as the document has it and as it is now.
 #[derive(Debug, PartialEq, Serialize)]
@@ -34,7 +35,7 @@ pub fn check(arguments: &Sweep, file: &SweepFile, path: &Path, row: &str) -> Res
         )));
     };
     let mut base = base(file, arguments)?;
-    let prepared = session::prepare(&mut base)?;
+    let prepared = prepare(&mut base)?;
     let plan = runs::plan(file, &base, &runs::data_hash(&prepared))?;
     let Some((runs, wanted)) = files_of(file, &plan, row)? else {
         bail!(Usage(format!(

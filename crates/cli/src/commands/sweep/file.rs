@@ -45,7 +45,8 @@ pub struct Curve {
     /// Keys of the configuration, each with the list of its values: all combinations are trained.
     #[serde(default)]
     pub grid: Table,
-    /// Ways to make a file: `own` for the learned steps, or a method of `backslash ladder`.
+    /// Ways to make a file: `own` for the learned steps, `coders at 2^-8` for all codes of the paper at its step, or a
+    /// method of `backslash ladder`.
     #[serde(default = "own")]
     pub export: Vec<String>,
     /// Sizes of files, in bits per weight, for exports whose size can be chosen.
@@ -70,6 +71,8 @@ pub struct Compare {
 pub enum Export {
     /// The codes at the steps that the run has learned.
     Own,
+    /// The float weights at the paper's step, under every code of the paper and in a file of ours.
+    Coders,
     /// A method of the ladder, on the float weights.
     Ladder(Method),
 }
@@ -79,6 +82,7 @@ impl Export {
     pub fn name(self) -> String {
         match self {
             Self::Own => OWN.to_owned(),
+            Self::Coders => CODERS.to_owned(),
             Self::Ladder(method) => method.name(),
         }
     }
@@ -86,13 +90,14 @@ impl Export {
     fn named(name: &str) -> Option<Self> {
         match name {
             OWN => Some(Self::Own),
+            CODERS => Some(Self::Coders),
             name => Method::named(name).map(Self::Ladder),
         }
     }
 
     fn has_target(self) -> bool {
         match self {
-            Self::Own => false,
+            Self::Own | Self::Coders => false,
             Self::Ladder(method) => method.has_target(),
         }
     }
@@ -108,6 +113,7 @@ pub struct Wanted {
 }
 
 const OWN: &str = "own";
+const CODERS: &str = "coders at 2^-8";
 
 fn own() -> Vec<String> {
     vec![OWN.to_owned()]
@@ -221,7 +227,7 @@ impl Curve {
             let Some(export) = Export::named(name) else {
                 let known: Vec<String> = Method::known().into_iter().map(Method::name).collect();
                 bail!(Usage(format!(
-                    "curve `{}`: there is no export `{name}` (there are own, {})",
+                    "curve `{}`: there is no export `{name}` (there are own, {CODERS}, {})",
                     self.name,
                     known.join("; ")
                 )));

@@ -6,15 +6,14 @@ use anyhow::{Context, Result};
 use backslash_codec::{Limits, encode, read_file};
 use backslash_compress::CalibrationText;
 use backslash_eval::ladder::{Method, Subject};
-use backslash_eval::{ModelFile, Quality, decoded_weights, views};
+use backslash_eval::{AtPaperStep, CoderBits, ModelFile, Quality, decoded_weights, views};
 use backslash_model::NamedWeights;
 use backslash_quant::{effective_rank, is_coded};
 use backslash_train::{Record, fitted_shape};
 
 use super::file::{Export, Wanted};
 use super::runs::{Line, Planned, Steered};
-use crate::commands::train::bits_per_byte;
-use crate::session::Prepared;
+use crate::prepared::{Data, Prepared};
 
 /// A finished run whose files are made, decoded and run.
 pub struct Measurement<'a> {
@@ -32,7 +31,21 @@ pub struct Measurement<'a> {
 struct Figures {
     bytes: u64,
     nats: f64,
-    bits_per_byte: f64,
+    bits_per_byte: Option<f64>,
+    accuracy: Option<f64>,
+    coders: Option<CoderBits>,
+}
+
+impl Figures {
+    fn of(bytes: u64, quality: &Quality, coders: Option<CoderBits>) -> Self {
+        Self {
+            bytes,
+            nats: quality.nats_per_token(),
+            bits_per_byte: quality.bits_per_byte(),
+            accuracy: quality.accuracy(),
+            coders,
+        }
+    }
 }
 
 impl<'a> Measurement<'a> {
@@ -54,13 +67,18 @@ impl<'a> Measurement<'a> {
         push: &mut dyn FnMut(Line) -> Result<()>,
         refuse: &mut dyn FnMut(&str),
     ) -> Result<()> {
-        let tokens = &self.prepared.tokens;
-        let text = CalibrationText::new(&self.model.config, &tokens.train, calibration_tokens)?;
-        let mut subject = Subject::new(self.folder, &self.model, text, &tokens.validation);
+        let text = match &self.prepared.data {
+            Data::Text(tokens) => {
+                Some(CalibrationText::new(&self.model.config, &tokens.train, calibration_tokens)?)
+            }
+            Data::Examples(_) => None,
+        };
+        let mut subject = Subject::new(self.folder, &self.model, text, self.prepared.test());
         for wanted in wanted {
             let Wanted { export, target } = *wanted;
             let figures = match export {
                 Export::Own => self.own()?,
+                Export::Coders => self.coders()?,
                 Export::Ladder(method) => match ladder(&mut subject, method, target)? {
                     Ok(figures) => figures,
                     Err(reason) => {
@@ -81,11 +99,14 @@ impl<'a> Measurement<'a> {
         artifact.metadata.clear();
         let bytes = encode(&artifact)?.len() as u64;
         let quality = self.prepared.measure(&self.model.config, &decoded_weights(&artifact)?)?;
-        Ok(Figures {
-            bytes,
-            nats: quality.nats_per_token(),
-            bits_per_byte: bits_per_byte(&quality),
-        })
+        Ok(Figures::of(bytes, &quality, None))
+    }
+
+    /// The float weights at the paper's step.
+    fn coders(&self) -> Result<Figures> {
+        let coded = AtPaperStep::of(&self.model.weights)?;
+        let quality = self.prepared.measure(&self.model.config, &coded.weights)?;
+        Ok(Figures::of(coded.bytes, &quality, Some(coded.coders)))
     }
 
     fn line(&self, export: Export, target: Option<f64>, figures: &Figures) -> Result<Line> {
@@ -107,10 +128,13 @@ impl<'a> Measurement<'a> {
             bits_per_weight: 8.0 * figures.bytes as f64 / parameters as f64,
             nats: figures.nats,
             bits_per_byte: figures.bits_per_byte,
+            accuracy: figures.accuracy,
             float_nats: self.float.nats_per_token(),
+            float_accuracy: self.float.accuracy(),
             shape: self.shape,
             effective_rank: self.effective_rank,
             steered,
+            coders: figures.coders,
         })
     }
 
@@ -154,9 +178,9 @@ fn ladder(
         Ok(point) => Ok(Ok(Figures {
             bytes: point.bytes,
             nats: point.nats,
-            bits_per_byte: point
-                .bits_per_byte
-                .expect("only networks that predict the next token are trained"),
+            bits_per_byte: point.bits_per_byte,
+            accuracy: point.accuracy,
+            coders: None,
         })),
         Err(error) if error.is_unreachable() => Ok(Err(error.to_string())),
         Err(error) => Err(error.into()),

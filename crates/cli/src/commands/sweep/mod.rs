@@ -19,12 +19,12 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use backslash_codec::{Overwrite, write_bytes};
 use backslash_compress::JsonLines;
-use backslash_eval::plot::{Curve, Figure, rate_distortion, standalone};
+use backslash_eval::plot::{Curve, Figure, accuracy_curves, rate_distortion, standalone};
 use backslash_train::{RunConfig, config};
 
 use crate::arguments::Sweep;
 use crate::console::{Progress, say};
-use crate::session::{self, Prepared};
+use crate::prepared::{Prepared, prepare};
 use crate::{document, output};
 use file::{SweepFile, Wanted};
 use measure::Measurement;
@@ -46,7 +46,7 @@ pub fn run(arguments: Sweep) -> Result<()> {
     let mut base = base(&file, &arguments)?;
     let results = arguments.results.as_deref().expect("required where nothing is checked");
     let mut journal = JsonLines::<Line>::open(results, "line of a sweep")?;
-    let prepared = session::prepare(&mut base)?;
+    let prepared = prepare(&mut base)?;
     let data = runs::data_hash(&prepared);
     let plan = runs::plan(&file, &base, &data)?;
 
@@ -153,8 +153,11 @@ fn make(
     })
 }
 
-/// The best files of every curve.
+/// The best files of every curve; of classifiers all files, by their accuracy.
 fn figure(series: &[Series<'_>]) -> Result<Option<Figure>> {
+    if let Some(curves) = series.iter().map(Series::accuracies).collect::<Option<Vec<_>>>() {
+        return Ok(accuracy_curves(&curves)?);
+    }
     let curve = |series: &Series<'_>| Curve {
         name: series.curve.name.clone(),
         points: series.front().iter().map(|files| files.point()).collect(),

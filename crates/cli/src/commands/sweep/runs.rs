@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use backslash_eval::CoderBits;
 use backslash_eval::plot::Point;
 use backslash_eval::table::grouped;
 use backslash_train::{RateConfig, RunConfig, config};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::file::{Curve, SweepFile, Wanted, assignments};
-use crate::session::Prepared;
+use crate::prepared::{Data, Prepared};
 
 /// A run and the files that are wanted of it. Curves share the runs that they have in common.
 pub struct Planned {
@@ -40,11 +41,19 @@ pub struct Line {
     pub bytes: u64,
     pub parameters: u64,
     pub bits_per_weight: f64,
-    /// Loss of the decoded model, in nats per token.
+    /// Loss of the decoded model, in nats per token, of a classifier per example.
     pub nats: f64,
-    pub bits_per_byte: f64,
+    /// Of a network that predicts the next token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bits_per_byte: Option<f64>,
+    /// Of a classifier: share of the examples whose class the decoded model finds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub accuracy: Option<f64>,
     /// Loss of the float weights.
     pub float_nats: f64,
+    /// Of a classifier: the share that the float weights find.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub float_accuracy: Option<f64>,
     /// Shape of the generalised Gaussian with the moments of all float weights.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shape: Option<f64>,
@@ -55,6 +64,9 @@ pub struct Line {
     /// that file after half of the steps with a rate.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub steered: Option<Steered>,
+    /// Of the export that compares coders: bits per weight by each.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub coders: Option<CoderBits>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,23 +77,27 @@ pub struct Steered {
 }
 
 impl Line {
-    /// The file as a point of a chart.
+    /// The file as a point of a chart; of a classifier without a quality that it shows.
     pub fn point(&self) -> Point {
         let Self { bytes, bits_per_weight, bits_per_byte, .. } = *self;
+        let bits_per_byte = bits_per_byte.unwrap_or(f64::NAN);
         Point { bytes, bits_per_weight, bits_per_byte, interval: None }
     }
 
     /// In a few words.
     pub fn describe(&self) -> String {
         let target = self.target.map_or(String::new(), |bits| format!(" at {bits} bits"));
+        let quality = match self.accuracy {
+            Some(accuracy) => format!("{:.2} % correct", 100.0 * accuracy),
+            None => format!("{:.4} nats per token", self.nats),
+        };
         format!(
-            "{} {} {}{target}: {} bytes, {:.3} bits per weight, {:.4} nats per token",
+            "{} {} {}{target}: {} bytes, {:.3} bits per weight, {quality}",
             self.run,
             self.settings.join(" "),
             self.export,
             grouped(self.bytes),
             self.bits_per_weight,
-            self.nats,
         )
     }
 
@@ -202,16 +218,33 @@ fn without(table: Table, defaults: &Table) -> Table {
     kept.collect()
 }
 
-/// The beginning of a hash of the tokens and of the tokenizer.
+/// The beginning of a hash of the data and of the tokenizer.
 pub fn data_hash(prepared: &Prepared) -> String {
     let mut hash = blake3::Hasher::new();
-    for tokens in [&prepared.tokens.train, &prepared.tokens.validation] {
-        hash.update(&(tokens.len() as u64).to_le_bytes());
-        for chunk in tokens.chunks(1 << 16) {
-            let bytes: Vec<u8> = chunk.iter().flat_map(|token| token.to_le_bytes()).collect();
-            hash.update(&bytes);
+    match &prepared.data {
+        Data::Text(tokens) => {
+            for tokens in [&tokens.train, &tokens.validation] {
+                hash.update(&(tokens.len() as u64).to_le_bytes());
+                add_tokens(&mut hash, tokens);
+            }
+        }
+        Data::Examples(examples) => {
+            for examples in [&examples.train, &examples.validation] {
+                hash.update(&(examples.len() as u64).to_le_bytes());
+                for example in examples {
+                    add_tokens(&mut hash, &[example.class, example.tokens.len() as u16]);
+                    add_tokens(&mut hash, &example.tokens);
+                }
+            }
         }
     }
     hash.update(&prepared.tokenizer.to_bytes());
     hash.finalize().to_hex()[..12].to_owned()
+}
+
+fn add_tokens(hash: &mut blake3::Hasher, tokens: &[u16]) {
+    for chunk in tokens.chunks(1 << 16) {
+        let bytes: Vec<u8> = chunk.iter().flat_map(|token| token.to_le_bytes()).collect();
+        hash.update(&bytes);
+    }
 }

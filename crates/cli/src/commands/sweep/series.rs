@@ -1,7 +1,7 @@
 //! What the lines of a sweep say about its curves.
 
 use backslash_eval::Mean;
-use backslash_eval::plot::Point;
+use backslash_eval::plot::{AccuracyPoint, Point};
 
 use super::file::{Curve, SweepFile, Wanted};
 use super::runs::{Line, Plan};
@@ -80,6 +80,17 @@ impl Series<'_> {
         files
     }
 
+    /// Name and mean files by their accuracy; `None` where a file has none, as all of a network that predicts the next token.
+    pub fn accuracies(&self) -> Option<(String, Vec<AccuracyPoint>)> {
+        let of = |line: &&Line| Some((line.bits_per_weight, line.accuracy?));
+        let point = |files: &Files<'_>| {
+            let files = files.lines.iter().map(of).collect::<Option<Vec<(f64, f64)>>>()?;
+            AccuracyPoint::mean(&files)
+        };
+        let points = self.files.iter().map(point).collect::<Option<Vec<AccuracyPoint>>>()?;
+        Some((self.curve.name.clone(), points))
+    }
+
     /// Seeds of its files.
     pub fn seeds(&self) -> Vec<u64> {
         let lines = self.files.iter().flat_map(|files| &files.lines);
@@ -139,11 +150,14 @@ mod tests {
             parameters: 1000,
             bits_per_weight: bytes as f64 / 125.0,
             nats,
-            bits_per_byte: 0.5 * nats,
+            bits_per_byte: Some(0.5 * nats),
+            accuracy: None,
             float_nats: 3.0,
+            float_accuracy: None,
             shape: None,
             effective_rank: None,
             steered: None,
+            coders: None,
         }
     }
 

@@ -88,7 +88,11 @@ pub(in crate::network) fn token_losses(
 }
 
 /// [`cross_entropy`] of each target for logits that are soft-capped first.
-fn losses(logits: Tensor<2>, targets: &[u16], cap: Option<f32>) -> Tensor<1> {
+pub(in crate::network) fn losses(
+    logits: Tensor<2>,
+    targets: &[u16],
+    cap: Option<f32>,
+) -> Tensor<1> {
     let targets: Vec<i32> = targets.iter().map(|target| i32::from(*target)).collect();
     let targets = TensorData::new(targets, [logits.dims()[0]]);
     let targets = Tensor::from_data(targets, &logits.device());
