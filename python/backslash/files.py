@@ -48,13 +48,15 @@ def save_file(
     float16 and bfloat16 are quantised; small and one-dimensional tensors of these types are rounded to bfloat16; tensors
     of any other type, float64 among them, are kept bit for bit. The file has its name once it is complete.
 
-    At most one of these says how large the file becomes; without any, `steps` is 0.5:
+    At most one of these says how large the file becomes, but for steps by name that a budget scales; without any, `steps` is
+    0.5:
 
     Args:
         tensors: NumPy arrays or PyTorch tensors of any shape and strides, by name. They must not be written to meanwhile.
         path: The file to write.
         steps: A number: the step of each matrix over its root mean square, to the nearest code. A mapping: the steps
-            themselves, by name, for weights whose training has seen multiples of them.
+            themselves, by name, for weights whose training has seen multiples of them; with `budget` they are multiplied by
+            one factor, the least with which the file fits.
         bits_per_weight: Largest file, in bits for each float of `tensors`.
         budget: Largest file, in bytes. As with `bits_per_weight` steps are searched, and codes chosen along a trellis.
         metadata: Values that go along, by key. Text is stored as UTF-8.
@@ -69,7 +71,9 @@ def save_file(
         BudgetError: no file is as small as that.
         FileExistsError, OSError: the file cannot be written.
     """
-    _refuse_more_than_one(steps=steps, bits_per_weight=bits_per_weight, budget=budget)
+    by_name = isinstance(steps, Mapping)
+    goals = {} if by_name and bits_per_weight is None else {"steps": steps}
+    _refuse_more_than_one(**goals, bits_per_weight=bits_per_weight, budget=budget)
     if effort not in ("smallest", "fast"):
         raise ConfigurationError(f'effort is {effort!r}; it is "smallest" or "fast"')
     encoded = {
@@ -78,12 +82,14 @@ def save_file(
     }
     given = [_tensors.describe(name, tensor) for name, tensor in tensors.items()]
     options = _Options(os.fspath(path), encoded, effort == "fast", overwrite, progress)
-    if budget is not None or bits_per_weight is not None:
-        _check_positive("budget", budget)
-        _check_positive("bits_per_weight", bits_per_weight)
-        split = _native.save_by_budget(given, budget, bits_per_weight, options)
-    elif isinstance(steps, Mapping):
+    _check_positive("budget", budget)
+    _check_positive("bits_per_weight", bits_per_weight)
+    if by_name and budget is not None:
+        split = _native.save_by_scaled_steps(given, dict(steps), budget, options)
+    elif by_name:
         split = _native.save_by_steps(given, dict(steps), options)
+    elif budget is not None or bits_per_weight is not None:
+        split = _native.save_by_budget(given, budget, bits_per_weight, options)
     else:
         _check_positive("steps", steps)
         factor = DEFAULT_RELATIVE_STEP if steps is None else steps

@@ -7,6 +7,7 @@
 mod errors;
 mod input;
 mod inspection;
+mod kernels;
 mod progress;
 mod reader;
 mod save;
@@ -26,7 +27,14 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<reader::Reader>()?;
     module.add_function(wrap_pyfunction!(save::save_by_factor, module)?)?;
     module.add_function(wrap_pyfunction!(save::save_by_steps, module)?)?;
+    module.add_function(wrap_pyfunction!(save::save_by_scaled_steps, module)?)?;
     module.add_function(wrap_pyfunction!(save::save_by_budget, module)?)?;
     module.add_function(wrap_pyfunction!(inspection::inspect, module)?)?;
+    module.add_function(wrap_pyfunction!(kernels::add_noise, module)?)?;
+    module.add_function(wrap_pyfunction!(kernels::round_weights, module)?)?;
+    module.add_function(wrap_pyfunction!(kernels::add_rate_of_noise, module)?)?;
+    module.add_function(wrap_pyfunction!(kernels::add_rate_of_codes, module)?)?;
+    module.add_function(wrap_pyfunction!(kernels::moments, module)?)?;
+    module.add_function(wrap_pyfunction!(kernels::pull, module)?)?;
     module.add_function(wrap_pyfunction!(moment_ratio, module)?)
 }

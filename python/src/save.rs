@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use backslash_codec::{
     Artifact, Effort, FileWriter, Overwrite, SizeSplit, Tensor, encode_with, inspect, write_bytes,
 };
-use backslash_compress::{Goal, Recipe, Trial, relative_rules};
+use backslash_compress::{
+    CompressError, Fitted, Goal, Recipe, Start, Target, Trial, fit_to_bytes, relative_rules,
+};
 use backslash_quant::{Gain, LadderOptions, Plan, QuantError, Rung, Weights, is_coded};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -90,16 +92,7 @@ pub(crate) fn save_by_steps<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     options.refuse_existing()?;
     let inputs = sorted(&tensors)?;
-    let coded: BTreeSet<&str> = inputs
-        .iter()
-        .filter(|input| input.is_float() && is_coded(input.shape))
-        .map(|i| i.name)
-        .collect();
-    if let Some(name) = steps.keys().find(|name| !coded.contains(name.as_str())) {
-        return Err(errors::InvalidTensorError::new_err(format!(
-            "there is a step for `{name}`, which is not among the tensors that are coded"
-        )));
-    }
+    refuse_steps_of_others(&inputs, &steps)?;
     let progress = options.progress();
     let split = py.detach(|| -> PyResult<SizeSplit> {
         let floats = floats(&inputs);
@@ -110,6 +103,39 @@ pub(crate) fn save_by_steps<'py>(
         artifact.tensors.extend(verbatim(&inputs));
         progress.tell(1, None, "coding")?;
         write(&options, &artifact)
+    })?;
+    split_to_python(py, &split)
+}
+
+/// Codes are multiples of the given steps times the least factor with which the file has at most `budget` bytes.
+#[pyfunction]
+pub(crate) fn save_by_scaled_steps<'py>(
+    py: Python<'py>,
+    tensors: Vec<Given<'py>>,
+    steps: BTreeMap<String, f32>,
+    budget: u64,
+    mut options: Options,
+) -> PyResult<Bound<'py, PyDict>> {
+    options.refuse_existing()?;
+    let inputs = sorted(&tensors)?;
+    refuse_steps_of_others(&inputs, &steps)?;
+    let progress = options.progress();
+    let split = py.detach(|| -> PyResult<SizeSplit> {
+        let (floats, verbatim) = (floats(&inputs), verbatim(&inputs));
+        let (weights, plan) = (views(&floats), Plan::learned(steps));
+        let mut make = |log_factor: f64| -> Result<Artifact, CompressError> {
+            let plan = plan.scaled(log_factor.exp() as f32);
+            let mut artifact = plan.artifact(&weights, &options.metadata)?;
+            artifact.tensors.extend(verbatim.clone());
+            Ok(artifact)
+        };
+        let mut trials = Trials::new(&progress);
+        let target = Target { budget, effort: options.effort() };
+        let fitted =
+            fit_to_bytes(&mut make, Start::at(0.0), target, &mut |trial| trials.tell(trial))
+                .map_err(errors::compress)?;
+        trials.outcome?;
+        write_fitted(&options, &fitted)
     })?;
     split_to_python(py, &split)
 }
@@ -142,22 +168,51 @@ pub(crate) fn save_by_budget<'py>(
         };
         let bits = |bits: f64| (bits * recipe.parameters() as f64 / 8.0) as u64;
         let budget = budget.or(bits_per_weight.map(bits)).unwrap_or_default();
-        let mut interrupted = Ok(());
-        let mut tell = |trial: Trial| {
-            if interrupted.is_ok() {
-                let what = format!("file {}, {} bytes", trial.file, trial.bytes);
-                interrupted = progress.tell(trial.trial as u64, None, &what);
-            }
-        };
+        let mut trials = Trials::new(&progress);
         let mut no_loss = |_: &Artifact| unreachable!("a size is asked for");
+        let effort = options.effort();
         let fitted = recipe
-            .fit(Goal::Bytes(budget), options.effort(), &mut no_loss, &mut tell)
+            .fit(Goal::Bytes(budget), effort, &mut no_loss, &mut |trial| trials.tell(trial))
             .map_err(errors::compress)?;
-        interrupted?;
-        write_bytes(&options.path, &fitted.bytes, options.overwrite()).map_err(errors::codec)?;
-        Ok(inspect(&fitted.bytes).map_err(errors::codec)?.split)
+        trials.outcome?;
+        write_fitted(&options, &fitted)
     })?;
     split_to_python(py, &split)
+}
+
+/// Tells of the trials of a search, until what is told raises something.
+struct Trials<'a> {
+    progress: &'a Progress,
+    outcome: PyResult<()>,
+}
+
+impl<'a> Trials<'a> {
+    fn new(progress: &'a Progress) -> Self {
+        Self { progress, outcome: Ok(()) }
+    }
+
+    fn tell(&mut self, trial: Trial) {
+        if self.outcome.is_ok() {
+            let what = format!("file {}, {} bytes", trial.file, trial.bytes);
+            self.outcome = self.progress.tell(trial.trial as u64, None, &what);
+        }
+    }
+}
+
+fn refuse_steps_of_others(inputs: &[Input<'_>], steps: &BTreeMap<String, f32>) -> PyResult<()> {
+    let coded = inputs.iter().filter(|input| input.is_float() && is_coded(input.shape));
+    let coded: BTreeSet<&str> = coded.map(|input| input.name).collect();
+    match steps.keys().find(|name| !coded.contains(name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(errors::InvalidTensorError::new_err(format!(
+            "there is a step for `{name}`, which is not among the tensors that are coded"
+        ))),
+    }
+}
+
+fn write_fitted(options: &Options, fitted: &Fitted) -> PyResult<SizeSplit> {
+    write_bytes(&options.path, &fitted.bytes, options.overwrite()).map_err(errors::codec)?;
+    Ok(inspect(&fitted.bytes).map_err(errors::codec)?.split)
 }
 
 fn write(options: &Options, artifact: &Artifact) -> PyResult<SizeSplit> {

@@ -56,6 +56,22 @@ def test_sizes_are_kept_from_below_and_used(tmp_path, bits):
     assert by_budget.read_bytes() == by_bits.read_bytes()
 
 
+def test_given_steps_are_scaled_together_to_a_budget(tmp_path):
+    tensors = {"a": matrix(256, 128), "b": matrix(128, 256, seed=1), "counts": numpy.arange(1000)}
+    path, budget = tmp_path / "m.bsl", 28_000
+    split = backslash.save_file(tensors, path, steps={"a": 0.1, "b": 0.3}, budget=budget)
+    assert 0.99 * budget < split.total == path.stat().st_size <= budget
+    first, second, _ = (report.step for report in backslash.inspect(path).tensors)
+    assert second / first == pytest.approx(3, rel=1e-6)
+    loaded = backslash.load_file(path)
+    codes = loaded["a"] / numpy.float32(first)
+    assert numpy.abs(codes - codes.round()).max() < 1e-3 and numpy.array_equal(loaded["counts"], tensors["counts"])
+    with pytest.raises(backslash.BudgetError):
+        backslash.save_file(tensors, tmp_path / "n.bsl", steps={"a": 0.1, "b": 0.3}, budget=50)
+    with pytest.raises(backslash.ConfigurationError, match="only one can say"):
+        backslash.save_file(tensors, tmp_path / "n.bsl", steps={"a": 0.1}, bits_per_weight=2)
+
+
 @pytest.mark.parametrize(
     "dtype",
     ["float64", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool", "complex64"],

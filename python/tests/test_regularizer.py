@@ -7,8 +7,9 @@ import numpy
 import pytest
 import torch
 
-from backslash import ConfigurationError
+from backslash import ConfigurationError, _native
 from backslash.torch import RateRegularizer
+from backslash.torch.pull import pull, pull_by_operations
 
 SHAPES = [index / 100 for index in range(10, 300)]
 RATIOS = [
@@ -158,6 +159,29 @@ def test_a_tied_parameter_counts_once():
     regularizer.step()
     expected = paper_step(tensors, 1e-3 * (900 + 400), 1.0)
     numpy.testing.assert_allclose(first.detach().numpy(), expected[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [0.3, 1.0, 1.36, 2.5])
+@pytest.mark.parametrize("epsilon", [1.0, 1e-3])
+def test_a_pull_is_that_of_the_crate(shape, epsilon):
+    """PyTorch's operations, which other devices have, against the compiled pass of the command line."""
+    values = torch.from_numpy(drawn(shape, [(300, 70)], seed=15)[0])
+    compiled, operations = values.clone(), values.clone()
+    wide = torch.tensor(shape, dtype=torch.float64)
+    pull(compiled, 1e-2, wide, epsilon)
+    pull_by_operations(operations, 1e-2, wide, epsilon)
+    torch.testing.assert_close(compiled, operations, rtol=2e-7, atol=1e-6 * (compiled - values).abs().max().item())
+    assert (compiled - values).abs().max() > 1e-3
+    assert torch.equal(compiled == 0, operations == 0)
+    moments = _native.moments(2, values.flatten().numpy())
+    expected = values.double().abs().sum().item(), values.double().square().sum().item()
+    assert moments == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_is_no_number_stays_that():
+    parameter = torch.nn.Parameter(torch.tensor([[math.nan, 1.0, math.inf, -2.0]]))
+    pull(parameter.detach(), 0.5, torch.tensor(1.0, dtype=torch.float64), 1.0)
+    numpy.testing.assert_array_equal(parameter.detach().numpy(), [[math.nan, 0.5, math.inf, -1.5]])
 
 
 def test_zeros_stay_and_have_the_shape_of_the_command_line():

@@ -6,6 +6,10 @@
 //! learning rate; *decoupled* (the released code) it is subtracted from the weights after the step and is
 //! not multiplied by the learning rate.
 
+use multiversion::multiversion;
+
+use crate::power::power;
+
 /// The shape and the strengths of one step of the method.
 ///
 /// ```
@@ -45,25 +49,52 @@ impl Pull {
     /// If the slices differ in length.
     pub fn add_gradient(&self, weights: &[f32], gradient: &mut [f32]) {
         assert_eq!(weights.len(), gradient.len());
-        for (weight, gradient) in weights.iter().zip(gradient) {
-            *gradient += self.force(*weight);
-        }
+        add_force(weights, self.force(), gradient);
     }
 
     /// θ ← θ − λ·ν/N·sign(θ)·(|θ|+ε)^(ν−1): the decoupled form, after the optimizer's step.
     pub fn step(&self, weights: &mut [f32]) {
-        for weight in weights {
-            *weight -= self.force(*weight);
-        }
+        subtract_force(self.force(), weights);
     }
 
-    fn force(&self, weight: f32) -> f32 {
-        if weight == 0.0 {
-            return 0.0;
+    fn force(&self) -> Force {
+        Force {
+            strength: (self.lambda * self.shape / self.parameters as f64) as f32,
+            epsilon: self.epsilon as f32,
+            exponent: (self.shape - 1.0) as f32,
         }
-        let strength = (self.lambda * self.shape / self.parameters as f64) as f32;
-        let magnitude = (weight.abs() + self.epsilon as f32).powf((self.shape - 1.0) as f32);
-        weight.signum() * strength * magnitude
+    }
+}
+
+/// strength·sign(θ)·(|θ|+ε)^exponent, by the weight θ.
+#[derive(Clone, Copy)]
+struct Force {
+    strength: f32,
+    epsilon: f32,
+    exponent: f32,
+}
+
+impl Force {
+    #[inline(always)]
+    fn on(self, weight: f32) -> f32 {
+        let magnitude = self.strength * power(weight.abs() + self.epsilon, self.exponent);
+        // A weight that is no number has a force that is none.
+        let moved = if weight == 0.0 { weight } else { magnitude.copysign(weight) };
+        if weight.is_nan() { weight } else { moved }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+fn add_force(weights: &[f32], force: Force, gradient: &mut [f32]) {
+    for (weight, gradient) in weights.iter().zip(gradient) {
+        *gradient += force.on(*weight);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+fn subtract_force(force: Force, weights: &mut [f32]) {
+    for weight in weights {
+        *weight -= force.on(*weight);
     }
 }
 

@@ -35,7 +35,13 @@ pub struct CodeTables {
 impl LaplaceMixture {
     /// The code lengths of the codes of a matrix at the step that `lines` are of.
     pub fn codes_at_step(&self, step: f32, lines: &LineSums) -> CodeTables {
-        let entries = (lines.largest().min(LARGEST as f32) as usize + 2).next_power_of_two();
+        self.codes_at_levels(step, lines.levels(), lines.largest())
+    }
+
+    /// As [`LaplaceMixture::codes_at_step`] for a part of a matrix, from the levels of its rows and columns in the whole and
+    /// the largest magnitude of its codes.
+    pub fn codes_at_levels(&self, step: f32, levels: LineLevels, largest: f32) -> CodeTables {
+        let entries = (largest.min(LARGEST as f32) as usize + 2).next_power_of_two();
         let width = entries.min(LARGEST);
         let of_class = |class: usize| {
             let octaves = (class as f64 - (CLASSES / 2) as f64) / 4.0;
@@ -55,7 +61,7 @@ impl LaplaceMixture {
             }
         }
         let width_log2 = width.ilog2();
-        CodeTables { step, levels: lines.levels(), width_log2, classes, slopes, sums }
+        CodeTables { step, levels, width_log2, classes, slopes, sums }
     }
 }
 

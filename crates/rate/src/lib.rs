@@ -26,13 +26,14 @@ mod generalised_gaussian;
 mod lines;
 mod mixture;
 mod moments;
+mod power;
 mod quantiser;
 
 pub use code_length::entropy_bits;
 pub use code_table::CodeTables;
 pub use density::GeneralisedGaussian;
 pub use generalised_gaussian::{moment_ratio, published_shape, shape_from_ratio};
-pub use lines::LineSums;
+pub use lines::{LineLevels, LineSums};
 pub use mixture::{CodeLength, LaplaceMixture, RateSums};
 pub use moments::Moments;
 pub use quantiser::{add_uniform_noise, round_some_to_step, round_to_step};

@@ -45,8 +45,18 @@ impl LineSums {
         self.largest
     }
 
+    /// The sum of each row.
+    pub fn rows(&self) -> &[f64] {
+        &self.rows
+    }
+
+    /// The sum of each column.
+    pub fn columns(&self) -> &[f64] {
+        &self.columns
+    }
+
     /// The levels of all rows and columns.
-    pub(crate) fn levels(&self) -> LineLevels {
+    pub fn levels(&self) -> LineLevels {
         let (rows, columns) = (self.rows.len(), self.columns.len());
         let total: f64 = self.rows.iter().sum();
         let mean = total / ((rows * columns).max(1)) as f64;
@@ -68,9 +78,11 @@ impl LineSums {
 /// The scale of a weight is that of the whole times that of its row times that of its column. A line's scale is that
 /// of a Laplace distribution whose codes have the line's mean magnitude M: s = Δ / 2·asinh(1/2M).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LineLevels {
-    pub(crate) rows: Vec<i16>,
-    pub(crate) columns: Vec<i16>,
+pub struct LineLevels {
+    /// Those of rows.
+    pub rows: Vec<i16>,
+    /// Those of columns.
+    pub columns: Vec<i16>,
 }
 
 /// Scale in steps of the Laplace distribution whose codes have that mean magnitude: with a cell of one step around

@@ -9,9 +9,11 @@ import torch
 
 from backslash import _native
 from backslash.files import Progress, safe_open, save_file
-from backslash.torch.regularizer import Group, RateRegularizer
+from backslash.torch.bits import Forecast
+from backslash.torch.groups import Group
+from backslash.torch.regularizer import RateRegularizer
 
-__all__ = ["Group", "RateRegularizer", "load_file", "save_file"]
+__all__ = ["Forecast", "Group", "RateRegularizer", "load_file", "save_file"]
 
 
 def load_file(

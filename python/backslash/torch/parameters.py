@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from backslash import _native
 from backslash.errors import ConfigurationError
 
 if dist.is_available():
@@ -99,13 +100,34 @@ def absolute_and_square_sums(
     float64: the sum over all ranks is that of all distinct elements.
     """
     by_replicas: dict[int, list[torch.Tensor]] = {}
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
     for parameter in parameters:
         local = parameter.local()
-        if local.numel() > 0:
+        if local.numel() == 0:
+            continue
+        if is_plain(local) and not torch.compiler.is_compiling():
+            moments = _native.moments(torch.get_num_threads(), values(local))
+            sums += torch.tensor(moments, dtype=torch.float64) / parameter.replicas
+        else:
             by_replicas.setdefault(parameter.replicas, []).append(local)
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
     for replicas, shards in by_replicas.items():
         absolute = torch.stack(torch._foreach_norm(shards, 1, torch.float64)).sum()
         square = torch.stack(torch._foreach_norm(shards, 2, torch.float64)).square().sum()
         sums += torch.stack((absolute, square)) / replicas
     return sums
+
+
+def is_plain(*tensors: torch.Tensor) -> bool:
+    """Whether tensors are what the compiled passes take: contiguous, in float32 and in the memory of the host."""
+    return all(
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.dtype is torch.float32
+        and tensor.is_contiguous()
+        for tensor in tensors
+    )
+
+
+def values(tensor: torch.Tensor) -> Any:
+    """The memory of a plain tensor, as an array of one dimension."""
+    return tensor.detach().reshape(-1).numpy()

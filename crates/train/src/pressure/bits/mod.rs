@@ -5,6 +5,8 @@ mod gains;
 mod tensor;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trajectory;
 
 use backslash_model::{Gradients, NamedWeights};
 use backslash_quant::{Plan, is_coded};
