@@ -33,6 +33,10 @@ fn tensors(seed: usize) -> NamedWeights {
     ])
 }
 
+fn numbers_of(text: &str) -> Vec<f64> {
+    text.split_whitespace().map(|number| number.parse().unwrap()).collect()
+}
+
 #[test]
 fn the_course_of_a_training_is_the_known_one() {
     let mut config = RunConfig::default();
@@ -79,8 +83,7 @@ fn the_course_of_a_training_is_the_known_one() {
             .collect();
         course += &format!("{step} {}\n", numbers.join(" "));
     }
-    let parse = |text: &str| text.split_whitespace().map(|n| n.parse().unwrap()).collect();
-    let (found, expected): (Vec<f64>, Vec<f64>) = (parse(&course), parse(EXPECTED));
+    let (found, expected) = (numbers_of(&course), numbers_of(EXPECTED));
     assert_eq!(found.len(), expected.len(), "\n{course}");
     for (found, expected) in found.iter().zip(expected) {
         let error = (found - expected).abs();
