@@ -71,11 +71,13 @@ mod tests {
             point("c", one, 2.0, 3.90),
             point("b", other, 2.0, 3.53),
             point("a", other, 2.0, 3.12),
+            point("c", other, 2.0, 3.925),
+            point("d", other, 2.0, 9.0),
             point("a", other, 3.0, 9.0),
         ];
         let summary = Summary::new(&points);
         let difference = summary.difference(one, other, Some(2.0)).unwrap();
-        assert!((difference.mean + 0.025).abs() < 1e-9 && difference.count == 2);
+        assert!((difference.mean + 0.025).abs() < 1e-9 && difference.count == 3);
         assert!(difference.is_certain());
         let increase = summary.increase(one, Some(2.0)).unwrap();
         assert!((increase.mean - 0.5).abs() < 1e-9 && (increase.deviation - 0.4).abs() < 1e-9);
