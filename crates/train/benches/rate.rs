@@ -5,10 +5,10 @@
 //! cargo bench -p backslash-train --bench rate -- golf rows=8     # the 17 M golf preset
 //! ```
 //!
-//! Settings: `rows` (of a batch) and `steps` (of each kind). Printed is the fastest step of each kind, and what it takes
-//! more than the one without a rate. `RAYON_NUM_THREADS` sets the threads.
+//! Settings: `rows` (of a batch) and `steps` (of each kind). Printed are the fastest step of each kind, and the median over the
+//! rounds of what a step takes more than the one without a rate in its round. `RAYON_NUM_THREADS` sets the threads.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use backslash_model::{ModelConfig, initial_weights};
 use backslash_train::{
@@ -26,7 +26,8 @@ fn main() {
         let of = |argument: &String| argument.strip_prefix(key)?.strip_prefix('=')?.parse().ok();
         arguments.iter().find_map(of).unwrap_or(default)
     };
-    let (rows, steps) = (number("rows", if golf { 8 } else { 32 }), number("steps", 8));
+    let (rows, steps) =
+        (number("rows", if golf { 8 } else { 32 }), number("steps", if golf { 7 } else { 31 }));
     let model = match golf {
         true => ModelConfig::golf(),
         false => {
@@ -53,12 +54,18 @@ fn main() {
         ("rounding", trainer(RateMethod::Bits, 0.0, OriginRule::Zero)),
         ("rounding from an origin", trainer(RateMethod::Bits, 0.0, OriginRule::Initial)),
     ];
-    let mut best = [Duration::MAX; 4];
-    for _ in 0..steps {
-        for ((_, trainer), best) in kinds.iter_mut().zip(&mut best) {
+    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    // The first round makes the state of the optimizers, and is not counted.
+    for round in 0..=steps {
+        let mut seconds = [0.0; 4];
+        for turn in 0..kinds.len() {
+            let kind = (round + turn) % kinds.len();
             let start = Instant::now();
-            trainer.step(TrainingSet::Tokens(&tokens)).expect("a finite loss");
-            *best = (*best).min(start.elapsed());
+            kinds[kind].1.step(TrainingSet::Tokens(&tokens)).expect("a finite loss");
+            seconds[kind] = start.elapsed().as_secs_f64();
+        }
+        if round > 0 {
+            rounds.push(seconds);
         }
     }
     println!(
@@ -68,14 +75,15 @@ fn main() {
         rayon::current_num_threads()
     );
     println!("rate                     step ms  tokens/s     more");
-    let plain = best[0].as_secs_f64();
-    for ((name, _), best) in kinds.iter().zip(&best) {
-        let seconds = best.as_secs_f64();
+    for (kind, (name, _)) in kinds.iter().enumerate() {
+        let best = rounds.iter().map(|round| round[kind]).fold(f64::INFINITY, f64::min);
+        let mut ratios: Vec<f64> = rounds.iter().map(|round| round[kind] / round[0]).collect();
+        ratios.sort_by(f64::total_cmp);
         println!(
             "{name:23}  {:7.1}  {:8.0}  {:+6.2} %",
-            1e3 * seconds,
-            (rows * model.context) as f64 / seconds,
-            100.0 * (seconds / plain - 1.0)
+            1e3 * best,
+            (rows * model.context) as f64 / best,
+            100.0 * (ratios[ratios.len() / 2] - 1.0)
         );
     }
 }
