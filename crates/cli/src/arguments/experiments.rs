@@ -130,9 +130,10 @@ pub struct Sweep {
 #[derive(Debug, Args)]
 pub struct PruneCurve {
     /// Decoders or classifiers: .bsl files, whose codes are pruned and whose steps stay; runs with learned steps, of which model.bsl is
-    /// taken; and runs and folders without, whose float weights are pruned and coded at --bits-per-weight.
+    /// taken; and runs and folders without, whose float weights are pruned and coded at --bits-per-weight. Models given as
+    /// KIND=MODEL with one KIND are seeds of one curve.
     #[arg(required = true, value_name = "MODEL")]
-    pub models: Vec<PathBuf>,
+    pub models: Vec<String>,
     #[command(flatten)]
     pub data: Data,
     /// Score this many tokens, of a classifier examples, from the beginning; 0 for all.

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use backslash_codec::{Limits, read_file, write_bytes};
 use backslash_eval::ModelFile;
 use backslash_eval::plot::{prune_curves, standalone};
-use backslash_eval::prune::{PruneCurve, PrunePoint, Pruner, Reached, Scope};
+use backslash_eval::prune::{PruneCurve, PruneCurves, PrunePoint, Pruner, Reached, Scope};
 use backslash_eval::table::{Column, Table, fixed, grouped};
 use backslash_model::Architecture;
 use serde_json::json;
@@ -27,6 +27,8 @@ const PRUNED: &str = "Pruned are the matrices of linear layers alone, not embedd
 
 /// A model to be pruned.
 struct Model {
+    /// What it is a seed of, or its own name.
+    kind: String,
     name: String,
     file: ModelFile,
     pruner: Pruner,
@@ -37,7 +39,7 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
         Some(path) => Some((path, session::overwrite(path, arguments.force)?)),
         None => None,
     };
-    let models = arguments.models.iter().map(|path| open(path, arguments.bits_per_weight));
+    let models = arguments.models.iter().map(|model| open(model, arguments.bits_per_weight));
     let models = models.collect::<Result<Vec<Model>>>()?;
     let is_classifier = |model: &Model| model.file.config.is_classifier();
     if models.iter().any(is_classifier) && !models.iter().all(is_classifier) {
@@ -45,9 +47,9 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
             "classifiers and decoders have no figure in common: draw their curves apart".to_owned()
         ));
     }
-    let curves = measure(&arguments, &models)?;
+    let kinds = measure(&arguments, &models)?;
 
-    if let (Some((path, overwrite)), Some(figure)) = (plot, prune_curves(&curves)?) {
+    if let (Some((path, overwrite)), Some(figure)) = (plot, prune_curves(&kinds)?) {
         write_bytes(path, standalone(&figure).as_bytes(), overwrite)?;
     }
     if arguments.json {
@@ -58,17 +60,35 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
                 "sparsity_at_10_percent_loss": curve.sparsity_at_loss(LOSS),
             })
         };
+        let curves = kinds.iter().flat_map(|kind| &kind.curves);
         return output::print_json(&json!({
             "scope": if arguments.per_tensor { "per tensor" } else { "global" },
-            "curves": curves.iter().map(value).collect::<Vec<_>>(),
+            "curves": curves.map(value).collect::<Vec<_>>(),
+            "kinds": kinds.iter().map(kind_json).collect::<Vec<_>>(),
         }));
     }
-    let losses: Vec<String> = curves.iter().map(loss).collect();
-    output::print(&format!("{}\n{}\n\n{PRUNED}", table(&curves), losses.join("\n")))
+    let losses: Vec<String> = kinds.iter().map(loss).collect();
+    output::print(&format!("{}\n{}\n\n{PRUNED}", table(&kinds), losses.join("\n")))
 }
 
-/// A model with its own codes, or with steps for its float weights.
-fn open(path: &Path, bits_per_weight: f64) -> Result<Model> {
+/// Where several seeds of a kind of model lose a tenth.
+fn kind_json(kind: &PruneCurves) -> serde_json::Value {
+    let lost = kind.sparsity_at_loss(LOSS);
+    json!({
+        "kind": kind.name,
+        "models": kind.curves.iter().map(|curve| &curve.name).collect::<Vec<_>>(),
+        "sparsity_at_10_percent_loss": lost.map(|lost| lost.mean),
+        "interval": lost.and_then(|lost| lost.interval()),
+        "models_that_lose_as_much": lost.map_or(0, |lost| lost.count),
+    })
+}
+
+/// A model with its own codes, or with steps for its float weights; given as a path, or as KIND=PATH.
+fn open(model: &str, bits_per_weight: f64) -> Result<Model> {
+    let (kind, path) = match model.split_once('=') {
+        Some((kind, path)) if !Path::new(model).exists() => (Some(kind), Path::new(path)),
+        _ => (None, Path::new(model)),
+    };
     let own = match path.is_dir() {
         true if session::learned_plan(path)?.is_some() => Some(path.join("model.bsl")),
         true => None,
@@ -95,7 +115,8 @@ fn open(path: &Path, bits_per_weight: f64) -> Result<Model> {
             path.display()
         )));
     }
-    Ok(Model { name: name(path), file, pruner })
+    let name = name(path);
+    Ok(Model { kind: kind.map_or_else(|| name.clone(), str::to_owned), name, file, pruner })
 }
 
 /// The folder of a run, or the path of a file.
@@ -104,14 +125,15 @@ fn name(path: &Path) -> String {
     folder.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-fn measure(arguments: &arguments::PruneCurve, models: &[Model]) -> Result<Vec<PruneCurve>> {
+/// The curves of all models, those of one kind together.
+fn measure(arguments: &arguments::PruneCurve, models: &[Model]) -> Result<Vec<PruneCurves>> {
     let percents = (0..MOST).step_by(arguments.step as usize).chain([MOST]);
     let sparsities: Vec<f64> = percents.map(|percent| f64::from(percent) / 100.0).collect();
     let scope = if arguments.per_tensor { Scope::PerTensor } else { Scope::Global };
     let mut progress = Progress::new("point", 0, (sparsities.len() * models.len()) as u64);
     let mut done = 0;
-    let mut curves = Vec::new();
-    for Model { name, file, pruner } in models {
+    let mut kinds: Vec<PruneCurves> = Vec::new();
+    for Model { kind, name, file, pruner } in models {
         let scored = Scored::open(file, &arguments.data.config(), arguments.tokens)?;
         let model = (&file.config, pruner);
         let mut advance = |point: &PrunePoint| {
@@ -119,13 +141,19 @@ fn measure(arguments: &arguments::PruneCurve, models: &[Model]) -> Result<Vec<Pr
             progress.at(done, &format!("{name}, {:.0} % pruned", 100.0 * point.sparsity));
         };
         let at = (&sparsities[..], scope);
-        curves.push(PruneCurve::measure(name, model, scored.test(), at, &mut advance)?);
+        let curve = PruneCurve::measure(name, model, scored.test(), at, &mut advance)?;
+        match kinds.iter_mut().find(|known| known.name == *kind) {
+            Some(known) => known.curves.push(curve),
+            None => kinds.push(PruneCurves { name: kind.clone(), curves: vec![curve] }),
+        }
     }
     progress.finish();
-    Ok(curves)
+    Ok(kinds)
 }
 
-fn table(curves: &[PruneCurve]) -> Table<7> {
+/// Means over the models of each kind.
+fn table(kinds: &[PruneCurves]) -> Table<7> {
+    let curves: Vec<PruneCurve> = kinds.iter().map(PruneCurves::mean).collect();
     let first = curves.iter().find_map(|curve| curve.points.first());
     let title = match first.map(|point| point.decoded) {
         Some(Reached::Accuracy(_)) => "% correct, pruned",
@@ -145,7 +173,7 @@ fn table(curves: &[PruneCurve]) -> Table<7> {
         Column::number("decoded"),
     ]);
     let percent = |share: f64| format!("{} %", fixed(100.0 * share, 1));
-    for curve in curves {
+    for curve in &curves {
         for point in &curve.points {
             table.push([
                 curve.name.clone(),
@@ -161,17 +189,25 @@ fn table(curves: &[PruneCurve]) -> Table<7> {
     table
 }
 
-fn loss(curve: &PruneCurve) -> String {
-    let what = match curve.points.first().map(|point| point.decoded) {
+fn loss(kind: &PruneCurves) -> String {
+    let first = kind.curves.iter().find_map(|curve| curve.points.first());
+    let what = match first.map(|point| point.decoded) {
         Some(Reached::Accuracy(_)) => "10 % fewer correct",
         _ => "10 % more bits per byte",
     };
-    match curve.sparsity_at_loss(LOSS) {
-        Some(sparsity) => format!(
-            "{}: {what} than unpruned at {} % pruned",
-            curve.name,
-            fixed(100.0 * sparsity, 1)
+    let Some(lost) = kind.sparsity_at_loss(LOSS) else {
+        return format!("{}: less than {what} at {MOST} % pruned", kind.name);
+    };
+    let percent = |share: f64| fixed(100.0 * share, 1);
+    let models = kind.curves.len();
+    let seeds = match (lost.interval(), lost.count == models) {
+        (None, true) => String::new(),
+        (_, false) => format!(" ({} of {models} models lose as much)", lost.count),
+        (Some((from, to)), true) => format!(
+            " (mean of {models} models, 95 % interval {} to {} %)",
+            percent(from),
+            percent(to)
         ),
-        None => format!("{}: less than {what} at {MOST} % pruned", curve.name),
-    }
+    };
+    format!("{}: {what} than unpruned at {} % pruned{seeds}", kind.name, percent(lost.mean))
 }

@@ -1,26 +1,27 @@
 //! Bits per byte, or accuracy, of pruned models against their sparsity.
 
-use super::line_chart::{Line, LineChart, Mark};
+use super::line_chart::{Extent, Line, LineChart, Mark};
 use super::range::{AxisRange, is_drawable};
 use super::theme::{WIDE, line_swatch};
 use super::{Figure, LegendEntry};
 use crate::EvalError;
-use crate::prune::{PruneCurve, PrunePoint, Reached};
+use crate::prune::{PruneCurves, PrunePoint, Reached};
 use crate::table::{fixed, grouped};
 
-/// Draws a line for every model; `None` when there is no point to draw. In bits per byte the vertical axis ends above twice the
-/// best, where a model has nothing left to lose. All curves are to be of one figure.
+/// Draws a line for every kind of model, the mean over its seeds with the interval of three or more ([`Mean::band`]); `None`
+/// when there is no point to draw. In bits per byte the vertical axis ends above twice the best, where a model has nothing
+/// left to lose. All curves are to be of one figure.
 ///
 /// # Errors
 ///
 /// [`EvalError::Plot`] when the plotting library refuses.
-pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> {
-    let is_placed = |point: &&PrunePoint| is_drawable(point.decoded.figure());
-    let drawable: Vec<Vec<PrunePoint>> = curves
+pub fn prune_curves(curves: &[PruneCurves]) -> Result<Option<Figure>, EvalError> {
+    let is_placed = |(_, point): &(usize, PrunePoint)| is_drawable(point.decoded.figure());
+    let drawable: Vec<Vec<(usize, PrunePoint)>> = curves
         .iter()
-        .map(|curve| curve.points.iter().filter(is_placed).copied().collect())
+        .map(|curve| curve.mean().points.into_iter().enumerate().filter(is_placed).collect())
         .collect();
-    let all = || drawable.iter().flatten();
+    let all = || drawable.iter().flatten().map(|(_, point)| point);
     let Some(first) = all().next() else { return Ok(None) };
     let what = first.decoded.name();
     let best = all().map(|point| point.decoded.figure()).fold(f64::INFINITY, f64::min);
@@ -30,15 +31,15 @@ pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> 
     };
     let shown = all().filter(is_shown).map(|point| point.decoded.figure());
     let Some(y) = AxisRange::of_all(shown) else { return Ok(None) };
-    let line = |slot: usize, curve: &PruneCurve, points: &[PrunePoint]| Line {
+    let line = |slot: usize, curve: &PruneCurves, points: &[(usize, PrunePoint)]| Line {
         slot,
         points: points
             .iter()
-            .map(|point| (100.0 * point.sparsity, point.decoded.figure()))
+            .map(|(_, point)| (100.0 * point.sparsity, point.decoded.figure()))
             .collect(),
         marks: points
             .iter()
-            .map(|point| Mark {
+            .map(|(at, point)| Mark {
                 x: 100.0 * point.sparsity,
                 y: point.decoded.figure(),
                 tooltip: format!(
@@ -48,7 +49,10 @@ pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> 
                     fixed(point.decoded.figure(), 4),
                     grouped(point.bytes)
                 ),
-                extent: None,
+                extent: curve.decoded(*at).and_then(|mean| mean.band()).map(|band| Extent {
+                    x: (100.0 * point.sparsity, 100.0 * point.sparsity),
+                    y: band,
+                }),
             })
             .collect(),
     };
@@ -71,7 +75,7 @@ pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> 
     let (wide_svg, narrow_svg) = chart.draw()?;
     let legend = pairs().map(|(slot, (curve, _))| {
         let lost = match curve.sparsity_at_loss(0.1) {
-            Some(sparsity) => format!("loses 10 % at {} %", fixed(100.0 * sparsity, 1)),
+            Some(sparsity) => format!("loses 10 % at {} %", fixed(100.0 * sparsity.mean, 1)),
             None => "loses less than 10 %".to_owned(),
         };
         LegendEntry { swatch_svg: line_swatch(slot), label: format!("{}: {lost}", curve.name) }
@@ -93,12 +97,18 @@ pub fn prune_curves(curves: &[PruneCurve]) -> Result<Option<Figure>, EvalError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prune::PruneCurve;
 
     #[test]
     fn every_model_has_a_line_and_says_where_a_tenth_is_lost() {
+        let seeds = |name: &str, seeds: &[&[(f64, f64)]]| PruneCurves {
+            name: name.to_owned(),
+            curves: seeds.iter().map(|figures| PruneCurve::of_figures(name, figures)).collect(),
+        };
+        let plain: &[(f64, f64)] = &[(0.0, 2.0), (0.5, 2.4), (0.9, 9.0)];
         let curves = [
-            PruneCurve::of_figures("plain", &[(0.0, 2.0), (0.5, 2.4), (0.9, 9.0)]),
-            PruneCurve::of_figures("rate", &[(0.0, 2.1), (0.5, 2.1), (0.9, f64::NAN)]),
+            seeds("plain", &[plain; 3]),
+            seeds("rate", &[&[(0.0, 2.1), (0.5, 2.1), (0.9, f64::NAN)]]),
         ];
         let figure = prune_curves(&curves).unwrap().unwrap();
         let labels: Vec<&str> = figure.legend.iter().map(|entry| entry.label.as_str()).collect();
@@ -107,10 +117,8 @@ mod tests {
         assert!(
             figure.wide_svg.contains("plain, 50.0 % pruned: 2.4000 bits per byte, 1,000 bytes")
         );
+        assert_eq!(figure.wide_svg.matches("fill-opacity=\"0.2\"").count(), 1, "a band of seeds");
         assert_eq!(figure.notes, ["Points above the chart, as arrows at its edge: 1."]);
-        assert_eq!(
-            prune_curves(&[PruneCurve::of_figures("none", &[(0.0, f64::NAN)])]).unwrap(),
-            None
-        );
+        assert_eq!(prune_curves(&[seeds("none", &[&[(0.0, f64::NAN)]])]).unwrap(), None);
     }
 }
