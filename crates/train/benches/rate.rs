@@ -5,14 +5,17 @@
 //! cargo bench -p backslash-train --bench rate -- golf rows=8     # the 17 M golf preset
 //! ```
 //!
-//! Settings: `rows` (of a batch) and `steps` (of each kind). Printed are the fastest step of each kind, and the median over the
-//! rounds of what a step takes more than the one without a rate in its round. `RAYON_NUM_THREADS` sets the threads.
+//! Settings: `rows` (of a batch) and `steps` (of each kind). Printed are the fastest step of each kind; the median over the
+//! rounds of what a step takes more than the one without a rate in its round; and the time of quantiser and rate within
+//! the steps, also as a share of the rest of them, which a machine whose speed drifts does not change.
+//! `RAYON_NUM_THREADS` sets the threads.
 
 use std::time::Instant;
 
 use backslash_model::{ModelConfig, initial_weights};
 use backslash_train::{
-    Beginning, OriginRule, RateConfig, RateMethod, RunConfig, TrainConfig, Trainer, TrainingSet,
+    Beginning, OriginRule, Part, Profile, RateConfig, RateMethod, RunConfig, TrainConfig, Trainer,
+    TrainingSet,
 };
 
 #[global_allocator]
@@ -60,9 +63,14 @@ fn main() {
         let mut seconds = [0.0; 4];
         for turn in 0..kinds.len() {
             let kind = (round + turn) % kinds.len();
+            let trainer = &mut kinds[kind].1;
             let start = Instant::now();
-            kinds[kind].1.step(TrainingSet::Tokens(&tokens)).expect("a finite loss");
+            trainer.profile.start();
+            trainer.step(TrainingSet::Tokens(&tokens)).expect("a finite loss");
             seconds[kind] = start.elapsed().as_secs_f64();
+            if round == 0 {
+                trainer.profile = Profile::default();
+            }
         }
         if round > 0 {
             rounds.push(seconds);
@@ -74,16 +82,20 @@ fn main() {
         rows * model.context,
         rayon::current_num_threads()
     );
-    println!("rate                     step ms  tokens/s     more");
-    for (kind, (name, _)) in kinds.iter().enumerate() {
+    println!("rate                     step ms  tokens/s     more  rate ms  of the rest");
+    for (kind, (name, trainer)) in kinds.iter().enumerate() {
+        let rate = trainer.profile.seconds(Part::Rate);
+        let all: f64 = Part::ALL.map(|part| trainer.profile.seconds(part)).into_iter().sum();
         let best = rounds.iter().map(|round| round[kind]).fold(f64::INFINITY, f64::min);
         let mut ratios: Vec<f64> = rounds.iter().map(|round| round[kind] / round[0]).collect();
         ratios.sort_by(f64::total_cmp);
         println!(
-            "{name:23}  {:7.1}  {:8.0}  {:+6.2} %",
+            "{name:23}  {:7.1}  {:8.0}  {:+6.2} %  {:7.2}  {:9.2} %",
             1e3 * best,
             (rows * model.context) as f64 / best,
-            100.0 * (ratios[ratios.len() / 2] - 1.0)
+            100.0 * (ratios[ratios.len() / 2] - 1.0),
+            1e3 * rate / rounds.len() as f64,
+            100.0 * rate / (all - rate)
         );
     }
 }

@@ -7,13 +7,13 @@ use backslash_model::wait_for_device;
 /// A part of a training step, or what happens between two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The next batch, and the weights as the quantiser perturbs them.
+    /// The next batch.
     Data,
     /// Weights to the device, and the loss.
     Forward,
     /// Gradients, back on the host.
     Backward,
-    /// The price of the weights and its gradient; sizes of files where there is a budget.
+    /// The weights as the quantiser perturbs them, their price and its gradient; sizes of files where there is a budget.
     Rate,
     /// Clipping, and the optimizer's update.
     Optimizer,
@@ -38,10 +38,10 @@ impl Part {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Data => "data and quantiser",
+            Self::Data => "data",
             Self::Forward => "forward",
             Self::Backward => "backward",
-            Self::Rate => "rate",
+            Self::Rate => "quantiser and rate",
             Self::Optimizer => "optimizer",
             Self::Evaluation => "evaluation",
             Self::Writing => "metrics and checkpoints",

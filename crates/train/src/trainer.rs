@@ -132,13 +132,14 @@ impl Trainer {
     /// were before the step.
     pub fn step(&mut self, data: TrainingSet<'_>) -> Result<StepReport, TrainError> {
         let batch = self.batches.next(data);
+        self.profile.ends(Part::Data);
         if self.config.first_step_in_bits() == Some(self.step) {
             self.optimizer.begin_pricing(self.step, &self.weights);
         }
         self.pressure.prepare(&self.weights, self.step);
         self.scale_lines(data)?;
         let seen = self.pressure.seen(&self.weights, self.step, &mut self.perturbed);
-        self.profile.ends(Part::Data);
+        self.profile.ends(Part::Rate);
         let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?
             .in_precision(self.config.train.precision);
         let loss = batch.loss(&network);

@@ -54,8 +54,10 @@ fn codes_and_float_weights_are_pruned_and_bytes_stand_beside_the_loss() {
     assert_eq!(together["kinds"].as_array().unwrap().len(), 1);
     assert_eq!(kind["models_that_lose_as_much"], found.len());
     let mean = found.iter().sum::<f64>() / found.len() as f64;
-    assert!((lost(kind).unwrap() - mean).abs() < 1e-9, "{kind}");
-    assert!(place.ok(&seeds).contains("both: 10 % more bits per byte than unpruned at "));
+    assert!(lost(kind).is_none_or(|lost| (lost - mean).abs() < 1e-9), "{kind}");
+    assert_eq!(lost(kind).is_none(), found.is_empty(), "{kind}");
+    let said = place.ok(&seeds);
+    assert!(said.contains("both: 10 % more") || said.contains("both: less than 10 %"), "{said}");
     place.fails(&["prune-curve", "none.bsl", "--data", "text.txt"], 1, "none.bsl");
     place.fails(&["prune-curve", "plain", "--step", "0"], 2, "1..=95");
 }
