@@ -8,9 +8,9 @@ use crate::EvalError;
 use crate::prune::{PruneCurves, PrunePoint, Reached};
 use crate::table::{fixed, grouped};
 
-/// Draws a line for every kind of model, the mean over its seeds with the interval of three or more ([`Mean::band`](crate::Mean::band)); `None`
-/// when there is no point to draw. In bits per byte the vertical axis ends above twice the best, where a model has nothing
-/// left to lose. All curves are to be of one figure.
+/// Draws a line for every kind of model, the mean over its seeds with the interval of three or more
+/// ([`Mean::band`](crate::Mean::band)); `None` when there is no point to draw. In bits per byte the vertical axis ends above
+/// twice the best, where a model has nothing left to lose. All curves are to be of one figure.
 ///
 /// # Errors
 ///

@@ -74,17 +74,17 @@ mod tests {
         let curve = |figures: &[(f64, f64)]| PruneCurve::of_figures("", figures);
         let curves = vec![
             curve(&[(0.0, 2.0), (0.5, 2.4)]),
-            curve(&[(0.0, 2.2), (0.5, 2.42)]),
+            curve(&[(0.0, 2.0), (0.5, 2.25)]),
             curve(&[(0.0, 2.1), (0.5, 2.2)]),
         ];
         let seeds = PruneCurves { name: "plain".into(), curves };
         let mean = seeds.mean();
         assert_eq!((mean.name.as_str(), mean.points[1].sparsity), ("plain", 0.5));
-        assert!((mean.points[0].decoded.figure() - 2.1).abs() < 1e-12);
-        assert!((mean.points[1].decoded.figure() - 2.34).abs() < 1e-12);
-        // The first at a quarter, the second at a half, the third not at all.
+        assert!((mean.points[0].decoded.figure() - 6.1 / 3.0).abs() < 1e-12);
+        assert!((mean.points[1].decoded.figure() - 6.85 / 3.0).abs() < 1e-12);
+        // The first at 0.25, the second at 0.4, the third not at all.
         let lost = seeds.sparsity_at_loss(0.1).unwrap();
-        assert!((lost.mean - 0.375).abs() < 1e-9 && lost.count == 2, "{lost:?}");
+        assert!((lost.mean - 0.325).abs() < 1e-9 && lost.count == 2, "{lost:?}");
         assert_eq!(seeds.decoded(0).unwrap().count, 3);
         assert_eq!(seeds.decoded(2), None);
     }
