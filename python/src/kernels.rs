@@ -164,15 +164,9 @@ pub(crate) fn add_rate_of_noise(
     check_lengths(masters.len(), &[points.len(), gradient.len()])?;
     let (step, logit, log_scales) = model;
     let code_length = LaplaceMixture { logit, log_scales }.at_step(step);
-    on(py, threads, || {
-        let chunks = gradient.par_chunks_mut(CHUNK).zip(points.par_chunks_mut(CHUNK));
-        let parts = chunks.zip(masters.par_chunks(CHUNK)).map(|((gradient, points), masters)| {
-            let sums = code_length.accumulate(points, weight_of_bit, gradient);
-            let through = moved(gradient, points, masters);
-            points.copy_from_slice(masters);
-            (sums, through)
-        });
-        total(parts.collect())
+    let slices = (masters, points, gradient);
+    price_chunks(py, threads, CHUNK, slices, |_, _, points, gradient| {
+        code_length.accumulate(points, weight_of_bit, gradient)
     })
 }
 
@@ -202,12 +196,26 @@ pub(crate) fn add_rate_of_codes(
     let (step, logit, log_scales) = model;
     let tables = LaplaceMixture { logit, log_scales }.codes_at_levels(step, levels, largest);
     let rows = CHUNK.div_ceil(columns.max(1));
-    let cut = rows * columns.max(1);
+    let slices = (masters, points, gradient);
+    price_chunks(py, threads, rows * columns.max(1), slices, |chunk, masters, _, gradient| {
+        tables.accumulate(chunk * rows, masters, weight_of_bit, gradient).0
+    })
+}
+
+/// Lets `price` add the rate to the gradients of all chunks of `cut` weights, given their number, masters and points; then
+/// `points` ← `masters`.
+fn price_chunks(
+    py: Python<'_>,
+    threads: usize,
+    cut: usize,
+    (masters, points, gradient): (&[f32], &mut [f32], &mut [f32]),
+    price: impl Fn(usize, &[f32], &[f32], &mut [f32]) -> RateSums + Sync + Send,
+) -> PyResult<Sums> {
     on(py, threads, || {
         let chunks = gradient.par_chunks_mut(cut).zip(points.par_chunks_mut(cut));
         let chunks = chunks.zip(masters.par_chunks(cut)).enumerate();
         let parts = chunks.map(|(chunk, ((gradient, points), masters))| {
-            let (sums, _) = tables.accumulate(chunk * rows, masters, weight_of_bit, gradient);
+            let sums = price(chunk, masters, points, gradient);
             let through = moved(gradient, points, masters);
             points.copy_from_slice(masters);
             (sums, through)

@@ -4,7 +4,6 @@ Every scenario runs in processes of its own by gloo, each on its part of the bat
 `torch.distributed` is what it is held against.
 """
 
-import contextlib
 import functools
 
 import pytest
@@ -16,12 +15,13 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from ranks import STEPS, batches, counted_all_reduces, fails_with_mistaken_counts, groups_of_one, process_group, share_of, whole
+
 from backslash import ConfigurationError
 from backslash.torch import RateRegularizer
 
-STEPS = 20
 WEIGHT = 2e-3
-BATCH = 16
+TOKENS = 13
 
 
 class Network(torch.nn.Module):
@@ -48,36 +48,13 @@ class Network(torch.nn.Module):
         return (embedded + hidden @ self.back.T) @ self.output.T * (1 + self.short)
 
 
-def batches():
-    generator = torch.Generator().manual_seed(5)
-    for _ in range(STEPS):
-        tokens = torch.randint(13, (BATCH, 2), generator=generator)
-        yield tokens[:, 0], tokens[:, 1]
-
-
-@contextlib.contextmanager
-def counted_all_reduces(counts):
-    """Counts the calls of `torch.distributed.all_reduce`, which training itself does not make, and their elements."""
-    original = dist.all_reduce
-
-    def counting(tensor, *arguments, **named):
-        counts.append(tensor.numel())
-        return original(tensor, *arguments, **named)
-
-    dist.all_reduce = counting
-    try:
-        yield
-    finally:
-        dist.all_reduce = original
-
-
 def train(model, rank=0, ranks=1, after_backward=lambda: None, weight=WEIGHT):
     """Trains on a rank's part of every batch, and returns the numbers that were reduced by the regulariser."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     regularizer = RateRegularizer(model.named_parameters(), weight).attach(optimizer)
     counts = []
-    for inputs, targets in batches():
-        share = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    for inputs, targets in batches(TOKENS):
+        share = share_of(rank, ranks)
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(inputs[share]), targets[share])
         loss.backward()
@@ -92,11 +69,6 @@ def single_process(weight=WEIGHT):
     model = Network()
     assert train(model, weight=weight) == []
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
-
-
-def whole(parameter):
-    parameter = parameter.detach()
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
 def check(model, counts):
@@ -145,15 +117,7 @@ def hsdp(rank, ranks):
 
 
 def a_mistaken_count_is_noticed(rank, ranks):
-    """With elements counted as often as they are held, the test for replicas fails."""
-    import backslash.torch.parameters as counted
-
-    original, counted._replicas = counted._replicas, lambda *_: 1
-    try:
-        with pytest.raises(AssertionError):
-            hsdp(rank, ranks)
-    finally:
-        counted._replicas = original
+    fails_with_mistaken_counts(hsdp, rank, ranks)
 
 
 def bits_and_shape(rank, ranks):
@@ -162,10 +126,6 @@ def bits_and_shape(rank, ranks):
     sharded = RateRegularizer(model.parameters(), 0.0)
     assert sharded.shape() == alone.shape()
     assert sharded.bits(0.01) == pytest.approx(alone.bits(0.01), rel=1e-12)
-
-
-def groups_of_one(rank, ranks):
-    return [dist.new_group([other]) for other in range(ranks)][rank]
 
 
 def disagreement(rank, ranks):
@@ -193,13 +153,10 @@ def unfit_tensors(rank, ranks):
 def run(rank, ranks, address, scenarios):
     torch.set_num_threads(1)
     single_process()
-    dist.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=ranks)
-    try:
+    with process_group(rank, ranks, address):
         for scenario in scenarios:
             scenario(rank, ranks)
             dist.barrier()
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(

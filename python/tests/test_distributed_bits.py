@@ -4,7 +4,6 @@ Weights after 20 steps are those of one process, through plain steps, steps with
 element in its tensor, and steps that round.
 """
 
-import contextlib
 import functools
 
 import pytest
@@ -18,12 +17,13 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.distributed.tensor.placement_types import Shard
 from torch.nn.parallel import DistributedDataParallel
 
+from ranks import STEPS, batches, counted_all_reduces, fails_with_mistaken_counts, groups_of_one, process_group, share_of, whole
+
 from backslash import ConfigurationError
 from backslash.torch import RateRegularizer, load_file
 from backslash.torch.bits import passes
 
-STEPS = 20
-BATCH = 16
+TOKENS = 70
 NOISE_FROM, ROUNDING_FROM = 3, 8
 TENSORS, LINES = 3, 71 + 16 + 67 + 16 + 16 + 67
 
@@ -47,28 +47,6 @@ class Network(torch.nn.Module):
         return self.head(x + self.back(torch.tanh(self.hidden(x))))
 
 
-def batches():
-    generator = torch.Generator().manual_seed(5)
-    for _ in range(STEPS):
-        tokens = torch.randint(70, (BATCH, 2), generator=generator)
-        yield tokens[:, 0], tokens[:, 1]
-
-
-@contextlib.contextmanager
-def counted_all_reduces(counts):
-    original = dist.all_reduce
-
-    def counting(tensor, *arguments, **named):
-        counts.append(tensor.numel())
-        return original(tensor, *arguments, **named)
-
-    dist.all_reduce = counting
-    try:
-        yield
-    finally:
-        dist.all_reduce = original
-
-
 OPTIONS = {
     "bits": {"weight": 1.0, "steps": STEPS, "start": NOISE_FROM, "rounding_from": ROUNDING_FROM, "rounded_share": 0.5},
     "backslash": {"weight": 2e-3},
@@ -80,8 +58,8 @@ def train(model, rank=0, ranks=1, method="bits", after_backward=lambda: None):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, foreach=False)
     regularizer = RateRegularizer(model.named_parameters(), method=method, **OPTIONS[method]).attach(optimizer)
     counts = []
-    for inputs, targets in batches():
-        share = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    for inputs, targets in batches(TOKENS):
+        share = share_of(rank, ranks)
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(inputs[share]), targets[share]).backward()
         after_backward()
@@ -100,11 +78,6 @@ def single_process(method):
     with regularizer.master_weights():
         weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     return weights, regularizer.bits(), steps
-
-
-def whole(parameter):
-    parameter = parameter.detach()
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.clone()
 
 
 def check(model, regularizer, method="bits"):
@@ -179,15 +152,7 @@ def hsdp(rank, ranks):
 
 
 def a_mistaken_count_is_noticed(rank, ranks):
-    """With elements counted as often as they are held, the test for replicas fails."""
-    import backslash.torch.parameters as counted
-
-    original, counted._replicas = counted._replicas, lambda *_: 1
-    try:
-        with pytest.raises(AssertionError):
-            hsdp(rank, ranks)
-    finally:
-        counted._replicas = original
+    fails_with_mistaken_counts(hsdp, rank, ranks)
 
 
 def an_empty_shard(rank, ranks):
@@ -210,10 +175,6 @@ def an_empty_shard(rank, ranks):
     sharded = bits_after(shards)
     assert sharded[0] == pytest.approx(alone[0], rel=1e-6)
     torch.testing.assert_close(sharded[1], alone[1], rtol=0, atol=1e-6)
-
-
-def groups_of_one(rank, ranks):
-    return [dist.new_group([other]) for other in range(ranks)][rank]
 
 
 def unfit_shards(rank, ranks):
@@ -303,13 +264,10 @@ def run(rank, ranks, folder, scenarios):
     torch.set_num_threads(1)
     for method in OPTIONS:
         single_process(method), single_block(method)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
-    try:
+    with process_group(rank, ranks, folder / "rendezvous"):
         for scenario in scenarios:
             scenario(rank, ranks, *([folder] if scenario is saved else []))
             dist.barrier()
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(
@@ -329,7 +287,7 @@ def test_the_rate_matters_to_the_comparison():
     priced, _, steps = single_process("bits")
     model = Network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for inputs, targets in batches():
+    for inputs, targets in batches(TOKENS):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()

@@ -124,7 +124,7 @@ class Bits:
         for index, coded in enumerate(self.tensors):
             if id(coded.parameter.tensor) not in held:
                 continue
-            self._refuse_changed(coded)
+            self._settle_master(coded)
             price = (prices[index] if scale is None else prices[index] * scale).float()
             sums = passes.add_rate(
                 coded.master,
@@ -174,7 +174,7 @@ class Bits:
             yield
             return
         for coded in self.tensors:
-            self._refuse_changed(coded)
+            self._settle_master(coded)
             coded.parameter.local().copy_(coded.master)
             coded.version = -1
         self._plain = True
@@ -306,13 +306,14 @@ class Bits:
         left = max(0, self.schedule.steps - step - 1)
         budget.step(bits, multiplier, left, (self._sums[:, 6] > 0).all())
 
-    def _refuse_changed(self, coded: Coded) -> None:
-        # After a step that was left out for another optimizer, a parameter holds its weights.
+    def _settle_master(self, coded: Coded) -> None:
+        """The master is the weight of now, unless the parameter was changed while it holds a point, which is refused."""
         if coded.version >= 0 and not coded.shows_points():
             raise ConfigurationError(
                 f"parameter `{coded.name}` was changed between steps, while it holds what the loss sees: change weights in "
                 "`with regularizer.master_weights():`, or detach() the regulariser meanwhile"
             )
+        # After a step that was left out for another optimizer, a parameter holds its weights.
         if coded.version < 0:
             coded.master.copy_(coded.parameter.local())
 
