@@ -22,12 +22,21 @@ DEFAULT_RELATIVE_STEP = 0.5
 """Step over the root mean square of a tensor where nothing is asked for: that of the command line."""
 
 
-class _Options(NamedTuple):
+class Options(NamedTuple):
+    """Where a file goes, and how."""
+
     path: str
     metadata: dict[str, bytes]
     fast: bool
     overwrite: bool
     progress: Progress | None
+
+
+class Size(NamedTuple):
+    """A largest file, in one of two ways."""
+
+    budget: int | None
+    bits_per_weight: float | None
 
 
 def save_file(
@@ -74,14 +83,8 @@ def save_file(
     by_name = isinstance(steps, Mapping)
     goals = {} if by_name and bits_per_weight is None else {"steps": steps}
     _refuse_more_than_one(**goals, bits_per_weight=bits_per_weight, budget=budget)
-    if effort not in ("smallest", "fast"):
-        raise ConfigurationError(f'effort is {effort!r}; it is "smallest" or "fast"')
-    encoded = {
-        key: value.encode() if isinstance(value, str) else bytes(value)
-        for key, value in (metadata or {}).items()
-    }
     given = [_tensors.describe(name, tensor) for name, tensor in tensors.items()]
-    options = _Options(os.fspath(path), encoded, effort == "fast", overwrite, progress)
+    options = checked_options(path, metadata, effort, overwrite, progress)
     _check_positive("budget", budget)
     _check_positive("bits_per_weight", bits_per_weight)
     if by_name and budget is not None:
@@ -89,7 +92,7 @@ def save_file(
     elif by_name:
         split = _native.save_by_steps(given, dict(steps), options)
     elif budget is not None or bits_per_weight is not None:
-        split = _native.save_by_budget(given, budget, bits_per_weight, options)
+        split = _native.save_by_budget(given, Size(budget, bits_per_weight), options)
     else:
         _check_positive("steps", steps)
         factor = DEFAULT_RELATIVE_STEP if steps is None else steps
@@ -208,6 +211,41 @@ class safe_open:
         if self._torch:
             return _tensors.to_torch(dtype, shape, elements).to(self._device)
         return _tensors.to_numpy(name, dtype, shape, elements)
+
+
+def checked_options(
+    path: Path,
+    metadata: Mapping[str, str | bytes] | None = None,
+    effort: str = "smallest",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Options:
+    """What all ways of saving are told.
+
+    Raises:
+        ConfigurationError: there is no such effort.
+    """
+    if effort not in ("smallest", "fast"):
+        raise ConfigurationError(f'effort is {effort!r}; it is "smallest" or "fast"')
+    encoded = {
+        key: value.encode() if isinstance(value, str) else bytes(value)
+        for key, value in (metadata or {}).items()
+    }
+    return Options(os.fspath(path), encoded, effort == "fast", overwrite, progress)
+
+
+def checked_size(budget: int | None, bits_per_weight: float | None) -> Size:
+    """A size that has to be given, once.
+
+    Raises:
+        ConfigurationError: there is none, or two, or it is not positive.
+    """
+    _refuse_more_than_one(budget=budget, bits_per_weight=bits_per_weight)
+    if budget is None and bits_per_weight is None:
+        raise ConfigurationError("no size is given: pass budget=bytes or bits_per_weight=bits")
+    _check_positive("budget", budget)
+    _check_positive("bits_per_weight", bits_per_weight)
+    return Size(budget, bits_per_weight)
 
 
 def _refuse_more_than_one(**goals: Any) -> None:

@@ -1,5 +1,6 @@
 //! Errors of the crates as the exceptions of `backslash.errors`, and those of Python where it has one.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use backslash_codec::CodecError;
@@ -14,6 +15,7 @@ mod python {
 
     import_exception!(backslash.errors, BackslashError);
     import_exception!(backslash.errors, BudgetError);
+    import_exception!(backslash.errors, ConfigurationError);
     import_exception!(backslash.errors, CorruptFileError);
     import_exception!(backslash.errors, FutureVersionError);
     import_exception!(backslash.errors, InvalidTensorError);
@@ -21,7 +23,10 @@ mod python {
 }
 
 pub(crate) use python::InvalidTensorError;
-use python::{BackslashError, BudgetError, CorruptFileError, FutureVersionError, MemoryLimitError};
+use python::{
+    BackslashError, BudgetError, ConfigurationError, CorruptFileError, FutureVersionError,
+    MemoryLimitError,
+};
 
 /// The exception for an error met while reading `path`.
 pub(crate) fn reading(path: &Path, error: CodecError) -> PyErr {
@@ -62,6 +67,11 @@ pub(crate) fn quant(error: QuantError) -> PyErr {
         QuantError::Unreachable { .. } => BudgetError::new_err(error.to_string()),
         other => InvalidTensorError::new_err(other.to_string()),
     }
+}
+
+/// The exception for something that was asked for and does not exist.
+pub(crate) fn configuration(error: impl Display) -> PyErr {
+    ConfigurationError::new_err(error.to_string())
 }
 
 /// The exception for an error of the search.

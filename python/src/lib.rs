@@ -29,6 +29,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(save::save_by_steps, module)?)?;
     module.add_function(wrap_pyfunction!(save::save_by_scaled_steps, module)?)?;
     module.add_function(wrap_pyfunction!(save::save_by_budget, module)?)?;
+    module.add_function(wrap_pyfunction!(save::save_by_calibration, module)?)?;
     module.add_function(wrap_pyfunction!(inspection::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(kernels::add_noise, module)?)?;
     module.add_function(wrap_pyfunction!(kernels::round_weights, module)?)?;

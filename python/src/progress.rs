@@ -1,5 +1,6 @@
 //! Progress, told to a Python function.
 
+use backslash_compress::Trial;
 use pyo3::prelude::*;
 
 /// A function `(done, total, what)`, or nobody to tell.
@@ -19,5 +20,24 @@ impl Progress {
                 None => Ok(()),
             }
         })
+    }
+}
+
+/// Tells of the trials of a search, until what is told raises something.
+pub(crate) struct Trials<'a> {
+    progress: &'a Progress,
+    pub(crate) outcome: PyResult<()>,
+}
+
+impl<'a> Trials<'a> {
+    pub(crate) fn new(progress: &'a Progress) -> Self {
+        Self { progress, outcome: Ok(()) }
+    }
+
+    pub(crate) fn tell(&mut self, trial: Trial) {
+        if self.outcome.is_ok() {
+            let what = format!("file {}, {} bytes", trial.file, trial.bytes);
+            self.outcome = self.progress.tell(trial.trial as u64, None, &what);
+        }
     }
 }

@@ -8,7 +8,8 @@ use backslash_codec::{
     Artifact, Effort, FileWriter, Overwrite, SizeSplit, Tensor, encode_with, inspect, write_bytes,
 };
 use backslash_compress::{
-    CompressError, Fitted, Goal, Recipe, Start, Target, Trial, fit_to_bytes, relative_rules,
+    Allocation, Calibration, CalibrationIndex, CompressError, Fitted, Goal, Recipe, Start, Target,
+    fit_to_bytes, relative_rules,
 };
 use backslash_quant::{Gain, LadderOptions, Plan, QuantError, Rung, Weights, is_coded};
 use pyo3::prelude::*;
@@ -17,7 +18,7 @@ use pyo3::types::PyDict;
 use crate::errors;
 use crate::input::{Given, Input, sorted};
 use crate::inspection::split_to_python;
-use crate::progress::Progress;
+use crate::progress::{Progress, Trials};
 
 /// What all ways of saving are told.
 #[derive(FromPyObject)]
@@ -140,13 +141,26 @@ pub(crate) fn save_by_scaled_steps<'py>(
     split_to_python(py, &split)
 }
 
-/// The finest file of at most `budget` bytes, or of `bits_per_weight` for every float, without text.
+/// A size that is asked for, in one of two ways.
+#[derive(FromPyObject)]
+pub(crate) struct Size {
+    budget: Option<u64>,
+    bits_per_weight: Option<f64>,
+}
+
+impl Size {
+    fn goal(&self, recipe: &Recipe<'_>) -> Goal {
+        let bits = |bits: f64| (bits * recipe.parameters() as f64 / 8.0) as u64;
+        Goal::Bytes(self.budget.or(self.bits_per_weight.map(bits)).unwrap_or_default())
+    }
+}
+
+/// The finest file of a size, without text.
 #[pyfunction]
 pub(crate) fn save_by_budget<'py>(
     py: Python<'py>,
     tensors: Vec<Given<'py>>,
-    budget: Option<u64>,
-    bits_per_weight: Option<f64>,
+    size: Size,
     mut options: Options,
 ) -> PyResult<Bound<'py, PyDict>> {
     options.refuse_existing()?;
@@ -166,37 +180,62 @@ pub(crate) fn save_by_budget<'py>(
             metrics: BTreeMap::new(),
             inputs_first: BTreeSet::new(),
         };
-        let bits = |bits: f64| (bits * recipe.parameters() as f64 / 8.0) as u64;
-        let budget = budget.or(bits_per_weight.map(bits)).unwrap_or_default();
-        let mut trials = Trials::new(&progress);
-        let mut no_loss = |_: &Artifact| unreachable!("a size is asked for");
-        let effort = options.effort();
-        let fitted = recipe
-            .fit(Goal::Bytes(budget), effort, &mut no_loss, &mut |trial| trials.tell(trial))
-            .map_err(errors::compress)?;
-        trials.outcome?;
-        write_fitted(&options, &fitted)
+        write_recipe(&recipe, &size, &options, &progress)
     })?;
     split_to_python(py, &split)
 }
 
-/// Tells of the trials of a search, until what is told raises something.
-struct Trials<'a> {
-    progress: &'a Progress,
-    outcome: PyResult<()>,
+/// The finest file of a size of a model that has been run elsewhere: `gathered` are the tensors of a calibration, and
+/// `index` its [`CalibrationIndex`] as JSON.
+#[pyfunction]
+pub(crate) fn save_by_calibration<'py>(
+    py: Python<'py>,
+    tensors: Vec<Given<'py>>,
+    gathered: Vec<Given<'py>>,
+    index: &str,
+    rung: &str,
+    size: Size,
+    mut options: Options,
+) -> PyResult<Bound<'py, PyDict>> {
+    options.refuse_existing()?;
+    let rung: Rung = rung.parse().map_err(errors::configuration)?;
+    let index: CalibrationIndex = serde_json::from_str(index).map_err(errors::configuration)?;
+    let (inputs, gathered) = (sorted(&tensors)?, sorted(&gathered)?);
+    let progress = options.progress();
+    let split = py.detach(|| -> PyResult<SizeSplit> {
+        let floats = floats(&inputs);
+        let weights = views(&floats);
+        refuse_not_finite(&weights)?;
+        let gathered = gathered.iter().map(|tensor| {
+            let values = tensor.weights().into_owned();
+            (tensor.name.to_owned(), (tensor.shape.to_vec(), values))
+        });
+        let calibration = Calibration::gathered(&index, &gathered.collect(), &weights)
+            .map_err(errors::compress)?;
+        let metadata = options.metadata.clone();
+        let recipe = Recipe::calibrated(weights, metadata, calibration, rung, Allocation::Rows)
+            .map_err(errors::compress)?;
+        let recipe = Recipe { verbatim: verbatim(&inputs), ..recipe };
+        write_recipe(&recipe, &size, &options, &progress)
+    })?;
+    split_to_python(py, &split)
 }
 
-impl<'a> Trials<'a> {
-    fn new(progress: &'a Progress) -> Self {
-        Self { progress, outcome: Ok(()) }
-    }
-
-    fn tell(&mut self, trial: Trial) {
-        if self.outcome.is_ok() {
-            let what = format!("file {}, {} bytes", trial.file, trial.bytes);
-            self.outcome = self.progress.tell(trial.trial as u64, None, &what);
-        }
-    }
+/// Searches the file of a size and writes it.
+fn write_recipe(
+    recipe: &Recipe<'_>,
+    size: &Size,
+    options: &Options,
+    progress: &Progress,
+) -> PyResult<SizeSplit> {
+    let mut trials = Trials::new(progress);
+    let mut no_loss = |_: &Artifact| unreachable!("no loss is asked for");
+    let (goal, effort) = (size.goal(recipe), options.effort());
+    let fitted = recipe
+        .fit(goal, effort, &mut no_loss, &mut |trial| trials.tell(trial))
+        .map_err(errors::compress)?;
+    trials.outcome?;
+    write_fitted(options, &fitted)
 }
 
 fn refuse_steps_of_others(inputs: &[Input<'_>], steps: &BTreeMap<String, f32>) -> PyResult<()> {

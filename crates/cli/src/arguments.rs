@@ -178,20 +178,24 @@ pub struct Compress {
     pub kappa: Option<f64>,
     /// Text files, folders or token shards to calibrate on: steps then follow the sensitivity of the loss, and the
     /// quantiser knows what the layers see.
-    #[arg(long, value_name = "PATH", num_args = 1..)]
+    #[arg(long, value_name = "PATH", num_args = 1.., group = "calibrated")]
     pub text: Vec<PathBuf>,
+    /// The calibration.safetensors of a model that backslash.transformers has run, in place of --text; the file then
+    /// holds the tensors of the checkpoint alone.
+    #[arg(long, value_name = "FILE", group = "calibrated")]
+    pub calibration: Option<PathBuf>,
     /// Tokens of --text to use.
     #[arg(long, value_name = "N", default_value_t = 49_152)]
     pub calibration_tokens: usize,
     /// Quantiser: rtn, rdoq, entquant, trellis, gptq, watersic or watersic-rate. Without this, watersic-rate with --text
-    /// and trellis without.
+    /// or --calibration, and trellis without.
     #[arg(long, value_name = "NAME")]
     pub rung: Option<Rung>,
     /// How steps are shared out among tensors.
-    #[arg(long, value_enum, default_value_t = Allocation::Rows, requires = "text")]
+    #[arg(long, value_enum, default_value_t = Allocation::Rows, requires = "calibrated")]
     pub allocation: Allocation,
     /// Quantise layer by layer: each is calibrated on, and corrected for, what the layers before it have become.
-    #[arg(long, requires = "text")]
+    #[arg(long, requires = "calibrated")]
     pub sequential: bool,
     /// Count the bytes of this file against the size; can be given again.
     #[arg(long, value_name = "FILE")]
@@ -201,7 +205,7 @@ pub struct Compress {
     pub dry_run: bool,
     /// Multiply the steps: learned ones where the run has them, otherwise the root mean square of each
     /// tensor. Without this, 1 for learned steps and 0.5 for others.
-    #[arg(long, value_name = "FACTOR", group = "goal", conflicts_with_all = ["text", "rung"])]
+    #[arg(long, value_name = "FACTOR", group = "goal", conflicts_with_all = ["calibrated", "rung"])]
     pub step: Option<f32>,
     /// Whether time or bytes are saved.
     #[arg(long, value_enum, default_value_t = Effort::Smallest)]

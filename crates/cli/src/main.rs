@@ -6,6 +6,7 @@
 
 mod allocator;
 mod arguments;
+mod calibration_file;
 mod commands;
 mod console;
 mod document;

@@ -12,8 +12,7 @@ use backslash_quant::QuantError;
 use crate::{CalibrationText, CompressError, sensitivities};
 
 /// Weight of the head's covariance against the plain squared error in the metric of a tied embedding.
-#[cfg(feature = "model")]
-const TIED_HEAD_WEIGHT: f64 = 1.0;
+pub(crate) const TIED_HEAD_WEIGHT: f64 = 1.0;
 /// Fewest tokens per input of a layer for which its covariance is trusted.
 const TOKENS_PER_INPUT: u64 = 10;
 

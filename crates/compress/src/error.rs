@@ -53,6 +53,12 @@ pub enum CompressError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A calibration that was gathered elsewhere and does not serve.
+    #[error("the calibration {reason}")]
+    Gathered {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file of ledger entries that does not serve.
     #[error("{}: {reason}", path.display())]
     Journal {

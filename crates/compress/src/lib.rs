@@ -6,12 +6,14 @@
 //! κ at which the file has the size that was asked for ([`fit_to_bytes`]). The [`ledger`] then measures what a byte
 //! buys in each tensor, and [`measured_rules`] corrects steps by it.
 //!
-//! What runs a model is the cargo feature `model`, on by default. Without it a [`Recipe`] of the weights alone is left.
+//! What runs a model is the cargo feature `model`, on by default. Without it a [`Recipe`] is made of the weights alone, or
+//! of a calibration that was gathered elsewhere ([`Calibration::gathered`]).
 
 mod allocation;
 mod calibration;
 mod error;
 mod estimate;
+mod gathered;
 mod goal;
 #[cfg(feature = "model")]
 mod json_lines;
@@ -34,6 +36,7 @@ pub use calibration::covariances;
 pub use calibration::{Calibration, Sensitivity};
 pub use error::CompressError;
 pub use estimate::Estimate;
+pub use gathered::{CalibrationIndex, GatheredTensor};
 pub use goal::{Goal, LossIncrease};
 #[cfg(feature = "model")]
 pub use json_lines::JsonLines;

@@ -169,29 +169,33 @@ pub struct Tensors {
 
 /// Weights and metadata of a run's folder, or the tensors of a checkpoint; all floats of them finite.
 pub fn open_tensors(path: &Path) -> Result<Tensors> {
-    let mut tensors = Tensors {
-        weights: NamedWeights::new(Vec::new()),
-        metadata: BTreeMap::new(),
-        verbatim: BTreeMap::new(),
-    };
-    if is_model(path) {
-        let model = session::open_model(path)?;
-        tensors.metadata = ModelFile::metadata(&model.config, &model.tokenizer);
-        tensors.weights = model.weights;
-    } else {
-        let mut reader = CheckpointReader::open(path)?;
-        let mut weights = Vec::new();
-        for tensor in reader.tensors() {
-            if tensor.is_float() {
-                let data = floats(&mut reader, &tensor)?;
-                weights.push(NamedTensor { name: tensor.name, shape: tensor.shape, data });
-            } else {
-                let raw = verbatim(&mut reader, &tensor)?;
-                tensors.verbatim.insert(tensor.name, Tensor::Raw(raw));
-            }
-        }
-        tensors.weights = NamedWeights::new(weights);
+    if !is_model(path) {
+        return checkpoint_tensors(path);
     }
-    tensors.weights.check_finite()?;
-    Ok(tensors)
+    let model = session::open_model(path)?;
+    let metadata = ModelFile::metadata(&model.config, &model.tokenizer);
+    Ok(Tensors { weights: model.weights, metadata, verbatim: BTreeMap::new() })
+}
+
+/// The tensors of a checkpoint, be it one file, a folder of shards, or a folder with model.safetensors; all floats of
+/// them finite.
+pub fn checkpoint_tensors(path: &Path) -> Result<Tensors> {
+    let mut reader = match is_model(path) {
+        true => CheckpointReader::open(&path.join("model.safetensors"))?,
+        false => CheckpointReader::open(path)?,
+    };
+    let mut weights = Vec::new();
+    let mut others = BTreeMap::new();
+    for tensor in reader.tensors() {
+        if tensor.is_float() {
+            let data = floats(&mut reader, &tensor)?;
+            weights.push(NamedTensor { name: tensor.name, shape: tensor.shape, data });
+        } else {
+            let raw = verbatim(&mut reader, &tensor)?;
+            others.insert(tensor.name, Tensor::Raw(raw));
+        }
+    }
+    let weights = NamedWeights::new(weights);
+    weights.check_finite()?;
+    Ok(Tensors { weights, metadata: BTreeMap::new(), verbatim: others })
 }

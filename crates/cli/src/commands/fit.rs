@@ -16,13 +16,13 @@ use backslash_eval::table::grouped;
 use backslash_eval::{ModelFile, decoded_weights, views};
 use backslash_quant::{Gain, LadderOptions, Rung};
 
-use super::compress::open_tensors;
+use super::compress::{Tensors, checkpoint_tensors, open_tensors};
 use super::measured;
 use super::train::DEFAULT_RELATIVE_STEP;
 use crate::arguments::{self, Compress};
 use crate::console::{say, watched};
 use crate::failure::Usage;
-use crate::{output, session};
+use crate::{calibration_file, output, session};
 
 /// Seed of the targets that the sensitivities are measured with.
 const SEED: u64 = 1;
@@ -94,6 +94,9 @@ fn with_recipe<T>(
     act: impl FnOnce(&Recipe<'_>, Goal, &mut LossIncrease<'_>) -> Result<T>,
 ) -> Result<T> {
     let code_bytes = counted_code(&arguments.count_code)?;
+    if let Some(calibration) = &arguments.calibration {
+        return with_gathered(arguments, calibration, code_bytes, act);
+    }
     if arguments.text.is_empty() {
         let tensors = open_tensors(&arguments.input)?;
         let views = views(&tensors.weights);
@@ -134,11 +137,7 @@ fn with_recipe<T>(
     let tokens = source.tokens(&model.tokenizer)?.train;
     let text = CalibrationText::new(&model.config, &tokens, arguments.calibration_tokens)?;
     let rung = arguments.rung.unwrap_or(Rung::WatersicRate);
-    let allocation = match arguments.allocation {
-        arguments::Allocation::Relative => Allocation::Relative,
-        arguments::Allocation::Tensors => Allocation::Tensors,
-        arguments::Allocation::Rows | arguments::Allocation::Measured => Allocation::Rows,
-    };
+    let allocation = allocation(arguments.allocation);
     let (mut recipe, sensitivities) = calibrated(&model, &text, rung, allocation)?;
     let mut float = None;
     let mut loss_increase = |artifact: &Artifact| {
@@ -173,6 +172,45 @@ fn with_recipe<T>(
         return act(&recipe, goal, &mut loss_increase);
     }
     act(&recipe, goal, &mut loss_increase)
+}
+
+/// As [`with_recipe`], with what a model has been seen to do elsewhere.
+fn with_gathered<T>(
+    arguments: &Compress,
+    calibration: &Path,
+    code_bytes: u64,
+    act: impl FnOnce(&Recipe<'_>, Goal, &mut LossIncrease<'_>) -> Result<T>,
+) -> Result<T> {
+    if arguments.max_loss_increase.is_some() {
+        bail!(Usage(
+            "--max-loss-increase needs a model that can be run here: pass --text in place of --calibration"
+                .to_owned()
+        ));
+    }
+    if arguments.allocation == arguments::Allocation::Measured || arguments.sequential {
+        bail!(Usage(
+            "--allocation measured and --sequential run the model: pass --text in place of --calibration"
+                .to_owned()
+        ));
+    }
+    let Tensors { weights, metadata, verbatim } = checkpoint_tensors(&arguments.input)?;
+    let views = views(&weights);
+    let calibration = calibration_file::open(calibration, &views)?;
+    warn_of_few_tokens(&calibration);
+    let rung = arguments.rung.unwrap_or(Rung::WatersicRate);
+    let allocation = allocation(arguments.allocation);
+    let recipe = Recipe::calibrated(views, metadata, calibration, rung, allocation)?;
+    let recipe = Recipe { verbatim, ..recipe };
+    let goal = goal(arguments, recipe.parameters(), code_bytes)?;
+    act(&recipe, goal, &mut |_| unreachable!("a loss is only asked for with text"))
+}
+
+fn allocation(asked: arguments::Allocation) -> Allocation {
+    match asked {
+        arguments::Allocation::Relative => Allocation::Relative,
+        arguments::Allocation::Tensors => Allocation::Tensors,
+        arguments::Allocation::Rows | arguments::Allocation::Measured => Allocation::Rows,
+    }
 }
 
 /// The recipe of a model that was run on text, and the sensitivities it was made of.
@@ -220,6 +258,11 @@ fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
     let calibration = watched("calibration", |tell| {
         Calibration::of(&model.config, &model.weights, text, SEED, tell)
     })?;
+    warn_of_few_tokens(&calibration);
+    Ok(calibration)
+}
+
+fn warn_of_few_tokens(calibration: &Calibration) {
     if let Some((name, width)) = calibration.undersampled() {
         say(&format!(
             "warning: {} tokens are few for the {width} inputs of `{name}`: ten per input, {}, would be enough",
@@ -227,7 +270,6 @@ fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
             grouped(10 * width as u64),
         ));
     }
-    Ok(calibration)
 }
 
 /// The goal that the options name, after code is counted.
@@ -269,8 +311,10 @@ pub fn asked(arguments: &Compress) -> bool {
 
 /// Whether the options ask for more than a step and a number of bytes.
 pub fn asked_beyond_size(arguments: &Compress) -> bool {
-    let Compress { text, rung, bits_per_weight, max_loss_increase, kappa, .. } = arguments;
+    let Compress { text, calibration, rung, bits_per_weight, max_loss_increase, kappa, .. } =
+        arguments;
     !text.is_empty()
+        || calibration.is_some()
         || rung.is_some()
         || bits_per_weight.is_some()
         || max_loss_increase.is_some()

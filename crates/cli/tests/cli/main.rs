@@ -1,6 +1,7 @@
 //! The command line as a person meets it: the real binary, real files, exit codes and messages.
 
 mod bad_input;
+mod calibration;
 mod chain;
 mod checkpoint;
 mod classifier;

@@ -36,6 +36,8 @@ const INDEX: &str = "model.safetensors.index.json";
 pub struct CheckpointReader {
     shards: Vec<Shard>,
     tensors: BTreeMap<String, Place>,
+    /// Free text in the headers, by key.
+    metadata: BTreeMap<String, String>,
     /// Bytes on their way to being floats.
     buffer: Vec<u8>,
 }
@@ -68,7 +70,12 @@ impl CheckpointReader {
     /// # Errors
     /// If a file cannot be read, is no safetensors file or is cut short, or if index and shards disagree.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let mut reader = Self { shards: Vec::new(), tensors: BTreeMap::new(), buffer: Vec::new() };
+        let mut reader = Self {
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            buffer: Vec::new(),
+        };
         if !path.is_dir() {
             reader.tensors = reader.open_shard(path)?;
             return Ok(reader);
@@ -193,6 +200,11 @@ impl CheckpointReader {
         file.read_exact(bytes).map_err(io_error(path))
     }
 
+    /// What the `__metadata__` of a header holds at a key.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
     /// Bytes of all tensors.
     pub fn data_bytes(&self) -> u64 {
         self.tensors.values().map(|place| place.bytes).sum()
@@ -214,6 +226,7 @@ impl CheckpointReader {
     fn open_shard(&mut self, path: &Path) -> Result<BTreeMap<String, Place>, ModelError> {
         let mut file = File::open(path).map_err(io_error(path))?;
         let (metadata, start) = read_header(&mut file, path)?;
+        self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
         let shard = self.shards.len();
         self.shards.push(Shard { path: path.to_owned(), file });
         let place = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
@@ -342,9 +355,10 @@ mod tests {
             let shape = vec![bytes.len() * 8 / dtype.bitsize()];
             (name, safetensors::tensor::TensorView::new(dtype, shape, bytes).unwrap())
         });
-        let none = None::<std::collections::HashMap<String, String>>;
-        std::fs::write(&path, safetensors::serialize(views, none).unwrap()).unwrap();
+        let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        std::fs::write(&path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
         let mut reader = CheckpointReader::open(&path).unwrap();
+        assert_eq!((reader.metadata("format"), reader.metadata("f16")), (Some("pt"), None));
         assert_eq!(collect(&mut reader, "f16", 9), [1.5, -2.0]);
         assert_eq!(collect(&mut reader, "bf16", 1), [0.5, 3.0]);
         assert!(!reader.tensor("i8").unwrap().is_float());
