@@ -25,6 +25,7 @@ from backslash.errors import (
 )
 from backslash.files import load_file, safe_open, save_file
 from backslash.inspection import Inspection, SizeSplit, TensorReport, inspect
+from backslash.sizes import estimated_size, exact_size
 
 __all__ = [
     "BackslashError",
@@ -38,6 +39,8 @@ __all__ = [
     "SizeSplit",
     "TensorReport",
     "__version__",
+    "estimated_size",
+    "exact_size",
     "inspect",
     "load_file",
     "safe_open",

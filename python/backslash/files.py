@@ -94,9 +94,7 @@ def save_file(
     elif budget is not None or bits_per_weight is not None:
         split = _native.save_by_budget(given, Size(budget, bits_per_weight), options)
     else:
-        _check_positive("steps", steps)
-        factor = DEFAULT_RELATIVE_STEP if steps is None else steps
-        split = _native.save_by_factor(given, factor, options)
+        split = _native.save_by_factor(given, checked_factor(steps), options)
     return SizeSplit(**split)
 
 
@@ -232,6 +230,16 @@ def checked_options(
         for key, value in (metadata or {}).items()
     }
     return Options(os.fspath(path), encoded, effort == "fast", overwrite, progress)
+
+
+def checked_factor(steps: float | None) -> float:
+    """Steps over the root mean square of their tensors.
+
+    Raises:
+        ConfigurationError: it is not positive.
+    """
+    _check_positive("steps", steps)
+    return DEFAULT_RELATIVE_STEP if steps is None else steps
 
 
 def checked_size(budget: int | None, bits_per_weight: float | None) -> Size:

@@ -1,9 +1,10 @@
 //! Tensors as Python hands them over: bytes with the name of their type.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use backslash_codec::{FloatType, RawTensor, Tensor};
-use backslash_quant::{is_coded, quantize_pieces, store_uncoded};
+use backslash_quant::{Plan, Weights, is_coded, quantize_pieces, store_uncoded};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
@@ -31,7 +32,7 @@ pub(crate) fn sorted<'a>(given: &'a [Given<'_>]) -> PyResult<Vec<Input<'a>>> {
 }
 
 impl<'a> Input<'a> {
-    fn of((name, dtype, shape, bytes): &'a Given<'_>) -> PyResult<Self> {
+    pub(crate) fn of((name, dtype, shape, bytes): &'a Given<'_>) -> PyResult<Self> {
         let dtype = FloatType::from_name(dtype).ok_or_else(|| {
             InvalidTensorError::new_err(format!(
                 "tensor `{name}` is of type {dtype}, which cannot be stored"
@@ -85,6 +86,19 @@ impl<'a> Input<'a> {
                 .try_for_each(|piece| sink(&self.widened(piece)))
         });
         Ok(Tensor::Quantized(quantized.map_err(errors::quant)?))
+    }
+
+    /// What a file holds of the tensor where its codes are multiples of `step`. One that is not coded needs none.
+    pub(crate) fn by_step(&self, step: Option<f32>) -> PyResult<Tensor> {
+        if !self.is_float() {
+            return Ok(self.verbatim());
+        }
+        let weights = self.weights();
+        let view = Weights { name: self.name, shape: self.shape, data: &weights };
+        let steps = step.map(|step| (self.name.to_owned(), step));
+        let plan = Plan::learned(steps.into_iter().collect());
+        let artifact = plan.artifact(&[view], &BTreeMap::new()).map_err(errors::quant)?;
+        Ok(artifact.tensors.into_values().next().expect("one tensor went in"))
     }
 
     fn widened(&self, bytes: &[u8]) -> Vec<f32> {

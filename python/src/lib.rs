@@ -11,6 +11,8 @@ mod kernels;
 mod progress;
 mod reader;
 mod save;
+mod size;
+mod writer;
 
 use pyo3::prelude::*;
 
@@ -25,11 +27,15 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DEFAULT_MAX_MEMORY", backslash_codec::Limits::default().max_memory)?;
     module.add_class::<reader::Reader>()?;
+    module.add_class::<writer::Writer>()?;
     module.add_function(wrap_pyfunction!(save::save_by_factor, module)?)?;
     module.add_function(wrap_pyfunction!(save::save_by_steps, module)?)?;
     module.add_function(wrap_pyfunction!(save::save_by_scaled_steps, module)?)?;
     module.add_function(wrap_pyfunction!(save::save_by_budget, module)?)?;
     module.add_function(wrap_pyfunction!(save::save_by_calibration, module)?)?;
+    module.add_function(wrap_pyfunction!(size::size_by_factor, module)?)?;
+    module.add_function(wrap_pyfunction!(size::size_by_steps, module)?)?;
+    module.add_function(wrap_pyfunction!(size::estimate_by_factor, module)?)?;
     module.add_function(wrap_pyfunction!(inspection::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(kernels::add_noise, module)?)?;
     module.add_function(wrap_pyfunction!(kernels::round_weights, module)?)?;

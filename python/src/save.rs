@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use backslash_codec::{
-    Artifact, Effort, FileWriter, Overwrite, SizeSplit, Tensor, encode_with, inspect, write_bytes,
+    Artifact, Effort, FileWriter, Overwrite, SizeSplit, Tensor, inspect, write_bytes,
 };
 use backslash_compress::{
     Allocation, Calibration, CalibrationIndex, CompressError, Fitted, Goal, Recipe, Start, Target,
@@ -24,14 +24,14 @@ use crate::progress::{Progress, Trials};
 #[derive(FromPyObject)]
 pub(crate) struct Options {
     path: PathBuf,
-    metadata: BTreeMap<String, Vec<u8>>,
+    pub(crate) metadata: BTreeMap<String, Vec<u8>>,
     fast: bool,
     overwrite: bool,
     progress: Option<Py<PyAny>>,
 }
 
 impl Options {
-    fn effort(&self) -> Effort {
+    pub(crate) fn effort(&self) -> Effort {
         if self.fast { Effort::Fast } else { Effort::Smallest }
     }
 
@@ -48,7 +48,17 @@ impl Options {
         Ok(())
     }
 
-    fn progress(&mut self) -> Progress {
+    /// A file to which tensors are added one by one.
+    pub(crate) fn create(&self) -> PyResult<FileWriter> {
+        let writer = FileWriter::create(&self.path, self.effort(), self.overwrite());
+        let mut writer = writer.map_err(errors::codec)?;
+        for (key, value) in &self.metadata {
+            writer.metadata(key, value).map_err(errors::codec)?;
+        }
+        Ok(writer)
+    }
+
+    pub(crate) fn progress(&mut self) -> Progress {
         Progress::new(self.progress.take())
     }
 }
@@ -63,23 +73,7 @@ pub(crate) fn save_by_factor<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let inputs = sorted(&tensors)?;
     let progress = options.progress();
-    let split = py.detach(|| -> PyResult<SizeSplit> {
-        let (path, effort) = (&options.path, options.effort());
-        let mut writer =
-            FileWriter::create(path, effort, options.overwrite()).map_err(errors::codec)?;
-        for (key, value) in &options.metadata {
-            writer.metadata(key, value).map_err(errors::codec)?;
-        }
-        let total = inputs.iter().map(|input| input.bytes.len() as u64).sum();
-        let mut done = 0;
-        for input in &inputs {
-            progress.tell(done, Some(total), input.name)?;
-            writer.tensor(input.name, &input.by_factor(factor)?).map_err(errors::codec)?;
-            done += input.bytes.len() as u64;
-        }
-        progress.tell(done, Some(total), "writing")?;
-        writer.finish().map_err(errors::codec)
-    })?;
+    let split = write_each(py, &inputs, &options, &progress, |input| input.by_factor(factor))?;
     split_to_python(py, &split)
 }
 
@@ -95,15 +89,8 @@ pub(crate) fn save_by_steps<'py>(
     let inputs = sorted(&tensors)?;
     refuse_steps_of_others(&inputs, &steps)?;
     let progress = options.progress();
-    let split = py.detach(|| -> PyResult<SizeSplit> {
-        let floats = floats(&inputs);
-        progress.tell(0, None, "quantising")?;
-        let plan = Plan::learned(steps);
-        let mut artifact =
-            plan.artifact(&views(&floats), &options.metadata).map_err(errors::quant)?;
-        artifact.tensors.extend(verbatim(&inputs));
-        progress.tell(1, None, "coding")?;
-        write(&options, &artifact)
+    let split = write_each(py, &inputs, &options, &progress, |input| {
+        input.by_step(steps.get(input.name).copied())
     })?;
     split_to_python(py, &split)
 }
@@ -238,7 +225,32 @@ fn write_recipe(
     write_fitted(options, &fitted)
 }
 
-fn refuse_steps_of_others(inputs: &[Input<'_>], steps: &BTreeMap<String, f32>) -> PyResult<()> {
+/// Writes a file with one tensor's codes in memory at a time.
+fn write_each(
+    py: Python<'_>,
+    inputs: &[Input<'_>],
+    options: &Options,
+    progress: &Progress,
+    code: impl Fn(&Input<'_>) -> PyResult<Tensor> + Sync,
+) -> PyResult<SizeSplit> {
+    py.detach(|| {
+        let mut writer = options.create()?;
+        let total = inputs.iter().map(|input| input.bytes.len() as u64).sum();
+        let mut done = 0;
+        for input in inputs {
+            progress.tell(done, Some(total), input.name)?;
+            writer.tensor(input.name, &code(input)?).map_err(errors::codec)?;
+            done += input.bytes.len() as u64;
+        }
+        progress.tell(done, Some(total), "writing")?;
+        writer.finish().map_err(errors::codec)
+    })
+}
+
+pub(crate) fn refuse_steps_of_others(
+    inputs: &[Input<'_>],
+    steps: &BTreeMap<String, f32>,
+) -> PyResult<()> {
     let coded = inputs.iter().filter(|input| input.is_float() && is_coded(input.shape));
     let coded: BTreeSet<&str> = coded.map(|input| input.name).collect();
     match steps.keys().find(|name| !coded.contains(name.as_str())) {
@@ -254,20 +266,13 @@ fn write_fitted(options: &Options, fitted: &Fitted) -> PyResult<SizeSplit> {
     Ok(inspect(&fitted.bytes).map_err(errors::codec)?.split)
 }
 
-fn write(options: &Options, artifact: &Artifact) -> PyResult<SizeSplit> {
-    let bytes = encode_with(artifact, options.effort()).map_err(errors::codec)?;
-    let path: &Path = &options.path;
-    write_bytes(path, &bytes, options.overwrite()).map_err(errors::codec)?;
-    Ok(inspect(&bytes).map_err(errors::codec)?.split)
-}
-
 /// The tensors that are made of weights.
-fn floats<'a>(inputs: &'a [Input<'_>]) -> Vec<(&'a Input<'a>, Cow<'a, [f32]>)> {
+pub(crate) fn floats<'a>(inputs: &'a [Input<'_>]) -> Vec<(&'a Input<'a>, Cow<'a, [f32]>)> {
     let floats = inputs.iter().filter(|input| input.is_float());
     floats.map(|input| (input, input.weights())).collect()
 }
 
-fn views<'a>(floats: &'a [(&'a Input<'a>, Cow<'a, [f32]>)]) -> Vec<Weights<'a>> {
+pub(crate) fn views<'a>(floats: &'a [(&'a Input<'a>, Cow<'a, [f32]>)]) -> Vec<Weights<'a>> {
     let view = |(input, data): &'a (&'a Input<'a>, Cow<'a, [f32]>)| Weights {
         name: input.name,
         shape: input.shape,
@@ -276,12 +281,12 @@ fn views<'a>(floats: &'a [(&'a Input<'a>, Cow<'a, [f32]>)]) -> Vec<Weights<'a>> 
     floats.iter().map(view).collect()
 }
 
-fn verbatim(inputs: &[Input<'_>]) -> BTreeMap<String, Tensor> {
+pub(crate) fn verbatim(inputs: &[Input<'_>]) -> BTreeMap<String, Tensor> {
     let others = inputs.iter().filter(|input| !input.is_float());
     others.map(|input| (input.name.to_owned(), input.verbatim())).collect()
 }
 
-fn refuse_not_finite(weights: &[Weights<'_>]) -> PyResult<()> {
+pub(crate) fn refuse_not_finite(weights: &[Weights<'_>]) -> PyResult<()> {
     for tensor in weights {
         if let Some(index) = tensor.data.iter().position(|value| !value.is_finite()) {
             let (name, value) = (tensor.name.to_owned(), tensor.data[index]);

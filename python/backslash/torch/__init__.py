@@ -13,7 +13,9 @@ from backslash.torch.bits import Forecast
 from backslash.torch.groups import Group
 from backslash.torch.regularizer import RateRegularizer
 
-__all__ = ["Forecast", "Group", "RateRegularizer", "load_file", "save_file"]
+from backslash.torch.sharded import load_sharded, save_sharded
+
+__all__ = ["Forecast", "Group", "RateRegularizer", "load_file", "load_sharded", "save_file", "save_sharded"]
 
 
 def load_file(

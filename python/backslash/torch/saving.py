@@ -12,7 +12,9 @@ import torch.distributed as dist
 from backslash.errors import ConfigurationError
 from backslash.files import save_file
 from backslash.inspection import SizeSplit
-from backslash.torch.parameters import DTensor, Parameter
+from backslash.torch.parameters import Parameter
+from backslash.torch.ranks import is_first, of_first, whole
+from backslash.torch.sharded import save_sharded
 
 
 def save(
@@ -22,7 +24,8 @@ def save(
     process_group: dist.ProcessGroup | None,
     options: dict[str, Any],
 ) -> SizeSplit:
-    """The first rank writes whole tensors, and all ranks return or raise what it does.
+    """The first rank writes whole tensors, one by one unless their size is searched for, and all ranks return or raise what it
+    does.
 
     Raises:
         ConfigurationError: a name is there twice.
@@ -30,22 +33,15 @@ def save(
     twice = [parameter.name for parameter in parameters if parameter.name in others]
     if twice:
         raise ConfigurationError(f"`{twice[0]}` is among the tensors and a regularised parameter; one would be right")
-    whole = {name: _whole(tensor) for name, tensor in others.items()}
-    whole.update({parameter.name: _whole(parameter.tensor) for parameter in parameters})
-    if not (dist.is_available() and dist.is_initialized()):
-        return save_file(whole, path, **options)
-    outcome: list[Any] = [None]
-    if dist.get_rank(process_group) == 0:
+    tensors = {**others, **{parameter.name: parameter.tensor for parameter in parameters}}
+    if options.get("budget") is None and options.get("bits_per_weight") is None:
+        sizeless = {name: value for name, value in options.items() if name not in ("budget", "bits_per_weight")}
+        return save_sharded(tensors, path, **sizeless, process_group=process_group)
+    gathered = {name: whole(tensor) for name, tensor in tensors.items()}
+    split, failure = None, None
+    if is_first(process_group):
         try:
-            outcome = [save_file(whole, path, **options)]
+            split = save_file(gathered, path, **options)
         except Exception as error:  # Other ranks wait for it.
-            outcome = [error]
-    dist.broadcast_object_list(outcome, group=process_group, group_src=0)
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
-
-
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            failure = error
+    return of_first(split, failure, process_group)
