@@ -9,7 +9,7 @@ mod html;
 mod page;
 mod runs;
 
-pub use runs::{Numbers, ResultFile, RunRecord, RunsReport};
+pub use runs::{Numbers, PrunedModels, ResultFile, RunRecord, RunsReport, Test};
 use serde::Serialize;
 
 use crate::EvalError;

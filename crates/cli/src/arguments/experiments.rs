@@ -142,6 +142,9 @@ pub struct PruneCurve {
     /// Prune every matrix to the same sparsity; without this, the smallest weights of all matrices together.
     #[arg(long)]
     pub per_tensor: bool,
+    /// Prune embeddings and output matrices too.
+    #[arg(long)]
+    pub embeddings: bool,
     /// Sparsity from point to point, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=95))]
     pub step: u32,
@@ -161,8 +164,8 @@ pub struct PruneCurve {
 
 #[derive(Debug, Args)]
 pub struct Report {
-    /// Folders of finished runs, and results of sweeps (.jsonl). Models of different size, and figures of different
-    /// validation texts, get charts of their own.
+    /// Folders of finished runs, results of sweeps (.jsonl), and what `prune-curve --json` has printed (.json). Models of
+    /// different size, figures of different validation texts, and classifiers get charts of their own.
     #[arg(required = true, value_name = "RUN_OR_RESULTS")]
     pub inputs: Vec<PathBuf>,
     /// The page to write.

@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 use backslash_codec::{Limits, read_file, write_bytes};
 use backslash_eval::ModelFile;
 use backslash_eval::plot::{prune_curves, standalone};
-use backslash_eval::prune::{PruneCurve, PruneCurves, PrunePoint, Pruner, Reached, Scope};
+use backslash_eval::prune::{
+    Matrices, PruneCurve, PruneCurves, PrunePoint, Pruner, Reached, Scope,
+};
 use backslash_eval::table::{Column, Table, fixed, grouped};
 use backslash_model::Architecture;
 use serde_json::json;
@@ -22,8 +24,7 @@ const MOST: u32 = 95;
 /// Share of the quality whose loss is looked for.
 const LOSS: f64 = 0.1;
 /// What the figures are of.
-const PRUNED: &str = "Pruned are the matrices of linear layers alone, not embeddings, output matrices and vectors. Where codes count from \
-                      numbers that the decoder draws, a pruned weight is that number. Bytes are those of weights alone.";
+pub const NOTE: &str = "Where codes count from numbers that the decoder draws, a pruned weight is that number. Bytes are those of weights alone.";
 
 /// A model to be pruned.
 struct Model {
@@ -39,7 +40,9 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
         Some(path) => Some((path, session::overwrite(path, arguments.force)?)),
         None => None,
     };
-    let models = arguments.models.iter().map(|model| open(model, arguments.bits_per_weight));
+    let matrices = if arguments.embeddings { Matrices::All } else { Matrices::OfLayers };
+    let open = |model: &String| open(model, arguments.bits_per_weight, matrices);
+    let models = arguments.models.iter().map(open);
     let models = models.collect::<Result<Vec<Model>>>()?;
     let is_classifier = |model: &Model| model.file.config.is_classifier();
     if models.iter().any(is_classifier) && !models.iter().all(is_classifier) {
@@ -62,13 +65,25 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
         };
         let curves = kinds.iter().flat_map(|kind| &kind.curves);
         return output::print_json(&json!({
+            "embeddings": arguments.embeddings,
             "scope": if arguments.per_tensor { "per tensor" } else { "global" },
             "curves": curves.map(value).collect::<Vec<_>>(),
             "kinds": kinds.iter().map(kind_json).collect::<Vec<_>>(),
         }));
     }
     let losses: Vec<String> = kinds.iter().map(loss).collect();
-    output::print(&format!("{}\n{}\n\n{PRUNED}", table(&kinds), losses.join("\n")))
+    let pruned = pruned(arguments.embeddings);
+    output::print(&format!("{}\n{}\n\n{pruned} {NOTE}", table(&kinds), losses.join("\n")))
+}
+
+/// Which matrices are pruned, in words.
+pub fn pruned(embeddings: bool) -> &'static str {
+    match embeddings {
+        false => {
+            "Pruned are the matrices of linear layers alone, not embeddings, output matrices and vectors."
+        }
+        true => "Pruned are all matrices, embeddings too, but no vectors.",
+    }
 }
 
 /// Where several seeds of a kind of model lose a tenth.
@@ -84,7 +99,7 @@ fn kind_json(kind: &PruneCurves) -> serde_json::Value {
 }
 
 /// A model with its own codes, or with steps for its float weights; given as a path, or as KIND=PATH.
-fn open(model: &str, bits_per_weight: f64) -> Result<Model> {
+fn open(model: &str, bits_per_weight: f64, matrices: Matrices) -> Result<Model> {
     let (kind, path) = match model.split_once('=') {
         Some((kind, path)) if !Path::new(model).exists() => (Some(kind), Path::new(path)),
         _ => (None, Path::new(model)),
@@ -97,7 +112,7 @@ fn open(model: &str, bits_per_weight: f64) -> Result<Model> {
     let (file, pruner) = match own {
         Some(own) => {
             let artifact = read_file(&own, &Limits::default())?;
-            (ModelFile::from_artifact(&own, &artifact)?, Pruner::of_codes(artifact))
+            (ModelFile::from_artifact(&own, &artifact)?, Pruner::of_codes(artifact, matrices))
         }
         None => {
             let file = session::open_model(path)?;
@@ -105,7 +120,7 @@ fn open(model: &str, bits_per_weight: f64) -> Result<Model> {
                 "{}: has no steps of its own, so its float weights are coded at {bits_per_weight} bits per weight",
                 path.display()
             ));
-            let pruner = Pruner::of_floats(file.weights.clone(), bits_per_weight)?;
+            let pruner = Pruner::of_floats(file.weights.clone(), bits_per_weight, matrices)?;
             (file, pruner)
         }
     };

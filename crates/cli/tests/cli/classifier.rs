@@ -197,8 +197,12 @@ fn a_sweep_has_accuracy_and_a_table_of_coders_and_pruning_has_accuracy_beside_by
     let plot = String::from_utf8(bytes(&place.path("curves.svg"))).unwrap();
     assert!(plot.contains("% correct, decoded"));
     assert!(table.contains("exp-Golomb 0") && table.contains("% correct"), "{table}");
-
     let run = format!("runs/{}", lines[4]["run"].as_str().unwrap());
+    place.ok(&["report", "results.jsonl", &run, "-o", "page.html"]);
+    let page = String::from_utf8(bytes(&place.path("page.html"))).unwrap();
+    assert_eq!(page.matches(", classifiers</h2>").count(), 1);
+    assert!(page.contains("% correct, decoded") && page.contains("Bytes of each tensor"));
+
     let prune = ["prune-curve", &run, "--data", "dev.tsv", "--step", "30"];
     let curves = json(&place.ok(&[&prune[..], &["--plot", "p.svg", "--json"]].concat()));
     let points = curves["curves"][0]["points"].as_array().unwrap();

@@ -41,6 +41,8 @@ fn codes_and_float_weights_are_pruned_and_bytes_stand_beside_the_loss() {
         table.contains("not embeddings") && table.contains("10 % more bits per byte"),
         "{table}"
     );
+    let all = place.ok(&[&prune[..], &["--embeddings"]].concat());
+    assert!(all.contains("embeddings too") && all != table, "{all}");
     place.fails(&[&prune[..], &["--plot", "curves.svg"]].concat(), 2, "curves.svg exists");
 
     // Models of one kind are seeds of one curve.
@@ -58,6 +60,19 @@ fn codes_and_float_weights_are_pruned_and_bytes_stand_beside_the_loss() {
     assert_eq!(lost(kind).is_none(), found.is_empty(), "{kind}");
     let said = place.ok(&seeds);
     assert!(said.contains("both: 10 % more") || said.contains("both: less than 10 %"), "{said}");
+
+    // What is printed as JSON becomes a part of a page.
+    std::fs::write(place.path("pruned.json"), together.to_string()).unwrap();
+    place.ok(&["report", "pruned.json", "-o", "page.html"]);
+    let page = String::from_utf8(bytes(&place.path("page.html"))).unwrap();
+    assert!(page.contains("<h2>Pruning</h2>") && page.contains("both: loses "), "{page}");
+    std::fs::write(place.path("other.json"), "{\"curves\": []}").unwrap();
+    let report = ["report", "other.json", "-o", "other.html"];
+    place.fails(&report, 1, "other.json is not what prune-curve --json prints");
+    let mut cut = together.clone();
+    cut["curves"].as_array_mut().unwrap().pop();
+    std::fs::write(place.path("other.json"), cut.to_string()).unwrap();
+    place.fails(&report, 1, "do not fit together");
     place.fails(&["prune-curve", "none.bsl", "--data", "text.txt"], 1, "none.bsl");
     place.fails(&["prune-curve", "plain", "--step", "0"], 2, "1..=95");
 }

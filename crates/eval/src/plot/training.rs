@@ -7,6 +7,7 @@ use super::range::{AxisRange, is_drawable};
 use super::theme::{WIDE, line_swatch};
 use super::{Figure, LegendEntry};
 use crate::EvalError;
+use crate::prune::Reached;
 use crate::table::{fixed, grouped};
 
 /// Most points per line; longer traces are averaged, all by the same number of steps.
@@ -30,8 +31,8 @@ pub struct TraceStep {
 pub struct TraceEvaluation {
     /// Steps taken.
     pub step: u64,
-    /// Bits per byte of validation text.
-    pub bits_per_byte: f64,
+    /// Bits per byte of validation text, or accuracy, where there was something to evaluate on.
+    pub quality: Option<Reached>,
     /// Shape of the generalised Gaussian with the moments of all weights, where the run has recorded it.
     pub shape: Option<f64>,
     /// Bits per coded weight that the codec spends, where the run has learned steps.
@@ -232,7 +233,7 @@ mod tests {
     fn shapes_are_drawn_where_they_were_recorded() {
         let evaluation = |step: u64, shape: Option<f64>| TraceEvaluation {
             step,
-            bits_per_byte: 2.0,
+            quality: Some(Reached::BitsPerByte(2.0)),
             shape,
             coded_bits_per_weight: None,
         };

@@ -3,13 +3,13 @@
 use backslash_codec::{Limits, decode, encode};
 use backslash_model::ModelConfig;
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Pruned, Pruner, Scope};
 use crate::{EvalError, Quality, TestSet, decoded_weights};
 
 /// A pruned model whose file was decoded and evaluated.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PrunePoint {
     /// Share of the weights of the matrices that was pruned, 0 to 1.
     pub sparsity: f64,
@@ -20,7 +20,11 @@ pub struct PrunePoint {
     /// These, in bits, per weight of the model.
     pub bits_per_weight: f64,
     /// What the pruned weights reach before they are coded.
-    #[serde(flatten, serialize_with = "Reached::pruned")]
+    #[serde(
+        flatten,
+        serialize_with = "Reached::pruned",
+        deserialize_with = "Reached::read_pruned"
+    )]
     pub pruned: Reached,
     /// What that reaches which the file decodes to.
     #[serde(flatten)]
@@ -28,18 +32,22 @@ pub struct PrunePoint {
 }
 
 /// The quality of a model on which a curve is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Reached {
     /// Bits per byte of text, of a network that predicts the next token: less is better.
-    #[serde(rename = "bits_per_byte")]
+    #[serde(rename = "bits_per_byte", deserialize_with = "number_or_none")]
     BitsPerByte(f64),
     /// Share of the examples whose class a classifier finds: more is better.
-    #[serde(rename = "accuracy")]
+    #[serde(rename = "accuracy", deserialize_with = "number_or_none")]
     Accuracy(f64),
 }
 
 impl Reached {
-    fn of(quality: &Quality) -> Result<Self, EvalError> {
+    /// What a network was found to reach.
+    ///
+    /// # Errors
+    /// [`EvalError::NoBitsPerByte`] if it has neither bits per byte nor accuracy.
+    pub fn of(quality: &Quality) -> Result<Self, EvalError> {
         let bits = quality.bits_per_byte().map(Self::BitsPerByte);
         bits.or(quality.accuracy().map(Self::Accuracy)).ok_or(EvalError::NoBitsPerByte)
     }
@@ -48,6 +56,22 @@ impl Reached {
     pub fn figure(self) -> f64 {
         match self {
             Self::BitsPerByte(figure) | Self::Accuracy(figure) => figure,
+        }
+    }
+
+    /// The figure of a network that predicts the next token.
+    pub fn bits_per_byte(self) -> Option<f64> {
+        match self {
+            Self::BitsPerByte(figure) => Some(figure),
+            Self::Accuracy(_) => None,
+        }
+    }
+
+    /// The figure of a classifier.
+    pub fn accuracy(self) -> Option<f64> {
+        match self {
+            Self::BitsPerByte(_) => None,
+            Self::Accuracy(figure) => Some(figure),
         }
     }
 
@@ -75,6 +99,21 @@ impl Reached {
         }
     }
 
+    /// By the name of a figure before coding.
+    fn read_pruned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        enum Named {
+            #[serde(rename = "bits_per_byte_pruned", deserialize_with = "number_or_none")]
+            BitsPerByte(f64),
+            #[serde(rename = "accuracy_pruned", deserialize_with = "number_or_none")]
+            Accuracy(f64),
+        }
+        Ok(match Named::deserialize(deserializer)? {
+            Named::BitsPerByte(figure) => Self::BitsPerByte(figure),
+            Named::Accuracy(figure) => Self::Accuracy(figure),
+        })
+    }
+
     /// With the name of a figure before coding.
     fn pruned<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let name = match self {
@@ -87,16 +126,27 @@ impl Reached {
     }
 }
 
+/// JSON has no word for what is no number, and writes null.
+fn number_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
 /// The points of one model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PruneCurve {
     /// Name of the model.
+    #[serde(rename = "model")]
     pub name: String,
     /// By sparsity, the first without pruning.
     pub points: Vec<PrunePoint>,
 }
 
 impl PruneCurve {
+    /// Whether the model is a classifier.
+    pub fn is_of_classes(&self) -> bool {
+        self.points.iter().any(|point| point.decoded.accuracy().is_some())
+    }
+
     /// Prunes a model to each sparsity (0 to 1, rising from 0), makes its file, decodes it and evaluates it; `progress` is
     /// given every point.
     ///
@@ -209,6 +259,22 @@ mod tests {
             };
             Self { name: name.to_owned(), points: figures.iter().map(point).collect() }
         }
+    }
+
+    #[test]
+    fn curves_are_read_as_they_were_written() {
+        let mut curve = PruneCurve::of_figures("a", &[(0.0, 2.25), (0.5, f64::NAN)]);
+        let back: PruneCurve =
+            serde_json::from_str(&serde_json::to_string(&curve).unwrap()).unwrap();
+        assert_eq!(back.points[0], curve.points[0]);
+        let last = back.points[1];
+        assert!(last.pruned.figure().is_nan() && last.decoded.bits_per_byte().unwrap().is_nan());
+        assert_eq!(last.sparsity, 0.5);
+        for point in &mut curve.points {
+            (point.pruned, point.decoded) = (Reached::Accuracy(0.75), Reached::Accuracy(0.5));
+        }
+        let text = serde_json::to_string(&curve).unwrap();
+        assert_eq!(serde_json::from_str::<PruneCurve>(&text).unwrap(), curve);
     }
 
     #[test]

@@ -11,5 +11,5 @@ mod seeds;
 
 pub use curve::{PruneCurve, PrunePoint, Reached};
 pub use mask::{Scope, smallest};
-pub use pruner::{Pruned, Pruner, is_pruned};
+pub use pruner::{Matrices, Pruned, Pruner};
 pub use seeds::PruneCurves;

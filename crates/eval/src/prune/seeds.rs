@@ -1,10 +1,12 @@
 //! Curves of the same kind of model with several seeds.
 
 use super::{PruneCurve, PrunePoint, Reached};
+use serde::Serialize;
+
 use crate::Mean;
 
 /// The curves of one kind of model, one per seed, at the same sparsities.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PruneCurves {
     /// What they are of.
     pub name: String,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use backslash_eval::plot::{TraceEvaluation, TraceStep, TrainingTrace};
+use backslash_eval::prune::Reached;
 use backslash_train::{EvaluationRecord, Record, StepRecord};
 
 use super::lines;
@@ -36,7 +37,10 @@ impl Metrics {
         };
         let evaluation = |record: &EvaluationRecord| TraceEvaluation {
             step: record.step,
-            bits_per_byte: record.bits_per_byte.unwrap_or(f64::NAN),
+            quality: record
+                .bits_per_byte
+                .map(Reached::BitsPerByte)
+                .or(record.accuracy.map(Reached::Accuracy)),
             shape: record.shape,
             coded_bits_per_weight: record.coded_bits_per_weight,
         };

@@ -2,12 +2,14 @@
 
 mod lines;
 mod metrics;
+mod pruned;
 mod run;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use backslash_codec::{Overwrite, write_bytes};
+use backslash_eval::prune::Reached;
 use backslash_eval::report::{ResultFile, RunsReport};
 use backslash_eval::table::grouped;
 use serde_json::json;
@@ -26,21 +28,16 @@ pub fn run(arguments: Report) -> Result<()> {
     for folder in arguments.svg.iter().chain(&arguments.csv) {
         refuse_existing_folder(folder, arguments.force)?;
     }
-    let (folders, results): (Vec<&PathBuf>, Vec<&PathBuf>) =
+    let (folders, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
         arguments.inputs.iter().partition(|path| path.is_dir());
+    let (pruned, results): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        others.into_iter().partition(|path| path.extension().is_some_and(|kind| kind == "json"));
+    let pruned = pruned.into_iter().map(|path| pruned::read(path)).collect::<Result<Vec<_>>>()?;
     let mut files = Vec::new();
     for path in results {
-        let lines = lines::read::<Line>(path, "line of a sweep")?;
-        let known = lines.len();
-        let of_text: Vec<ResultFile> = lines.into_iter().filter_map(result_file).collect();
-        if of_text.len() < known {
-            say(&format!(
-                "{}: {} files of classifiers, which have no bits per byte, are left out",
-                path.display(),
-                known - of_text.len()
-            ));
+        for line in lines::read::<Line>(path, "line of a sweep")? {
+            files.push(result_file(line).with_context(|| path.display().to_string())?);
         }
-        files.extend(of_text);
     }
     let mut runs = Vec::new();
     for folder in run::open_all(&folders)? {
@@ -51,11 +48,11 @@ pub fn run(arguments: Report) -> Result<()> {
         let is_known = files.iter().any(|file| file.run == folder.name() && file.export == "own");
         if arguments.evaluate && !is_known {
             say(&format!("evaluating {}", folder.path().join("model.bsl").display()));
-            files.extend(folder.evaluated()?);
+            files.push(folder.evaluated()?);
         }
         runs.push(folder.record()?);
     }
-    let report = RunsReport { title: arguments.title.clone(), files, runs };
+    let report = RunsReport { title: arguments.title.clone(), files, runs, pruned };
     let page = report.to_html()?;
     write_bytes(&arguments.output, page.as_bytes(), overwrite)?;
     let svgs = match &arguments.svg {
@@ -73,6 +70,7 @@ pub fn run(arguments: Report) -> Result<()> {
             "report_bytes": page.len(),
             "files": report.files.len(),
             "runs": report.runs.len(),
+            "pruned": report.pruned.len(),
             "svg": svgs,
             "csv": tables,
         }));
@@ -86,9 +84,13 @@ pub fn run(arguments: Report) -> Result<()> {
     ))
 }
 
-/// A line as charts take it; none of a classifier.
-fn result_file(line: Line) -> Option<ResultFile> {
-    Some(ResultFile {
+/// A line as charts take it.
+fn result_file(line: Line) -> Result<ResultFile> {
+    let bits_per_byte = line.bits_per_byte.map(Reached::BitsPerByte);
+    let quality = bits_per_byte.or(line.accuracy.map(Reached::Accuracy)).with_context(|| {
+        format!("the line of {} has neither bits_per_byte nor accuracy", line.run)
+    })?;
+    Ok(ResultFile {
         run: line.run,
         seed: line.seed,
         settings: line.settings,
@@ -97,9 +99,10 @@ fn result_file(line: Line) -> Option<ResultFile> {
         target: line.target,
         bytes: line.bytes,
         parameters: line.parameters,
-        nats_per_token: line.nats,
-        bits_per_byte: line.bits_per_byte?,
-        float_nats_per_token: line.float_nats,
+        nats: line.nats,
+        quality,
+        float_nats: line.float_nats,
+        float_accuracy: line.float_accuracy,
         shape: line.shape,
         seconds: None,
     })

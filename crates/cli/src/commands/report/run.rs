@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use backslash_codec::{Limits, encode, inspect_codes, read_bytes, read_file};
 use backslash_eval::plot::TensorBudget;
-use backslash_eval::report::{ResultFile, RunRecord};
+use backslash_eval::prune::Reached;
+use backslash_eval::report::{ResultFile, RunRecord, Test};
 use backslash_eval::{WeightHistogram, decoded_weights};
 use backslash_model::NamedWeights;
 use backslash_quant::is_coded;
-use backslash_train::{RunConfig, config, fitted_shape};
+use backslash_train::{EvaluationRecord, RunConfig, config, fitted_shape};
 
 use super::Metrics;
 use crate::commands::sweep;
@@ -96,9 +97,13 @@ impl Folder {
             parameters: weights.parameters() as u64,
             steps: self.config.train.steps,
             seconds: self.seconds(),
-            bytes_per_token: last.and_then(|last| {
-                Some(last.nats_per_token / std::f64::consts::LN_2 / last.bits_per_byte?)
-            }),
+            test: match last {
+                _ if self.config.model.is_classifier() => Test::Examples,
+                Some(EvaluationRecord { nats_per_token, bits_per_byte: Some(bits), .. }) => {
+                    Test::Text { bytes_per_token: nats_per_token / std::f64::consts::LN_2 / bits }
+                }
+                _ => Test::Nothing,
+            },
             trace: self.metrics.trace(&self.name),
             split: inspection.split,
             tensors: tensors.collect(),
@@ -108,8 +113,8 @@ impl Folder {
     }
 
     /// The run's own file, decoded and evaluated on the validation text of its configuration. As in the results of a sweep
-    /// its size is that of the weights alone. A classifier has no bits per byte, so there is none of it.
-    pub fn evaluated(&self) -> Result<Option<ResultFile>> {
+    /// its size is that of the weights alone.
+    pub fn evaluated(&self) -> Result<ResultFile> {
         let mut config = self.config.clone();
         let prepared = prepare(&mut config)
             .with_context(|| format!("{}: the data of its configuration", self.path.display()))?;
@@ -117,14 +122,16 @@ impl Folder {
         artifact.metadata.clear();
         let bytes = encode(&artifact)?.len() as u64;
         let quality = prepared.measure(&config.model, &decoded_weights(&artifact)?)?;
-        let Some(bits_per_byte) = quality.bits_per_byte() else { return Ok(None) };
         let float = self.float_weights()?;
         let last = self.metrics.evaluations.last();
-        let float_nats_per_token = match last {
-            Some(last) => last.nats_per_token,
-            None => prepared.measure(&config.model, &float)?.nats_per_token(),
+        let (float_nats, float_accuracy) = match last {
+            Some(last) => (last.nats_per_token, last.accuracy),
+            None => {
+                let float = prepared.measure(&config.model, &float)?;
+                (float.nats_per_token(), float.accuracy())
+            }
         };
-        Ok(Some(ResultFile {
+        Ok(ResultFile {
             run: self.name.clone(),
             seed: config.train.seed,
             settings: sweep::settings(&self.config),
@@ -133,12 +140,13 @@ impl Folder {
             target: None,
             bytes,
             parameters: float.parameters() as u64,
-            nats_per_token: quality.nats_per_token(),
-            bits_per_byte,
-            float_nats_per_token,
+            nats: quality.nats_per_token(),
+            quality: Reached::of(&quality)?,
+            float_nats,
+            float_accuracy,
             shape: fitted_shape(&float),
             seconds: self.seconds(),
-        }))
+        })
     }
 
     fn float_weights(&self) -> Result<NamedWeights> {

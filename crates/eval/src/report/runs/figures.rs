@@ -4,15 +4,19 @@ use super::groups::{Group, groups};
 use super::{RunRecord, RunsReport};
 use crate::EvalError;
 use crate::plot::{
-    Figure, TrainingTrace, rate_distortion, tensor_bytes, training_bits, training_loss,
-    training_shape, weight_histogram,
+    Figure, TrainingTrace, accuracy_curves, prune_curves, rate_distortion, tensor_bytes,
+    training_bits, training_loss, training_shape, weight_histogram,
 };
 
 /// The charts of a group that show all of its runs, each with its name.
 pub(super) fn shared(group: &Group<'_>) -> Result<Vec<(&'static str, Figure)>, EvalError> {
     let traces: Vec<TrainingTrace> = group.runs.iter().map(|run| run.trace.clone()).collect();
+    let quality = match group.setup.is_of_classifiers() {
+        true => accuracy_curves(&group.plotted_accuracies())?,
+        false => rate_distortion(&group.plotted(), &[])?,
+    };
     let figures = [
-        (SIZE_AND_QUALITY, rate_distortion(&group.plotted(), &[])?),
+        (SIZE_AND_QUALITY, quality),
         ("training-loss", training_loss(&traces)?),
         ("training-bits", training_bits(&traces)?),
         ("training-shape", training_shape(&traces)?),
@@ -21,7 +25,7 @@ pub(super) fn shared(group: &Group<'_>) -> Result<Vec<(&'static str, Figure)>, E
     Ok(present.collect())
 }
 
-/// Name of the chart of bits per byte against bytes.
+/// Name of the chart of bits per byte against bytes, or of accuracy against bits per weight.
 pub(super) const SIZE_AND_QUALITY: &str = "size-and-quality";
 
 /// The charts of one run.
@@ -59,6 +63,10 @@ pub(super) fn all(report: &RunsReport) -> Result<Vec<(String, Figure)>, EvalErro
                     .filter_map(|(kind, figure)| Some((format!("{prefix}{kind}-{name}"), figure?))),
             );
         }
+    }
+    for (index, pruned) in report.pruned.iter().enumerate() {
+        let name = if index == 0 { "pruning".to_owned() } else { format!("pruning-{}", index + 1) };
+        figures.extend(prune_curves(&pruned.kinds)?.map(|figure| (name, figure)));
     }
     Ok(figures)
 }

@@ -1,7 +1,8 @@
 //! Which files and runs belong in one chart, and which files are one curve.
 
-use super::{ResultFile, RunRecord, RunsReport};
-use crate::plot::{Curve, Point};
+use super::{ResultFile, RunRecord, RunsReport, Test};
+use crate::plot::{AccuracyPoint, Curve, Point};
+use crate::prune::Reached;
 use crate::table::{fixed, grouped};
 
 /// Settings that move along a curve: the price of bits, and the size that sets it.
@@ -13,27 +14,37 @@ const SAME_TEXT: f64 = 1e-9;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
     parameters: u64,
-    bytes_per_token: Option<f64>,
+    test: Test,
 }
 
 impl PartialEq for Setup {
     fn eq(&self, other: &Self) -> bool {
-        let same_text = match (self.bytes_per_token, other.bytes_per_token) {
-            (Some(one), Some(other)) => (one / other - 1.0).abs() < SAME_TEXT,
-            (one, other) => one.is_none() && other.is_none(),
+        let same_test = match (self.test, other.test) {
+            (Test::Text { bytes_per_token: one }, Test::Text { bytes_per_token: other }) => {
+                (one / other - 1.0).abs() < SAME_TEXT
+            }
+            (one, other) => one == other,
         };
-        self.parameters == other.parameters && same_text
+        self.parameters == other.parameters && same_test
     }
 }
 
 impl Setup {
     /// In a few words, for a heading.
     pub(super) fn describe(&self) -> String {
-        let text = self.bytes_per_token.map_or_else(
-            || "nothing evaluated".to_owned(),
-            |bytes| format!("text of {} bytes per token", fixed(bytes, 4)),
-        );
-        format!("{} weights, {text}", grouped(self.parameters))
+        let test = match self.test {
+            Test::Nothing => "nothing evaluated".to_owned(),
+            Test::Text { bytes_per_token } => {
+                format!("text of {} bytes per token", fixed(bytes_per_token, 4))
+            }
+            Test::Examples => "classifiers".to_owned(),
+        };
+        format!("{} weights, {test}", grouped(self.parameters))
+    }
+
+    /// Whether the models find classes.
+    pub(super) fn is_of_classifiers(&self) -> bool {
+        self.test == Test::Examples
     }
 }
 
@@ -63,9 +74,25 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// The mean of its files; of classifiers without a quality that it shows.
     pub(super) fn point(&self) -> Point {
-        let points: Vec<Point> = self.files.iter().map(|file| file.point()).collect();
+        let point = |file: &&ResultFile| Point {
+            bytes: file.bytes,
+            bits_per_weight: file.bits_per_weight(),
+            bits_per_byte: match file.quality {
+                Reached::BitsPerByte(bits) => bits,
+                Reached::Accuracy(_) => f64::NAN,
+            },
+            interval: None,
+        };
+        let points: Vec<Point> = self.files.iter().map(point).collect();
         Point::mean(&points).expect("a place has a file")
+    }
+
+    /// The mean of its files by accuracy.
+    pub(super) fn accuracy(&self) -> AccuracyPoint {
+        let files = self.files.iter().map(|file| (file.bits_per_weight(), file.quality.figure()));
+        AccuracyPoint::mean(&files.collect::<Vec<_>>()).expect("a place has a file")
     }
 
     /// The mean of a figure over the files; `None` where one of them has none.
@@ -85,10 +112,18 @@ impl<'a> Group<'a> {
         self.curves.iter().map(curve).collect()
     }
 
-    /// Bits per byte of a run's own file, where that was evaluated.
-    pub(super) fn decoded_bits_per_byte(&self, run: &RunRecord) -> Option<f64> {
+    /// The curves of classifiers as their chart takes them.
+    pub(super) fn plotted_accuracies(&self) -> Vec<(String, Vec<AccuracyPoint>)> {
+        let curve = |curve: &Settings<'_>| {
+            (curve.name.clone(), curve.places.iter().map(Place::accuracy).collect())
+        };
+        self.curves.iter().map(curve).collect()
+    }
+
+    /// Bits per byte or accuracy of a run's own file, where that was evaluated.
+    pub(super) fn decoded(&self, run: &RunRecord) -> Option<f64> {
         let own = |file: &&&ResultFile| file.run == run.name && file.export == "own";
-        self.files.iter().find(own).map(|file| file.bits_per_byte)
+        self.files.iter().find(own).map(|file| file.quality.figure())
     }
 
     fn new(setup: Setup) -> Self {
@@ -100,15 +135,14 @@ impl<'a> Group<'a> {
 pub(super) fn groups(report: &RunsReport) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for file in &report.files {
-        let setup =
-            Setup { parameters: file.parameters, bytes_per_token: Some(file.bytes_per_token()) };
+        let setup = Setup { parameters: file.parameters, test: file.test() };
         let group = of(&mut groups, setup);
         if !group.files.contains(&file) {
             group.files.push(file);
         }
     }
     for run in &report.runs {
-        let setup = Setup { parameters: run.parameters, bytes_per_token: run.bytes_per_token };
+        let setup = Setup { parameters: run.parameters, test: run.test };
         of(&mut groups, setup).runs.push(run);
     }
     for group in &mut groups {

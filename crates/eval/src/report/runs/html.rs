@@ -5,8 +5,10 @@ use maud::{Markup, html};
 use super::RunsReport;
 use super::figures::{OfRun, SIZE_AND_QUALITY, shared};
 use super::groups::{Group, groups};
-use super::{RunRecord, TensorBudget};
+use super::{PruneCurves, PrunedModels, Reached, RunRecord, TensorBudget};
 use crate::EvalError;
+use crate::plot::prune_curves;
+use crate::prune::PruneCurve;
 use crate::report::page::{document, figure, table};
 use crate::table::{Column, Table, fixed, grouped};
 
@@ -38,6 +40,7 @@ fn page_of(report: &RunsReport, most_drawn: usize) -> Result<String, EvalError> 
     for group in &groups {
         sections.push(section(group, most_drawn)?);
     }
+    let pruned = report.pruned.iter().map(pruning).collect::<Result<Vec<_>, _>>()?;
     let count = |count: usize, what: &str| match count {
         1 => format!("1 {what}"),
         count => format!("{} {what}s", grouped(count as u64)),
@@ -56,6 +59,7 @@ fn page_of(report: &RunsReport, most_drawn: usize) -> Result<String, EvalError> 
     let body = html! {
         p class="summary" { (summary) }
         @for section in &sections { (section) }
+        @for part in &pruned { (part) }
     };
     Ok(document(&report.title, &body))
 }
@@ -80,7 +84,11 @@ fn section(group: &Group<'_>, most_drawn: usize) -> Result<Markup, EvalError> {
                      there are several seeds a point is their mean, with the 95 % confidence interval of that, of three seeds and more, as lines and a band (Student's t). \
                      Files named own are at the steps that their run has learned."
                 }
-                (table(&files_table(group)))
+                @if group.setup.is_of_classifiers() {
+                    (table(&classifiers_table(group)))
+                } @else {
+                    (table(&files_table(group)))
+                }
             }
             @if !group.runs.is_empty() {
                 h3 { "Runs" }
@@ -103,6 +111,18 @@ fn section(group: &Group<'_>, most_drawn: usize) -> Result<Markup, EvalError> {
                     "Tensors and weights of the first " (drawn.len()) " of " (group.runs.len()) " runs are shown."
                 }
             }
+        }
+    })
+}
+
+/// The curves of pruned models.
+fn pruning(pruned: &PrunedModels) -> Result<Markup, EvalError> {
+    Ok(html! {
+        section class="group" {
+            h2 { "Pruning" }
+            @if let Some(chart) = prune_curves(&pruned.kinds)? { (figure(&chart)) }
+            p class="note" { (pruned.note) }
+            details { summary { "Figures of this chart" } (table(&pruned_table(&pruned.kinds))) }
         }
     })
 }
@@ -168,7 +188,7 @@ fn files_table(group: &Group<'_>) -> Table<11> {
                         format!("{} to {}", fixed(least, 4), fixed(greatest, 4))
                     },
                 ),
-                or_dash(place.mean(|file| Some(file.float_nats_per_token)), 4),
+                or_dash(place.mean(|file| Some(file.float_nats)), 4),
                 or_dash(place.mean(|file| Some(file.steps as f64)), 0),
                 or_dash(place.mean(|file| file.seconds).map(|seconds| seconds / 60.0), 1),
                 or_dash(place.mean(|file| file.shape), 2),
@@ -178,17 +198,93 @@ fn files_table(group: &Group<'_>) -> Table<11> {
     table
 }
 
+fn classifiers_table(group: &Group<'_>) -> Table<10> {
+    let mut table = Table::new([
+        Column::text("curve"),
+        Column::text("setting"),
+        Column::number("files"),
+        Column::number("file bytes"),
+        Column::number("bits per weight"),
+        Column::number("% correct"),
+        Column::number("95 % interval"),
+        Column::number("% correct, float"),
+        Column::number("steps"),
+        Column::number("shape"),
+    ]);
+    let percent = |share: f64| fixed(100.0 * share, 2);
+    for curve in &group.curves {
+        for place in &curve.places {
+            let point = place.accuracy();
+            let interval = point.intervals.map(|[_, (least, greatest)]| {
+                format!("{} to {}", percent(least), percent(greatest))
+            });
+            let float = place.mean(|file| file.float_accuracy);
+            table.push([
+                curve.short_name.clone(),
+                place.setting.replace('"', ""),
+                place.files.len().to_string(),
+                grouped(place.point().bytes),
+                fixed(point.bits_per_weight, 3),
+                percent(point.accuracy),
+                interval.unwrap_or_else(|| "–".to_owned()),
+                float.map_or_else(|| "–".to_owned(), percent),
+                or_dash(place.mean(|file| Some(file.steps as f64)), 0),
+                or_dash(place.mean(|file| file.shape), 2),
+            ]);
+        }
+    }
+    table
+}
+
+/// The points of all models, kind by kind.
+pub(super) fn pruned_table(kinds: &[PruneCurves]) -> Table<6> {
+    let of_classes = kinds.iter().flat_map(|kind| &kind.curves).any(PruneCurve::is_of_classes);
+    let mut table = Table::new([
+        Column::text("model"),
+        Column::number("pruned, %"),
+        Column::number("zeros in the file, %"),
+        Column::number("file bytes"),
+        Column::number(if of_classes { "% correct, decoded" } else { "bits per byte, decoded" }),
+        Column::number("95 % interval"),
+    ]);
+    let figure = |figure: f64| if of_classes { fixed(100.0 * figure, 2) } else { fixed(figure, 4) };
+    for kind in kinds {
+        for (at, point) in kind.mean().points.iter().enumerate() {
+            let band = kind.decoded(at).and_then(|mean| mean.band());
+            let band = band.map(|(from, to)| format!("{} to {}", figure(from), figure(to)));
+            table.push([
+                kind.name.clone(),
+                fixed(100.0 * point.sparsity, 0),
+                fixed(100.0 * point.zeros, 1),
+                grouped(point.bytes),
+                figure(point.decoded.figure()),
+                band.unwrap_or_else(|| "–".to_owned()),
+            ]);
+        }
+    }
+    table
+}
+
 fn runs_table(group: &Group<'_>) -> Table<8> {
+    let of_classes = group.setup.is_of_classifiers();
+    let [float, decoded] = match of_classes {
+        true => ["% correct, float", "% correct, decoded"],
+        false => ["bits per byte, float", "bits per byte, decoded"],
+    };
     let mut table = Table::new([
         Column::text("run"),
         Column::number("steps"),
         Column::number("training minutes"),
         Column::number("file bytes"),
         Column::number("bits per weight"),
-        Column::number("bits per byte, float"),
-        Column::number("bits per byte, decoded"),
+        Column::number(float),
+        Column::number(decoded),
         Column::number("shape"),
     ]);
+    let quality = |quality: Option<f64>| match of_classes {
+        true => or_dash(quality.map(|share| 100.0 * share), 2),
+        false => or_dash(quality, 4),
+    };
     for run in &group.runs {
         let bytes = run.split.total();
         let last = run.trace.evaluations.last();
@@ -198,8 +294,8 @@ fn runs_table(group: &Group<'_>) -> Table<8> {
             or_dash(run.seconds.map(|seconds| seconds / 60.0), 1),
             grouped(bytes),
             fixed(8.0 * bytes as f64 / run.parameters.max(1) as f64, 3),
-            or_dash(last.map(|last| last.bits_per_byte), 4),
-            or_dash(group.decoded_bits_per_byte(run), 4),
+            quality(last.and_then(|last| last.quality).map(Reached::figure)),
+            quality(group.decoded(run)),
             or_dash(last.and_then(|last| last.shape), 2),
         ]);
     }

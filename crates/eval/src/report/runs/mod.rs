@@ -12,7 +12,8 @@ use serde::Serialize;
 
 pub use numbers::Numbers;
 
-use crate::plot::{Point, TensorBudget, TrainingTrace, standalone};
+use crate::plot::{TensorBudget, TrainingTrace, standalone};
+use crate::prune::{PruneCurves, Reached};
 use crate::{EvalError, WeightHistogram};
 
 /// A file that was made of a run, decoded and evaluated.
@@ -34,12 +35,14 @@ pub struct ResultFile {
     pub bytes: u64,
     /// Number of weights.
     pub parameters: u64,
-    /// Loss of the decoded model, nats per token.
-    pub nats_per_token: f64,
-    /// Bits per byte of text with the decoded model.
-    pub bits_per_byte: f64,
-    /// Loss of the float weights, nats per token.
-    pub float_nats_per_token: f64,
+    /// Loss of the decoded model, nats per token; of a classifier per example.
+    pub nats: f64,
+    /// Bits per byte of text with the decoded model, or the share of the examples whose class it finds.
+    pub quality: Reached,
+    /// Loss of the float weights, as `nats`.
+    pub float_nats: f64,
+    /// Share of the examples whose class the float weights of a classifier find.
+    pub float_accuracy: Option<f64>,
     /// Shape of the generalised Gaussian with the moments of all float weights.
     pub shape: Option<f64>,
     /// Time that training took, in seconds, where it was recorded.
@@ -47,19 +50,33 @@ pub struct ResultFile {
 }
 
 impl ResultFile {
-    fn point(&self) -> Point {
-        Point {
-            bytes: self.bytes,
-            bits_per_weight: 8.0 * self.bytes as f64 / self.parameters.max(1) as f64,
-            bits_per_byte: self.bits_per_byte,
-            interval: None,
-        }
+    fn bits_per_weight(&self) -> f64 {
+        8.0 * self.bytes as f64 / self.parameters.max(1) as f64
     }
 
-    /// Bytes of validation text per token, which tells one text with one tokenizer from another.
-    fn bytes_per_token(&self) -> f64 {
-        self.nats_per_token / std::f64::consts::LN_2 / self.bits_per_byte
+    /// What its quality was measured on.
+    fn test(&self) -> Test {
+        match self.quality {
+            Reached::Accuracy(_) => Test::Examples,
+            Reached::BitsPerByte(bits) => {
+                Test::Text { bytes_per_token: self.nats / std::f64::consts::LN_2 / bits }
+            }
+        }
     }
+}
+
+/// What a quality was measured on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub enum Test {
+    /// Nothing was evaluated.
+    Nothing,
+    /// Text, told from others by its bytes per token.
+    Text {
+        /// Bytes of the text per token.
+        bytes_per_token: f64,
+    },
+    /// Examples of a classifier.
+    Examples,
 }
 
 /// What the folder of a run says.
@@ -73,8 +90,8 @@ pub struct RunRecord {
     pub steps: u64,
     /// Time that they took, in seconds, by the recorded speed.
     pub seconds: Option<f64>,
-    /// Bytes of validation text per token; `None` where nothing was evaluated.
-    pub bytes_per_token: Option<f64>,
+    /// What it was evaluated on.
+    pub test: Test,
     /// Log of the training.
     pub trace: TrainingTrace,
     /// Bytes of the whole file by purpose.
@@ -91,9 +108,11 @@ pub struct RunRecord {
 /// A page of runs.
 ///
 /// Only files of models with the same number of weights that were evaluated on the same text share a chart: the page has a
-/// part for each number of weights and each number of bytes per token of validation text.
+/// part for each number of weights and each number of bytes per token of validation text. Classifiers have parts of their
+/// own, and so have pruned models.
 ///
 /// ```
+/// use backslash_eval::prune::Reached;
 /// use backslash_eval::report::{ResultFile, RunsReport};
 ///
 /// let file = |seed: u64, bits_per_byte: f64| ResultFile {
@@ -105,14 +124,15 @@ pub struct RunRecord {
 ///     target: None,
 ///     bytes: 250_000 + seed,
 ///     parameters: 1_000_000,
-///     nats_per_token: 1.7 * bits_per_byte,
-///     bits_per_byte,
-///     float_nats_per_token: 3.5,
+///     nats: 1.7 * bits_per_byte,
+///     quality: Reached::BitsPerByte(bits_per_byte),
+///     float_nats: 3.5,
+///     float_accuracy: None,
 ///     shape: None,
 ///     seconds: None,
 /// };
 /// let files = vec![file(1, 2.25), file(2, 2.30), file(3, 2.35)];
-/// let report = RunsReport { title: "Three seeds".into(), files, runs: Vec::new() };
+/// let report = RunsReport { title: "Three seeds".into(), files, ..RunsReport::default() };
 /// assert!(report.to_html()?.contains("(mean of 3 files, 95 % interval 2.1758 to 2.4242)"));
 /// # Ok::<(), backslash_eval::EvalError>(())
 /// ```
@@ -124,6 +144,17 @@ pub struct RunsReport {
     pub files: Vec<ResultFile>,
     /// Folders of runs.
     pub runs: Vec<RunRecord>,
+    /// Curves of pruned models, those of one chart together.
+    pub pruned: Vec<PrunedModels>,
+}
+
+/// What `prune-curve` has found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PrunedModels {
+    /// Which matrices were pruned, and how.
+    pub note: String,
+    /// The models, by kind.
+    pub kinds: Vec<PruneCurves>,
 }
 
 impl RunsReport {

@@ -1,7 +1,7 @@
 //! The figures of the page of runs as comma-separated values.
 
-use super::RunsReport;
 use super::groups::groups;
+use super::{Reached, RunsReport};
 
 /// A table as comma-separated values (RFC 4180, with line feeds).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,8 @@ impl Numbers {
 
 /// All tables that have a row.
 pub(super) fn all(report: &RunsReport) -> Vec<Numbers> {
-    let mut all = vec![files(report), curves(report), runs(report), tensors(report)];
+    let mut all = vec![files(report), curves(report), accuracies(report), pruned(report)];
+    all.extend([runs(report), tensors(report)]);
     all.extend([densities(report), histograms(report), training(report), evaluations(report)]);
     all.retain(|numbers| numbers.text.lines().nth(1).is_some());
     all
@@ -44,6 +45,11 @@ fn optional(figure: Option<f64>) -> String {
     figure.map_or_else(String::new, |figure| figure.to_string())
 }
 
+/// The ends of an interval.
+fn ends(interval: Option<(f64, f64)>) -> [String; 2] {
+    [optional(interval.map(|ends| ends.0)), optional(interval.map(|ends| ends.1))]
+}
+
 fn files(report: &RunsReport) -> Numbers {
     let headings = [
         "run",
@@ -56,9 +62,11 @@ fn files(report: &RunsReport) -> Numbers {
         "bytes",
         "parameters",
         "bits_per_weight",
-        "nats_per_token",
+        "nats",
         "bits_per_byte",
-        "float_nats_per_token",
+        "accuracy",
+        "float_nats",
+        "float_accuracy",
         "shape",
     ];
     let rows = report.files.iter().map(|file| {
@@ -72,10 +80,12 @@ fn files(report: &RunsReport) -> Numbers {
             optional(file.target),
             file.bytes.to_string(),
             file.parameters.to_string(),
-            file.point().bits_per_weight.to_string(),
-            file.nats_per_token.to_string(),
-            file.bits_per_byte.to_string(),
-            file.float_nats_per_token.to_string(),
+            file.bits_per_weight().to_string(),
+            file.nats.to_string(),
+            optional(file.quality.bits_per_byte()),
+            optional(file.quality.accuracy()),
+            file.float_nats.to_string(),
+            optional(file.float_accuracy),
             optional(file.shape),
         ]
     });
@@ -97,33 +107,101 @@ fn curves(report: &RunsReport) -> Numbers {
         "interval_to_bits_per_byte",
     ];
     let mut rows = Vec::new();
-    for group in groups(report) {
+    for group in groups(report).iter().filter(|group| !group.setup.is_of_classifiers()) {
         for curve in &group.curves {
             for place in &curve.places {
                 let point = place.point();
-                let between = |interval: Option<(f64, f64)>| {
-                    let text = |end: Option<f64>| end.map_or(String::new(), |end| end.to_string());
-                    (text(interval.map(|(from, _)| from)), text(interval.map(|(_, to)| to)))
-                };
-                let bytes = between(point.interval.map(|interval| interval.bytes));
-                let bits = between(point.interval.map(|interval| interval.bits_per_byte));
+                let bytes = ends(point.interval.map(|interval| interval.bytes));
+                let bits = ends(point.interval.map(|interval| interval.bits_per_byte));
                 rows.push([
                     group.setup.describe(),
                     curve.name.clone(),
                     place.setting.clone(),
                     place.files.len().to_string(),
                     point.bytes.to_string(),
-                    bytes.0,
-                    bytes.1,
+                    bytes[0].clone(),
+                    bytes[1].clone(),
                     point.bits_per_weight.to_string(),
                     point.bits_per_byte.to_string(),
-                    bits.0,
-                    bits.1,
+                    bits[0].clone(),
+                    bits[1].clone(),
                 ]);
             }
         }
     }
     Numbers::new("curves", headings, rows.into_iter())
+}
+
+fn accuracies(report: &RunsReport) -> Numbers {
+    let headings = [
+        "group",
+        "curve",
+        "setting",
+        "files",
+        "mean_bytes",
+        "mean_bits_per_weight",
+        "interval_from_bits_per_weight",
+        "interval_to_bits_per_weight",
+        "mean_accuracy",
+        "interval_from_accuracy",
+        "interval_to_accuracy",
+    ];
+    let mut rows = Vec::new();
+    for group in groups(report).iter().filter(|group| group.setup.is_of_classifiers()) {
+        for curve in &group.curves {
+            rows.extend(curve.places.iter().map(|place| {
+                let point = place.accuracy();
+                let [bits, accuracy] = [0, 1].map(|at| ends(point.intervals.map(|both| both[at])));
+                let [bits_from, bits_to] = bits;
+                let [accuracy_from, accuracy_to] = accuracy;
+                [
+                    group.setup.describe(),
+                    curve.name.clone(),
+                    place.setting.clone(),
+                    place.files.len().to_string(),
+                    place.point().bytes.to_string(),
+                    point.bits_per_weight.to_string(),
+                    bits_from,
+                    bits_to,
+                    point.accuracy.to_string(),
+                    accuracy_from,
+                    accuracy_to,
+                ]
+            }));
+        }
+    }
+    Numbers::new("accuracies", headings, rows.into_iter())
+}
+
+fn pruned(report: &RunsReport) -> Numbers {
+    let headings = [
+        "kind",
+        "model",
+        "sparsity",
+        "zeros",
+        "bytes",
+        "bits_per_weight",
+        "bits_per_byte_decoded",
+        "accuracy_decoded",
+    ];
+    let mut rows = Vec::new();
+    for kind in report.pruned.iter().flat_map(|pruned| &pruned.kinds) {
+        for curve in &kind.curves {
+            rows.extend(curve.points.iter().map(|point| {
+                [
+                    kind.name.clone(),
+                    curve.name.clone(),
+                    point.sparsity.to_string(),
+                    point.zeros.to_string(),
+                    point.bytes.to_string(),
+                    point.bits_per_weight.to_string(),
+                    optional(point.decoded.bits_per_byte()),
+                    optional(point.decoded.accuracy()),
+                ]
+            }));
+        }
+    }
+    Numbers::new("pruned", headings, rows.into_iter())
 }
 
 fn runs(report: &RunsReport) -> Numbers {
@@ -248,13 +326,15 @@ fn training(report: &RunsReport) -> Numbers {
 }
 
 fn evaluations(report: &RunsReport) -> Numbers {
-    let headings = ["run", "step", "bits_per_byte_float", "coded_bits_per_weight", "shape"];
+    let headings =
+        ["run", "step", "bits_per_byte_float", "accuracy_float", "coded_bits_per_weight", "shape"];
     let rows = report.runs.iter().flat_map(|run| {
         run.trace.evaluations.iter().map(|evaluation| {
             [
                 run.name.clone(),
                 evaluation.step.to_string(),
-                evaluation.bits_per_byte.to_string(),
+                optional(evaluation.quality.and_then(Reached::bits_per_byte)),
+                optional(evaluation.quality.and_then(Reached::accuracy)),
                 optional(evaluation.coded_bits_per_weight),
                 optional(evaluation.shape),
             ]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::plot::{TraceEvaluation, TraceStep};
+use crate::prune::PruneCurve;
 
 fn file(
     settings: &[&str],
@@ -17,9 +18,10 @@ fn file(
         target,
         bytes,
         parameters: 1_000_000,
-        nats_per_token: 1.7 * bits_per_byte,
-        bits_per_byte,
-        float_nats_per_token: 3.5,
+        nats: 1.7 * bits_per_byte,
+        quality: Reached::BitsPerByte(bits_per_byte),
+        float_nats: 3.5,
+        float_accuracy: None,
         shape: Some(1.5),
         seconds: None,
     }
@@ -30,7 +32,7 @@ fn run(name: &str) -> RunRecord {
     let step = |step: u64| TraceStep { step, loss_nats: 3.0, estimated_bits_per_weight: Some(2.0) };
     let evaluation = TraceEvaluation {
         step: 9,
-        bits_per_byte: 2.25,
+        quality: Some(Reached::BitsPerByte(2.25)),
         shape: Some(1.25),
         coded_bits_per_weight: Some(2.1),
     };
@@ -39,7 +41,7 @@ fn run(name: &str) -> RunRecord {
         parameters: 1_000_000,
         steps: 900,
         seconds: Some(90.0),
-        bytes_per_token: Some(1.7 / std::f64::consts::LN_2),
+        test: Test::Text { bytes_per_token: 1.7 / std::f64::consts::LN_2 },
         trace: TrainingTrace {
             name: name.to_owned(),
             steps: (0..9).map(step).collect(),
@@ -70,7 +72,12 @@ fn report() -> RunsReport {
         }
         files.push(file(&[muon], seed, Some(2.0), 250_000 + seed, 2.4 + worse));
     }
-    RunsReport { title: "Runs".to_owned(), files, runs: vec![run("seed1"), run("other")] }
+    RunsReport {
+        title: "Runs".to_owned(),
+        files,
+        runs: vec![run("seed1"), run("other")],
+        pruned: Vec::new(),
+    }
 }
 
 #[test]
@@ -96,7 +103,7 @@ fn files_of_one_export_are_a_curve_along_the_price_with_a_band_over_seeds() {
 fn other_models_and_other_texts_have_charts_of_their_own() {
     let mut report = report();
     let larger = ResultFile { parameters: 2_000_000, ..report.files[0].clone() };
-    let other_text = ResultFile { nats_per_token: 4.0, ..report.files[0].clone() };
+    let other_text = ResultFile { nats: 4.0, ..report.files[0].clone() };
     report.files.extend([larger, other_text]);
     let page = report.to_html().unwrap();
     for heading in [
@@ -139,6 +146,64 @@ fn every_part_of_a_run_is_on_the_page() {
     assert!(page.contains("seed1, 100×40: 1,000 bytes"));
     assert_eq!(page.matches("<svg class=\"chart wide\"").count(), 4 + 2 * 2);
     assert!(!page.contains("NaN"));
+}
+
+/// Seeds of a classifier at one setting.
+fn classified(settings: &[&str], bytes: u64, accuracies: &[f64]) -> Vec<ResultFile> {
+    let of = |(seed, accuracy): (u64, &f64)| ResultFile {
+        quality: Reached::Accuracy(*accuracy),
+        float_accuracy: Some(0.5),
+        nats: 0.4,
+        ..file(settings, seed, None, bytes, 1.0)
+    };
+    (1..).zip(accuracies).map(of).collect()
+}
+
+#[test]
+fn classifiers_have_a_chart_of_their_own() {
+    let mut report = report();
+    report.files.extend(classified(&["rate.lambda=0.1"], 250_000, &[0.79, 0.80, 0.81]));
+    report.files.extend(classified(&["rate.lambda=0.3"], 125_000, &[0.75]));
+    report.runs.push(RunRecord { test: Test::Examples, ..run("classifier") });
+    let page = report.to_html().unwrap();
+    assert_eq!(page.matches("<h2>1,000,000 weights, classifiers</h2>").count(), 1);
+    // A mean of 80 % over three seeds, ± 1 % · 4.3027 / √3.
+    for cell in ["80.00", "77.52 to 82.48", "75.00", "50.00"] {
+        assert!(page.contains(&format!("<td class=\"number\">{cell}</td>")), "{cell}");
+    }
+    assert!(page.contains("% correct, decoded") && !page.contains("NaN"));
+    assert!(page.contains("own: 2.000 bits per weight, 80.00 % correct"), "its mark");
+    let csv = report.to_csv();
+    let of = |name: &str| &csv.iter().find(|numbers| numbers.name == name).unwrap().text;
+    assert_eq!((of("files").lines().count(), of("curves").lines().count()), (14, 4));
+    let last = of("accuracies").lines().last().unwrap();
+    assert!(last.contains(",3,250000,2,2,2,0.8"), "{last}");
+    let names: Vec<String> = report.to_svgs().unwrap().into_iter().map(|svg| svg.0).collect();
+    assert!(names.contains(&"2-size-and-quality".to_owned()), "{names:?}");
+}
+
+#[test]
+fn pruned_models_have_a_part_of_their_own() {
+    let curve = |last| PruneCurve::of_figures("a", &[(0.0, 2.0), (0.5, 2.1), (0.9, last)]);
+    let kinds = vec![
+        PruneCurves { name: "plain".into(), curves: vec![curve(3.0), curve(3.1), curve(3.2)] },
+        PruneCurves { name: "rate".into(), curves: vec![curve(2.15)] },
+    ];
+    let note = "Matrices of layers.".to_owned();
+    let pruned = vec![PrunedModels { note, kinds }];
+    let report = RunsReport { title: "Pruned".into(), pruned, ..RunsReport::default() };
+    let page = report.to_html().unwrap();
+    assert_eq!(page.matches("<h2>Pruning</h2>").count(), 1);
+    for text in ["plain: loses 10 % at", "rate: loses less than 10 %", "Matrices of layers."] {
+        assert!(page.contains(text), "{text}");
+    }
+    // 3.1 ± 0.1 · 4.3027 / √3.
+    assert!(page.contains("<td class=\"number\">2.8516 to 3.3484</td>"), "its interval");
+    let csv = report.to_csv();
+    assert_eq!(csv.iter().map(|numbers| numbers.name).collect::<Vec<_>>(), ["pruned"]);
+    assert_eq!(csv[0].text.lines().count(), 1 + 4 * 3);
+    assert!(csv[0].text.ends_with("rate,a,0.9,0.9,1000,2,2.15,\n"), "{}", csv[0].text);
+    assert_eq!(report.to_svgs().unwrap()[0].0, "pruning");
 }
 
 #[test]
