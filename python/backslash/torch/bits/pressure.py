@@ -90,7 +90,9 @@ class Bits:
         self._plain = False
 
     def begin_at(self, step: int) -> None:
-        """Before the loss of a step with a rate: steps and models are set, and parameters get the points of that step."""
+        """Before the loss of a step with a rate: steps and models are set, and parameters get the points of that step, but
+        while weights are shown, which is at the end of that.
+        """
         if step < self.schedule.start:
             return
         if not self.begun:
@@ -98,7 +100,8 @@ class Bits:
         if not self.is_active():
             for coded in self.tensors:
                 coded.master = torch.empty_like(coded.parameter.local())
-            self._show_points(step)
+            if not self._plain:
+                self._show_points(step)
 
     def end(self) -> None:
         """Parameters get their weights back."""
@@ -182,7 +185,9 @@ class Bits:
             yield
         finally:
             self._plain = False
-            self._show_points(step())
+            # A state taken up meanwhile may be of a time before the rate.
+            if self.is_active():
+                self._show_points(step())
 
     def is_active(self) -> bool:
         """Whether parameters hold what the loss sees."""
