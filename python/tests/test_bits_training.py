@@ -212,19 +212,21 @@ def test_a_resumed_training_is_one_that_was_not_interrupted(at, loaded_after_att
     assert resumed[3].learned_steps() == whole[3].learned_steps()
 
 
+@pytest.mark.parametrize("before", [0, STEPS], ids=["before the rate", "with a rate"])
 @pytest.mark.parametrize("at", [3, 20])
-def test_a_state_can_be_taken_up_while_weights_are_shown(at):
-    """As where one call of a library loads weights and states."""
-    whole, interrupted = made(), made()
+def test_a_state_can_be_taken_up_while_weights_are_shown(at, before):
+    """As where one call of a library loads weights and states, in whatever order."""
+    whole, interrupted, resumed = made(), made(), made()
     data = list(batches())
     train(*whole[:3], data)
     train(*interrupted[:3], data[:at])
     state = checkpoint(*interrupted)
-    train(*interrupted[:3], data[at:])
-    model, optimizer, scheduler, regularizer = interrupted
+    train(*resumed[:3], data[:before])
+    model, optimizer, scheduler, regularizer = resumed
     with regularizer.master_weights():
-        for part, own in zip(interrupted, state, strict=True):
+        for part, own in zip(resumed, state, strict=True):
             part.load_state_dict(own)
+        model.load_state_dict(state[0])
         assert all(torch.equal(value, state[0][name]) for name, value in detached(model).items())
     train(model, optimizer, scheduler, data[at:])
     for name, value in detached(whole[0]).items():

@@ -5,6 +5,8 @@ What `docs/pytorch.md` shows: Accelerate, Lightning and the `Trainer` of `transf
 
 import copy
 import functools
+import pathlib
+import re
 
 import pytest
 import torch
@@ -262,3 +264,22 @@ def test_lightning(method, parts, tmp_path):
     check(method, parts, module.network, module.regularizer)
     module = trained(resumed=tmp_path / "run" / "epoch=0.ckpt")
     check(method, parts, module.network, module.regularizer)
+
+
+DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "pytorch.md"
+
+
+@pytest.mark.parametrize(
+    ("title", "library"), [("Accelerate", "accelerate"), ("Lightning", "lightning"), ("Trainer of transformers", "accelerate")]
+)
+def test_what_is_documented_runs(title, library, tmp_path, monkeypatch):
+    pytest.importorskip(library, reason=f"{library} is not installed: pip install {library}")
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    (section,) = re.findall(rf"^## {title}\n(.*?)(?=^## )", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+    (script,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    variables = {}
+    exec(compile(script, f"{DOCUMENT.name}, {title}", "exec"), variables)
+    (file,) = tmp_path.rglob("model.bsl")
+    assert variables["size"].total == file.stat().st_size
+    assert len(load_file(file)) > 1

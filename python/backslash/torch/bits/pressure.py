@@ -99,7 +99,7 @@ class Bits:
             self._begin()
         if not self.is_active():
             for coded in self.tensors:
-                coded.master = torch.empty_like(coded.parameter.local())
+                coded.master, coded.version = coded.parameter.local().clone(), -1
             if not self._plain:
                 self._show_points(step)
 
@@ -173,19 +173,20 @@ class Bits:
     @contextlib.contextmanager
     def master_weights(self, step: Callable[[], int]) -> Iterator[None]:
         """Parameters hold their weights; what they hold in the end are the weights from then on."""
-        if self._plain or not self.is_active():
+        if self._plain:
             yield
             return
-        for coded in self.tensors:
-            self._settle_master(coded)
-            coded.parameter.local().copy_(coded.master)
-            coded.version = -1
+        if self.is_active():
+            for coded in self.tensors:
+                self._settle_master(coded)
+                coded.parameter.local().copy_(coded.master)
+                coded.version = -1
         self._plain = True
         try:
             yield
         finally:
             self._plain = False
-            # A state taken up meanwhile may be of a time before the rate.
+            # A state taken up meanwhile may be of another time, with or without a rate.
             if self.is_active():
                 self._show_points(step())
 
