@@ -212,6 +212,27 @@ def test_a_resumed_training_is_one_that_was_not_interrupted(at, loaded_after_att
     assert resumed[3].learned_steps() == whole[3].learned_steps()
 
 
+@pytest.mark.parametrize("before", [0, STEPS], ids=["before the rate", "with a rate"])
+@pytest.mark.parametrize("at", [3, 20])
+def test_a_state_can_be_taken_up_while_weights_are_shown(at, before):
+    """As where one call of a library loads weights and states, in whatever order."""
+    whole, interrupted, resumed = made(), made(), made()
+    data = list(batches())
+    train(*whole[:3], data)
+    train(*interrupted[:3], data[:at])
+    state = checkpoint(*interrupted)
+    train(*resumed[:3], data[:before])
+    model, optimizer, scheduler, regularizer = resumed
+    with regularizer.master_weights():
+        for part, own in zip(resumed, state, strict=True):
+            part.load_state_dict(own)
+        model.load_state_dict(state[0])
+        assert all(torch.equal(value, state[0][name]) for name, value in detached(model).items())
+    train(model, optimizer, scheduler, data[at:])
+    for name, value in detached(whole[0]).items():
+        assert torch.equal(value, detached(model)[name]), name
+
+
 def test_states_that_do_not_fit_are_refused():
     model, optimizer, scheduler, regularizer = made(start=0)
     train(model, optimizer, scheduler, batches(3))
@@ -297,6 +318,42 @@ def test_two_optimizers_are_one():
         results.append(detached(model))
     for name, value in results[0].items():
         assert torch.equal(value, results[1][name])
+
+
+@pytest.mark.parametrize("positional", [True, False])
+def test_the_rate_comes_after_a_closure(positional):
+    """Gradients made within `optimizer.step(closure)` are those at the points, and get that of the rate."""
+    plain, closed = made(start=0.1, rounding_from=0.5), made(start=0.1, rounding_from=0.5)
+    train(*plain[:3], batches())
+    model, optimizer, scheduler, regularizer = closed
+    for batch in batches():
+
+        def closure():
+            optimizer.zero_grad()
+            loss = loss_of(model, batch)
+            loss.backward()
+            return loss
+
+        loss = optimizer.step(closure) if positional else optimizer.step(closure=closure)
+        scheduler.step()
+        assert loss.requires_grad
+    for name, value in masters(plain[0], plain[3]).items():
+        assert torch.equal(value, masters(model, regularizer)[name]), name
+
+
+def test_closures_that_are_evaluated_again_are_refused():
+    model = torch.nn.Linear(64, 64)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+    RateRegularizer(model.named_parameters(), 0.5, method="bits", steps=STEPS, start=0).attach(optimizer)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (model(torch.eye(64)) - torch.eye(64)).square().sum()
+        loss.backward()
+        return loss
+
+    with pytest.raises(ConfigurationError, match="LBFGS evaluates its closure more than once"):
+        optimizer.step(closure)
 
 
 def test_groups_have_prices_of_their_own():

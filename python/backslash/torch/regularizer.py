@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class RateRegularizer:
     learned along, and between the steps of the optimizer its parameter holds what the loss is to see: weights with noise of
     one step until `rounding_from`, and then the multiples of Δ that the file gives back. The optimizer moves the weights
     themselves, which `master_weights` shows, with the gradient at those points. What has to happen to gradients, as clipping,
-    comes before `optimizer.step()`, which adds that of the rate.
+    comes before `optimizer.step()`, or in its closure; the step adds that of the rate.
 
     Made of tensors and sums alone, a step asks the device for nothing. Where `torch.distributed` has been initialised the sums
     of all ranks are added, of two numbers per step for "backslash", of seven per tensor for "bits", and there, while weights
@@ -316,8 +316,32 @@ class RateRegularizer:
             group.weight = weight
 
     @torch.no_grad()
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._bits.before_step(optimizer, self.steps)
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        # The first argument is the optimizer itself.
+        closure = kwargs.get("closure") if len(args) < 2 else args[1]
+        if closure is None:
+            self._bits.before_step(optimizer, self.steps)
+            return None
+        return args[:1], {**kwargs, "closure": self._with_rate(closure, optimizer)}
+
+    def _with_rate(self, closure: Callable[[], Any], optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+        """A closure of an optimizer, which makes the gradients, and then what comes before the step."""
+        evaluated = False
+
+        def with_rate() -> Any:
+            nonlocal evaluated
+            if evaluated:
+                raise ConfigurationError(
+                    f"{type(optimizer).__name__} evaluates its closure more than once in a step: the method \"bits\" adds the "
+                    "rate to the gradients of one evaluation"
+                )
+            evaluated = True
+            loss = closure()
+            with torch.no_grad():
+                self._bits.before_step(optimizer, self.steps)
+            return loss
+
+        return with_rate
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

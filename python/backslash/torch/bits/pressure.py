@@ -90,15 +90,18 @@ class Bits:
         self._plain = False
 
     def begin_at(self, step: int) -> None:
-        """Before the loss of a step with a rate: steps and models are set, and parameters get the points of that step."""
+        """Before the loss of a step with a rate: steps and models are set, and parameters get the points of that step, but
+        while weights are shown, which is at the end of that.
+        """
         if step < self.schedule.start:
             return
         if not self.begun:
             self._begin()
         if not self.is_active():
             for coded in self.tensors:
-                coded.master = torch.empty_like(coded.parameter.local())
-            self._show_points(step)
+                coded.master, coded.version = coded.parameter.local().clone(), -1
+            if not self._plain:
+                self._show_points(step)
 
     def end(self) -> None:
         """Parameters get their weights back."""
@@ -170,19 +173,22 @@ class Bits:
     @contextlib.contextmanager
     def master_weights(self, step: Callable[[], int]) -> Iterator[None]:
         """Parameters hold their weights; what they hold in the end are the weights from then on."""
-        if self._plain or not self.is_active():
+        if self._plain:
             yield
             return
-        for coded in self.tensors:
-            self._settle_master(coded)
-            coded.parameter.local().copy_(coded.master)
-            coded.version = -1
+        if self.is_active():
+            for coded in self.tensors:
+                self._settle_master(coded)
+                coded.parameter.local().copy_(coded.master)
+                coded.version = -1
         self._plain = True
         try:
             yield
         finally:
             self._plain = False
-            self._show_points(step())
+            # A state taken up meanwhile may be of another time, with or without a rate.
+            if self.is_active():
+                self._show_points(step())
 
     def is_active(self) -> bool:
         """Whether parameters hold what the loss sees."""
