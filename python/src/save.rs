@@ -9,7 +9,7 @@ use backslash_codec::{
 };
 use backslash_compress::{
     Allocation, Calibration, CalibrationIndex, CompressError, Fitted, Goal, Recipe, Start, Target,
-    fit_to_bytes, relative_rules,
+    fit_to_bytes,
 };
 use backslash_quant::{Gain, LadderOptions, Plan, QuantError, Rung, Weights, is_coded};
 use pyo3::prelude::*;
@@ -157,15 +157,11 @@ pub(crate) fn save_by_budget<'py>(
         let floats = floats(&inputs);
         let weights = views(&floats);
         refuse_not_finite(&weights)?;
+        let ladder = LadderOptions { gain: Gain::Unbiased, ..LadderOptions::default() };
         let recipe = Recipe {
-            rules: relative_rules(&weights),
             metadata: options.metadata.clone(),
             verbatim: verbatim(&inputs),
-            weights,
-            rung: Rung::Trellis,
-            options: LadderOptions { gain: Gain::Unbiased, ..LadderOptions::default() },
-            metrics: BTreeMap::new(),
-            inputs_first: BTreeSet::new(),
+            ..Recipe::of_weights(weights, Rung::Trellis, ladder)
         };
         write_recipe(&recipe, &size, &options, &progress)
     })?;

@@ -1,9 +1,9 @@
 //! How large a file would be that is not written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use backslash_codec::{Artifact, Tensor, encoded_size_with};
-use backslash_compress::{Goal, Recipe, relative_rules};
+use backslash_compress::{Goal, Recipe};
 use backslash_quant::{LadderOptions, Rung};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -54,14 +54,9 @@ pub(crate) fn estimate_by_factor<'py>(
         let weights = views(&floats);
         refuse_not_finite(&weights)?;
         let recipe = Recipe {
-            rules: relative_rules(&weights),
             metadata: options.metadata.clone(),
             verbatim: verbatim(&inputs),
-            weights,
-            rung: Rung::Rtn,
-            options: LadderOptions::default(),
-            metrics: BTreeMap::new(),
-            inputs_first: BTreeSet::new(),
+            ..Recipe::of_weights(weights, Rung::Rtn, LadderOptions::default())
         };
         let mut trials = Trials::new(&progress);
         let mut no_loss = |_: &Artifact| unreachable!("no loss is asked for");

@@ -157,7 +157,6 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relative_rules;
     use backslash_quant::{LadderOptions, Rung};
     use rand::{RngExt, SeedableRng};
 
@@ -177,16 +176,7 @@ mod tests {
             Weights { name: "large", shape: &[4096, 512], data: &large },
             Weights { name: "small", shape: &[80, 64], data: &small },
         ];
-        let recipe = Recipe {
-            rules: relative_rules(&weights),
-            metadata: BTreeMap::new(),
-            verbatim: BTreeMap::new(),
-            weights,
-            rung: Rung::Rtn,
-            options: LadderOptions::default(),
-            metrics: BTreeMap::new(),
-            inputs_first: Default::default(),
-        };
+        let recipe = Recipe::of_weights(weights, Rung::Rtn, LadderOptions::default());
         let shapes: Vec<_> =
             recipe.sample().tensors.iter().map(|tensor| tensor.shape.clone()).collect();
         assert_eq!(shapes, [vec![1366, 512], vec![27, 64]]);

@@ -10,7 +10,7 @@ use backslash_quant::{
 use backslash_rate::Moments;
 use rayon::prelude::*;
 
-use crate::allocation::{StepRule, step_rules};
+use crate::allocation::{StepRule, relative_rules, step_rules};
 use crate::{Allocation, Calibration, CompressError};
 
 /// Share of the mean diagonal that is added to covariances where no step is known.
@@ -43,6 +43,20 @@ pub struct Recipe<'a> {
 }
 
 impl<'a> Recipe<'a> {
+    /// The recipe of weights of which nothing else is known: at κ the step of every tensor is κ times its root mean square.
+    pub fn of_weights(weights: Vec<Weights<'a>>, rung: Rung, options: LadderOptions) -> Self {
+        Self {
+            rules: relative_rules(&weights),
+            weights,
+            metadata: BTreeMap::new(),
+            verbatim: BTreeMap::new(),
+            rung,
+            options,
+            metrics: BTreeMap::new(),
+            inputs_first: BTreeSet::new(),
+        }
+    }
+
     /// The recipe of a model that has been run on text. A matrix that multiplies nothing, such as a table of
     /// positions, is read row by row: its metric is the identity.
     ///

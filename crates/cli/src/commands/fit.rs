@@ -1,6 +1,6 @@
 //! `backslash compress` where it is told more than a step: text to calibrate on, a quantiser, or a goal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +9,7 @@ use backslash_codec::{
 };
 use backslash_compress::{
     Allocation, Calibration, CalibrationText, CompressError, Goal, LossIncrease, Recipe,
-    Sensitivity, Trial, relative_rules,
+    Sensitivity, Trial,
 };
 use backslash_data::Source;
 use backslash_eval::table::grouped;
@@ -108,14 +108,9 @@ fn with_recipe<T>(
             (Rung::Rtn, LadderOptions::default())
         };
         let recipe = Recipe {
-            rules: relative_rules(&views),
             metadata: tensors.metadata,
             verbatim: tensors.verbatim,
-            weights: views,
-            rung,
-            options,
-            metrics: BTreeMap::new(),
-            inputs_first: BTreeSet::new(),
+            ..Recipe::of_weights(views, rung, options)
         };
         let goal = match asked(arguments) {
             true => goal(arguments, recipe.parameters(), code_bytes)?,

@@ -1,7 +1,5 @@
 //! Files of tensors that nobody can run, by their squared error.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use backslash_codec::{Effort, Limits, decode};
 use backslash_compress::{Allocation, Recipe, Target, equal_rules, relative_rules};
 use backslash_quant::{LadderOptions, Rung, Weights, squared_error};
@@ -42,16 +40,8 @@ pub fn measure_errors(
         Allocation::Equal => equal_rules(weights),
         _ => relative_rules(weights),
     };
-    let recipe = Recipe {
-        weights: weights.to_vec(),
-        metadata: BTreeMap::new(),
-        verbatim: BTreeMap::new(),
-        rung,
-        options: LadderOptions::default(),
-        rules,
-        metrics: BTreeMap::new(),
-        inputs_first: BTreeSet::new(),
-    };
+    let options = LadderOptions::default();
+    let recipe = Recipe { rules, ..Recipe::of_weights(weights.to_vec(), rung, options) };
     let target = Target { budget, effort: Effort::Smallest };
     let fitted = recipe.fit_to_bytes(target, None, &mut |_| ())?;
     let decoded = decode(&fitted.bytes, &Limits::default())?;
