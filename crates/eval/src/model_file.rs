@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use backslash_codec::{Artifact, Limits, read_file};
+use backslash_codec::{Artifact, FloatType, Limits, Tensor, read_file};
 use backslash_data::{EncoderTokens, Tokenizer};
 use backslash_model::{
     Architecture, ModelConfig, NamedTensor, NamedWeights, Pretrained, SpecialTokens, Transformer,
@@ -13,6 +13,8 @@ use backslash_quant::Weights;
 
 use crate::EvalError;
 
+/// Name of the configuration in a folder.
+const CONFIG_FILE: &str = "config.json";
 /// Metadata key of the model's configuration, as JSON.
 const CONFIG_KEY: &str = "model";
 /// Metadata key of the tokenizer, in the form of [`Tokenizer::to_bytes`].
@@ -37,7 +39,8 @@ pub struct ModelFile {
 impl ModelFile {
     /// Opens a `.bsl` file, or a folder with `model.safetensors`, `config.json` (ours, or that of a Llama, GPT-2 or BERT
     /// from Hugging Face) and a tokenizer: `tokenizer.json`, `tokenizer.model`, the `tokenizer.bin` of llama2.c or
-    /// `vocab.txt`. An encoder gets its special tokens from the tokenizer.
+    /// `vocab.txt`. An encoder gets its special tokens from the tokenizer. A folder without `model.safetensors` may have a
+    /// `model.bsl`, and a `.bsl` file of tensors alone takes configuration and tokenizer from its folder.
     ///
     /// # Errors
     /// If something is missing, damaged, or does not belong together.
@@ -46,6 +49,11 @@ impl ModelFile {
             return Self::open_folder(path);
         }
         let artifact = read_file(path, &Limits::default())?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if !artifact.metadata.contains_key(CONFIG_KEY) && folder.join(CONFIG_FILE).exists() {
+            let pretrained = || Ok(Pretrained::of_tensors(path, float_tensors(&artifact)?)?);
+            return Self::beside(folder, pretrained);
+        }
         Self::from_artifact(path, &artifact)
     }
 
@@ -87,8 +95,23 @@ impl ModelFile {
     }
 
     fn open_folder(folder: &Path) -> Result<Self, EvalError> {
+        let compressed = folder.join("model.bsl");
+        let has_floats = ["model.safetensors", "model.safetensors.index.json"]
+            .into_iter()
+            .any(|name| folder.join(name).exists());
+        if compressed.exists() && !has_floats {
+            return Self::open(&compressed);
+        }
+        Self::beside(folder, || Ok(Pretrained::open(folder)?))
+    }
+
+    /// Weights with the configuration and the tokenizer of their folder; `pretrained` opens them once both are there.
+    fn beside(
+        folder: &Path,
+        pretrained: impl FnOnce() -> Result<Pretrained, EvalError>,
+    ) -> Result<Self, EvalError> {
         let problem = |problem: String| EvalError::ModelFile { path: folder.to_owned(), problem };
-        if !folder.join("config.json").exists() {
+        if !folder.join(CONFIG_FILE).exists() {
             return Err(problem("has no config.json; a folder needs model.safetensors, config.json and tokenizer.json, tokenizer.model or vocab.txt".to_owned()));
         }
         let tokenizer = ["tokenizer.json", "tokenizer.model", "tokenizer.bin", "vocab.txt"]
@@ -99,7 +122,7 @@ impl ModelFile {
                 problem("has no tokenizer.json, tokenizer.model or vocab.txt".to_owned())
             })?;
         let tokenizer = Tokenizer::open(&tokenizer)?;
-        let Pretrained { mut config, weights, left_out, pooler } = Pretrained::open(folder)?;
+        let Pretrained { mut config, weights, left_out, pooler } = pretrained()?;
         if config.architecture == Architecture::Bert {
             let EncoderTokens { start, end, mask } = tokenizer.encoder_tokens().ok_or_else(|| {
                 problem("its tokenizer has no [CLS], [SEP] and [MASK], which an encoder needs; use the WordPiece tokenizer it was trained with".to_owned())
@@ -129,11 +152,25 @@ impl ModelFile {
 /// # Errors
 /// If a tensor is neither quantised nor of a float type.
 pub fn decoded_weights(artifact: &Artifact) -> Result<NamedWeights, EvalError> {
-    let tensors = artifact.tensors.iter().map(|(name, tensor)| {
-        let data = tensor.to_f32(name)?;
-        Ok(NamedTensor { name: name.clone(), shape: tensor.shape().to_vec(), data })
-    });
+    let tensors = artifact.tensors.iter().map(|(name, tensor)| decoded(name, tensor));
     Ok(NamedWeights::new(tensors.collect::<Result<_, EvalError>>()?))
+}
+
+/// The tensors of a file that are made of floats, decoded.
+fn float_tensors(artifact: &Artifact) -> Result<Vec<NamedTensor>, EvalError> {
+    let is_float = |tensor: &Tensor| match tensor {
+        Tensor::Quantized(_) => true,
+        Tensor::Raw(raw) => {
+            matches!(raw.dtype, FloatType::F32 | FloatType::F16 | FloatType::BF16)
+        }
+    };
+    let floats = artifact.tensors.iter().filter(|(_, tensor)| is_float(tensor));
+    floats.map(|(name, tensor)| decoded(name, tensor)).collect()
+}
+
+fn decoded(name: &str, tensor: &Tensor) -> Result<NamedTensor, EvalError> {
+    let data = tensor.to_f32(name)?;
+    Ok(NamedTensor { name: name.to_owned(), shape: tensor.shape().to_vec(), data })
 }
 
 /// Views of all weights, as the quantiser takes them.
@@ -148,7 +185,7 @@ pub fn views(weights: &NamedWeights) -> Vec<Weights<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use backslash_codec::{Overwrite, write_file};
+    use backslash_codec::{Overwrite, RawTensor, write_file};
     use backslash_model::initial_weights;
     use backslash_quant::Plan;
 
@@ -188,6 +225,38 @@ mod tests {
         assert!(message().contains("model.safetensors"), "{}", message());
         weights.write(&at("model.safetensors")).unwrap();
         assert_eq!(ModelFile::open(folder.path()).unwrap().weights, weights);
+    }
+
+    #[test]
+    fn tensors_alone_take_configuration_and_tokenizer_from_their_folder() {
+        let (config, weights) = small();
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let views = views(&weights);
+        let plan = Plan::relative(&views, 0.2);
+        let mut artifact = plan.artifact(&views, &BTreeMap::new()).unwrap();
+        let positions = RawTensor { shape: vec![1], dtype: FloatType::I64, bytes: vec![0; 8] };
+        write_file(&at("model.bsl"), &artifact, Overwrite::Refuse).unwrap();
+        let message = |path: &Path| ModelFile::open(path).unwrap_err().to_string();
+        assert!(message(&at("model.bsl")).contains("decompressed but not run"));
+        std::fs::write(at("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+        assert!(message(&at("model.bsl")).contains("no tokenizer.json"));
+        Tokenizer::bytes().save(&at("tokenizer.json")).unwrap();
+        for path in [folder.path().to_owned(), at("model.bsl")] {
+            let model = ModelFile::open(&path).unwrap();
+            assert_eq!(model.weights, decoded_weights(&artifact).unwrap());
+            assert_eq!(model.config, config);
+        }
+        // A tensor of whole numbers is none of a network.
+        artifact.tensors.insert("positions".to_owned(), Tensor::Raw(positions));
+        write_file(&at("model.bsl"), &artifact, Overwrite::Replace).unwrap();
+        assert!(ModelFile::open(folder.path()).is_ok());
+        // Float weights come first, and what does not fit is named with its file.
+        weights.write(&at("model.safetensors")).unwrap();
+        assert_eq!(ModelFile::open(folder.path()).unwrap().weights, weights);
+        let other = ModelConfig { width: 48, ..config };
+        std::fs::write(at("config.json"), serde_json::to_vec(&other).unwrap()).unwrap();
+        assert!(message(&at("model.bsl")).contains("model.bsl"), "{}", message(&at("model.bsl")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod llama2c;
 mod names;
 mod shards;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::bind::check_layout;
@@ -47,9 +48,32 @@ impl Pretrained {
         }
         let is_folder = path.is_dir();
         let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
-        let (mut config, class_names) = configuration::read(&folder.join("config.json"))?;
+        let (config, class_names) = configuration::read(&folder.join("config.json"))?;
         let files = if is_folder { shards::of_folder(path)? } else { vec![path.to_owned()] };
-        let (mut found, mut left_out) = names::known_tensors(config.architecture, &files)?;
+        let (found, left_out) = names::known_tensors(config.architecture, &files)?;
+        // What is wrong with the set of tensors is wrong with the file, or with all files of the folder.
+        let place = if let [file] = &files[..] { file } else { path };
+        Self::assembled((config, class_names), found, left_out, place)
+    }
+
+    /// The model of tensors that were decoded elsewhere, from `file` in a folder with `config.json`; as [`Pretrained::open`].
+    ///
+    /// # Errors
+    /// Those of [`Pretrained::open`].
+    pub fn of_tensors(file: &Path, tensors: Vec<NamedTensor>) -> Result<Self, ModelError> {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let (config, class_names) = configuration::read(&folder.join("config.json"))?;
+        let (found, left_out) = names::known_of(config.architecture, tensors, file)?;
+        Self::assembled((config, class_names), found, left_out, file)
+    }
+
+    /// Puts tensors and configuration together; `place` is where the tensors are from.
+    fn assembled(
+        (mut config, class_names): (ModelConfig, Vec<String>),
+        mut found: BTreeMap<String, NamedTensor>,
+        mut left_out: Vec<String>,
+        place: &Path,
+    ) -> Result<Self, ModelError> {
         let mut pooler = Vec::new();
         if config.architecture == Architecture::Bert {
             match names::classes(&found) {
@@ -70,8 +94,6 @@ impl Pretrained {
             // Hugging Face's configuration does not say: the tensors do.
             config.masked_head |= names::has_masked_head(&found);
         }
-        // What is wrong with the set of tensors is wrong with the file, or with all files of the folder.
-        let place = if let [file] = &files[..] { file } else { path };
         let wrong = |error: ModelError| ModelError::File {
             path: place.to_owned(),
             reason: error.to_string(),

@@ -2,7 +2,7 @@
 //! have, and without the tensors that are no weights of the network.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::weights::read_tensors;
 use crate::{Architecture, ModelConfig, ModelError, NamedTensor};
@@ -18,20 +18,44 @@ pub(super) fn known_tensors(
         let wanted = |name: &str| network_name(architecture, name).is_some();
         let (tensors, others) = read_tensors(path, wanted)?;
         left_out.extend(others);
-        for mut tensor in tensors {
-            if let Some(name) = network_name(architecture, &tensor.name) {
-                tensor.name = name;
-            }
-            let name = tensor.name.clone();
-            if found.insert(name.clone(), tensor).is_some() {
-                return Err(ModelError::File {
-                    path: path.clone(),
-                    reason: format!("a second tensor `{name}`"),
-                });
-            }
-        }
+        add(architecture, tensors, path, &mut found)?;
     }
     Ok((found, left_out))
+}
+
+/// [`known_tensors`] of tensors that are in memory; `path` is where they are from.
+pub(super) fn known_of(
+    architecture: Architecture,
+    tensors: Vec<NamedTensor>,
+    path: &Path,
+) -> Result<(BTreeMap<String, NamedTensor>, Vec<String>), ModelError> {
+    let is_known = |tensor: &NamedTensor| network_name(architecture, &tensor.name).is_some();
+    let (known, others): (Vec<_>, Vec<_>) = tensors.into_iter().partition(is_known);
+    let mut found = BTreeMap::new();
+    add(architecture, known, path, &mut found)?;
+    Ok((found, others.into_iter().map(|tensor| tensor.name).collect()))
+}
+
+/// Adds tensors of a file under the names that the network has for them.
+fn add(
+    architecture: Architecture,
+    tensors: Vec<NamedTensor>,
+    path: &Path,
+    found: &mut BTreeMap<String, NamedTensor>,
+) -> Result<(), ModelError> {
+    for mut tensor in tensors {
+        if let Some(name) = network_name(architecture, &tensor.name) {
+            tensor.name = name;
+        }
+        let name = tensor.name.clone();
+        if found.insert(name.clone(), tensor).is_some() {
+            return Err(ModelError::File {
+                path: path.to_owned(),
+                reason: format!("a second tensor `{name}`"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Whether there are tensors of BERT's head for masked tokens.
