@@ -25,6 +25,15 @@ WORDS = [f"w{index}" for index in range(60)]
 TEXTS = [" ".join(numpy.random.default_rng(seed).choice(WORDS, 400)) for seed in range(4)]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks of this size gain nothing from more, and wait for one another where other programs run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def tokenizer():
     special = ["<eos>", "[CLS]", "[SEP]", "[UNK]"]
