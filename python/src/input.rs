@@ -52,7 +52,7 @@ impl<'a> Input<'a> {
 
     /// Whether the elements are weights: of the other types all are kept as they are.
     pub(crate) fn is_float(&self) -> bool {
-        matches!(self.dtype, FloatType::F32 | FloatType::F16 | FloatType::BF16)
+        self.dtype.is_of_weights()
     }
 
     /// The weights, without a copy where they are F32 already.

@@ -1,10 +1,5 @@
-"""Files written from Python are those of the command line, byte for byte.
+"""Files written from Python are those of the command line, byte for byte."""
 
-The program is $BACKSLASH_BIN, or target/release/backslash of this repository.
-"""
-
-import os
-import pathlib
 import subprocess
 
 import numpy
@@ -12,16 +7,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from program import PROGRAM, needs_program
+
 import backslash
 import backslash.torch
 
-BUILT = pathlib.Path(__file__).parents[2] / "target" / "release" / "backslash"
-PROGRAM = os.environ.get("BACKSLASH_BIN") or str(BUILT)
-
-pytestmark = pytest.mark.skipif(
-    "BACKSLASH_BIN" not in os.environ and not BUILT.exists(),
-    reason="no program to compare with: set BACKSLASH_BIN, or run cargo build --release",
-)
+pytestmark = needs_program
 
 
 def tensors(dtype):

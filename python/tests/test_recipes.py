@@ -13,7 +13,7 @@ import torch
 import torch.distributed.tensor
 
 from backslash import ConfigurationError
-from backslash.torch import RateRegularizer, load_file
+from backslash.torch import RateRegularizer, load_file, ranks
 
 EPOCHS, STEPS, BATCH, VOCABULARY, CONTEXT = 2, 20, 8, 64, 6
 LEARNING_RATE, LONGEST_GRADIENT = 0.01, 0.05
@@ -206,15 +206,13 @@ def test_a_trainer_trains_twice(tmp_path):
 
 
 def test_weights_of_a_checkpoint_are_whole_where_parameters_are_sharded(tmp_path):
-    trainer = pytest.importorskip("backslash.transformers.trainer", reason="transformers is not installed")
     dist = torch.distributed
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
     try:
         mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
         sharded = torch.nn.Parameter(dist.tensor.distribute_tensor(torch.zeros(5, 3), mesh, [dist.tensor.Shard(0)]))
-        with torch.no_grad():
-            trainer._put(sharded, torch.arange(15.0).view(5, 3))
-        copied = trainer._copied(sharded)
+        ranks.fill(sharded, torch.arange(15.0).view(5, 3))
+        copied = ranks.whole(sharded).cpu().clone()
         assert type(copied) is torch.Tensor and torch.equal(copied, torch.arange(15.0).view(5, 3))
     finally:
         dist.destroy_process_group()

@@ -1,13 +1,13 @@
 """Models of `transformers` to folders with one `.bsl` file and back."""
 
 import json
-import os
-import pathlib
 import subprocess
 
 import numpy
 import pytest
 import torch
+
+from program import PROGRAM, needs_program
 
 import backslash
 import backslash.torch
@@ -19,8 +19,6 @@ from tokenizers.processors import TemplateProcessing  # noqa: E402
 
 from backslash.transformers import Calibration, calibrate, compress_model, from_backslash  # noqa: E402
 
-BUILT = pathlib.Path(__file__).parents[2] / "target" / "release" / "backslash"
-PROGRAM = os.environ.get("BACKSLASH_BIN") or str(BUILT)
 WORDS = [f"w{index}" for index in range(60)]
 TEXTS = [" ".join(numpy.random.default_rng(seed).choice(WORDS, 400)) for seed in range(4)]
 
@@ -216,10 +214,7 @@ def test_a_calibration_serves_for_any_size(tokenizer, tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "second"]
 
 
-@pytest.mark.skipif(
-    "BACKSLASH_BIN" not in os.environ and not BUILT.exists(),
-    reason="no program to compare with: set BACKSLASH_BIN, or run cargo build --release",
-)
+@needs_program
 @pytest.mark.parametrize("make", [llama, gpt2, classifier])
 @pytest.mark.parametrize("rung", ["watersic-rate", "gptq", "rtn"])
 def test_the_command_line_makes_the_same_file(tokenizer, tmp_path, make, rung):

@@ -24,8 +24,7 @@ pub fn open(path: &Path, weights: &[Weights<'_>]) -> Result<Calibration> {
         .with_context(|| format!("{}: `{INDEX_KEY}` cannot be read", path.display()))?;
     let mut tensors = BTreeMap::new();
     for tensor in reader.tensors() {
-        let mut values = vec![0.0; tensor.elements()];
-        reader.read_f32(&tensor.name, 0, &mut values)?;
+        let values = reader.read_all_f32(&tensor.name)?;
         tensors.insert(tensor.name, (tensor.shape, values));
     }
     Calibration::gathered(&index, &tensors, weights).with_context(|| path.display().to_string())

@@ -35,6 +35,12 @@ impl FloatType {
         TYPES[self as usize].1
     }
 
+    /// Whether the elements are weights: floats of 32 or 16 bits.
+    #[must_use]
+    pub fn is_of_weights(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+
     /// The type of that safetensors name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use backslash_codec::{Artifact, FloatType, Limits, Tensor, read_file};
+use backslash_codec::{Artifact, Limits, Tensor, read_file};
 use backslash_data::{EncoderTokens, Tokenizer};
 use backslash_model::{
-    Architecture, ModelConfig, NamedTensor, NamedWeights, Pretrained, SpecialTokens, Transformer,
-    device,
+    Architecture, CheckpointReader, ModelConfig, NamedTensor, NamedWeights, Pretrained,
+    SpecialTokens, Transformer, device,
 };
 use backslash_quant::Weights;
 
@@ -96,9 +96,8 @@ impl ModelFile {
 
     fn open_folder(folder: &Path) -> Result<Self, EvalError> {
         let compressed = folder.join("model.bsl");
-        let has_floats = ["model.safetensors", "model.safetensors.index.json"]
-            .into_iter()
-            .any(|name| folder.join(name).exists());
+        let has_floats =
+            folder.join("model.safetensors").exists() || CheckpointReader::is_sharded(folder);
         if compressed.exists() && !has_floats {
             return Self::open(&compressed);
         }
@@ -160,9 +159,7 @@ pub fn decoded_weights(artifact: &Artifact) -> Result<NamedWeights, EvalError> {
 fn float_tensors(artifact: &Artifact) -> Result<Vec<NamedTensor>, EvalError> {
     let is_float = |tensor: &Tensor| match tensor {
         Tensor::Quantized(_) => true,
-        Tensor::Raw(raw) => {
-            matches!(raw.dtype, FloatType::F32 | FloatType::F16 | FloatType::BF16)
-        }
+        Tensor::Raw(raw) => raw.dtype.is_of_weights(),
     };
     let floats = artifact.tensors.iter().filter(|(_, tensor)| is_float(tensor));
     floats.map(|(name, tensor)| decoded(name, tensor)).collect()
@@ -185,7 +182,7 @@ pub fn views(weights: &NamedWeights) -> Vec<Weights<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use backslash_codec::{Overwrite, RawTensor, write_file};
+    use backslash_codec::{FloatType, Overwrite, RawTensor, write_file};
     use backslash_model::initial_weights;
     use backslash_quant::Plan;
 

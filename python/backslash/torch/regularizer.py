@@ -19,6 +19,7 @@ from backslash.torch.entropy import code_entropy
 from backslash.torch.groups import common_device, groups_of, warn_of_short_types
 from backslash.torch.parameters import Parameter, absolute_and_square_sums
 from backslash.torch.pull import pull_all
+from backslash.torch.ranks import is_distributed
 from backslash.torch.shape import ShapeTable
 
 PUBLISHED_STEP = 2.0**-8
@@ -106,7 +107,7 @@ class RateRegularizer:
         self.steps = 0
         """Steps taken."""
         self._process_group = process_group
-        self._ranks = dist.get_world_size(process_group) if _is_distributed() else 1
+        self._ranks = dist.get_world_size(process_group) if is_distributed() else 1
         self.groups = groups_of(parameters, weight, self._ranks)
         everything = self._parameters()
         self._device = common_device(everything)
@@ -381,10 +382,6 @@ class RateRegularizer:
                 f"rank {different[0]} has another regulariser than rank 0: method, settings, weights and the names, shapes "
                 "and types of the parameters must be the same on all ranks"
             )
-
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
 
 
 def _check_budget(budget: int, weight: float | None, steps: int | None, method: str) -> None:

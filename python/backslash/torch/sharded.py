@@ -12,8 +12,7 @@ from backslash import _native, _tensors
 from backslash.errors import InvalidTensorError
 from backslash.files import Progress, checked_factor, checked_options, safe_open
 from backslash.inspection import SizeSplit
-from backslash.torch.parameters import DTensor
-from backslash.torch.ranks import is_first, of_first, shard_of, whole
+from backslash.torch.ranks import fill, is_first, of_first, whole
 
 
 def save_sharded(
@@ -93,10 +92,8 @@ def load_sharded(
                 raise InvalidTensorError(
                     f"{os.fspath(path)}: `{name}` has the shape {list(found)}, and {list(tensor.shape)} is to be filled"
                 )
-        with torch.no_grad():
-            for name, tensor in named.items():
-                local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-                local.copy_(shard_of(file.get_tensor(name), tensor))
+        for name, tensor in named.items():
+            fill(tensor, file.get_tensor(name))
 
 
 class _Writer:

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from backslash.errors import ConfigurationError
 from backslash.inspection import SizeSplit
 from backslash.torch import RateRegularizer
-from backslash.torch.parameters import DTensor
+from backslash.torch.ranks import fill, whole
 from backslash.transformers.weights import canonical_names, stored_tensors
 
 STATE_FILE = "backslash.pt"
@@ -99,7 +99,7 @@ class RateCallback(TrainerCallback):
         kept: dict[str, Any] = {"regularizer": self.regularizer.state_dict(), "weights": {}}
         if self.regularizer.method == "bits":
             with self.regularizer.master_weights():
-                kept["weights"] = {name: _copied(parameter) for name, parameter in self._trained.items()}
+                kept["weights"] = {name: whole(parameter).cpu().clone() for name, parameter in self._trained.items()}
         folder = _checkpoint(args, state)
         if args.should_save and folder.exists():
             torch.save(kept, folder / STATE_FILE)
@@ -115,22 +115,9 @@ class RateCallback(TrainerCallback):
         for name, weights in kept["weights"].items():
             if name not in self._trained or self._trained[name].shape != weights.shape:
                 raise ConfigurationError(f"{file}: the model that is trained has no `{name}` of shape {tuple(weights.shape)}")
-            _put(self._trained[name], weights)
+            fill(self._trained[name], weights)
         self.regularizer.load_state_dict(kept["regularizer"])
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> pathlib.Path:
     return pathlib.Path(args.output_dir, f"checkpoint-{state.global_step}")
-
-
-def _copied(parameter: torch.Tensor) -> torch.Tensor:
-    whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-    return whole.detach().cpu().clone()
-
-
-def _put(parameter: torch.Tensor, weights: torch.Tensor) -> None:
-    if isinstance(parameter, DTensor):
-        from torch.distributed.tensor import distribute_tensor
-
-        weights = distribute_tensor(weights.to(parameter.device), parameter.device_mesh, parameter.placements)
-    parameter.copy_(weights)

@@ -120,7 +120,7 @@ fn read_tensor(
         return Ok(Tensor::Quantized(quantize_pieces(name, shape, factor, pieces)?));
     }
     if tensor.is_float() {
-        return Ok(Tensor::Raw(store_uncoded(name, shape, &floats(reader, tensor)?)?));
+        return Ok(Tensor::Raw(store_uncoded(name, shape, &reader.read_all_f32(name)?)?));
     }
     Ok(Tensor::Raw(verbatim(reader, tensor)?))
 }
@@ -133,13 +133,6 @@ fn verbatim(reader: &mut CheckpointReader, tensor: &CheckpointTensor) -> Result<
     let mut bytes = vec![0; usize::try_from(reader.tensor_bytes(name)?)?];
     reader.read_bytes(name, 0, &mut bytes)?;
     Ok(RawTensor { shape: shape.clone(), dtype, bytes })
-}
-
-/// All values of a tensor.
-fn floats(reader: &mut CheckpointReader, tensor: &CheckpointTensor) -> Result<Vec<f32>> {
-    let mut values = vec![0.0; tensor.elements()];
-    reader.read_f32(&tensor.name, 0, &mut values)?;
-    Ok(values)
 }
 
 /// The file of a model by a plan of steps, and the number of weights.
@@ -188,7 +181,7 @@ pub fn checkpoint_tensors(path: &Path) -> Result<Tensors> {
     let mut others = BTreeMap::new();
     for tensor in reader.tensors() {
         if tensor.is_float() {
-            let data = floats(&mut reader, &tensor)?;
+            let data = reader.read_all_f32(&tensor.name)?;
             weights.push(NamedTensor { name: tensor.name, shape: tensor.shape, data });
         } else {
             let raw = verbatim(&mut reader, &tensor)?;

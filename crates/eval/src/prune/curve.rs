@@ -48,8 +48,12 @@ impl Reached {
     /// # Errors
     /// [`EvalError::NoBitsPerByte`] if it has neither bits per byte nor accuracy.
     pub fn of(quality: &Quality) -> Result<Self, EvalError> {
-        let bits = quality.bits_per_byte().map(Self::BitsPerByte);
-        bits.or(quality.accuracy().map(Self::Accuracy)).ok_or(EvalError::NoBitsPerByte)
+        Self::recorded(quality.bits_per_byte(), quality.accuracy()).ok_or(EvalError::NoBitsPerByte)
+    }
+
+    /// That of two figures which is there, as records of all kinds of networks have them.
+    pub fn recorded(bits_per_byte: Option<f64>, accuracy: Option<f64>) -> Option<Self> {
+        bits_per_byte.map(Self::BitsPerByte).or(accuracy.map(Self::Accuracy))
     }
 
     /// The figure.

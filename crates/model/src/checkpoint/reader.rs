@@ -155,6 +155,16 @@ impl CheckpointReader {
         Ok(())
     }
 
+    /// All values of a tensor, row-major.
+    ///
+    /// # Errors
+    /// As [`CheckpointReader::read_f32`].
+    pub fn read_all_f32(&mut self, name: &str) -> Result<Vec<f32>, ModelError> {
+        let mut values = vec![0.0; self.place(name)?.shape.iter().product()];
+        self.read_f32(name, 0, &mut values)?;
+        Ok(values)
+    }
+
     /// Gives all values of a tensor to `sink` as f32, in order, at most `most` at a time.
     ///
     /// # Errors

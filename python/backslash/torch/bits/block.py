@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backslash.errors import ConfigurationError
 from backslash.torch.parameters import DTensor, Parameter
+from backslash.torch.ranks import local_shape_and_offset
 
 # As `is_coded` of the crate `backslash-quant` has it.
 _LEAST_EXTENT = 16
@@ -67,13 +68,10 @@ def _first_sharded(local: tuple[int, ...], shape: tuple[int, ...]) -> int:
 
 
 def _local_shape_and_offset(parameter: Parameter) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    tensor = parameter.tensor
-    local, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    local, offset = local_shape_and_offset(parameter.tensor)
     found = tuple(parameter.local().shape)
-    if tuple(local) != found:
+    if local != found:
         raise ConfigurationError(
-            f"parameter `{parameter.name}` has {found} on this rank where its placements {tensor.placements} say {tuple(local)}"
+            f"parameter `{parameter.name}` has {found} on this rank where its placements {parameter.tensor.placements} say {local}"
         )
-    return tuple(local), tuple(offset)
+    return local, offset

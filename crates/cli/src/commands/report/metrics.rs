@@ -37,10 +37,7 @@ impl Metrics {
         };
         let evaluation = |record: &EvaluationRecord| TraceEvaluation {
             step: record.step,
-            quality: record
-                .bits_per_byte
-                .map(Reached::BitsPerByte)
-                .or(record.accuracy.map(Reached::Accuracy)),
+            quality: Reached::recorded(record.bits_per_byte, record.accuracy),
             shape: record.shape,
             coded_bits_per_weight: record.coded_bits_per_weight,
         };

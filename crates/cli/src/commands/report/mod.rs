@@ -86,8 +86,7 @@ pub fn run(arguments: Report) -> Result<()> {
 
 /// A line as charts take it.
 fn result_file(line: Line) -> Result<ResultFile> {
-    let bits_per_byte = line.bits_per_byte.map(Reached::BitsPerByte);
-    let quality = bits_per_byte.or(line.accuracy.map(Reached::Accuracy)).with_context(|| {
+    let quality = Reached::recorded(line.bits_per_byte, line.accuracy).with_context(|| {
         format!("the line of {} has neither bits_per_byte nor accuracy", line.run)
     })?;
     Ok(ResultFile {

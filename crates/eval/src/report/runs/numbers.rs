@@ -111,20 +111,21 @@ fn curves(report: &RunsReport) -> Numbers {
         for curve in &group.curves {
             for place in &curve.places {
                 let point = place.point();
-                let bytes = ends(point.interval.map(|interval| interval.bytes));
-                let bits = ends(point.interval.map(|interval| interval.bits_per_byte));
+                let [bytes_from, bytes_to] = ends(point.interval.map(|interval| interval.bytes));
+                let [bits_from, bits_to] =
+                    ends(point.interval.map(|interval| interval.bits_per_byte));
                 rows.push([
                     group.setup.describe(),
                     curve.name.clone(),
                     place.setting.clone(),
                     place.files.len().to_string(),
                     point.bytes.to_string(),
-                    bytes[0].clone(),
-                    bytes[1].clone(),
+                    bytes_from,
+                    bytes_to,
                     point.bits_per_weight.to_string(),
                     point.bits_per_byte.to_string(),
-                    bits[0].clone(),
-                    bits[1].clone(),
+                    bits_from,
+                    bits_to,
                 ]);
             }
         }
