@@ -74,9 +74,9 @@ def test_bits_and_gradients_are_those_of_the_crate(model, rounds):
     levels, largest, points = None, 0.0, reference.with_noise(masters, steps[0], key, WHOLE)
     if rounds:
         points, rows, columns = reference.rounded(masters, steps[0], 1.0, key, WHOLE)
-        lines, largest = Lines([WHOLE], [1], masters.device, None), (rows.max() + 1).item()
+        lines, largest = Lines([WHOLE], [1], masters.device), (rows.max() + 1).item()
         lines.put(0, rows, columns)
-        lines.add_up()
+        lines.follow(lines.of_split(), torch.tensor([True]))
         levels = lines.levels(0)
         assert all(len(level.unique()) > 10 for level in levels)
     before = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(5)) * 1e-2

@@ -58,6 +58,11 @@ def made(weight=0.5, learning_rate=1e-2, **options):
     return model, optimizer, scheduler, regularizer
 
 
+def all_numbers(regularizer):
+    state = regularizer.state_dict()["bits"]
+    return {**state["models"], "levels": state["levels"]}
+
+
 def train(model, optimizer, scheduler, data, seen=None):
     for batch in data:
         if seen is not None:
@@ -239,8 +244,12 @@ def test_states_that_do_not_fit_are_refused():
     state = regularizer.state_dict()
     with pytest.raises(ConfigurationError, match="no `bits`"):
         regularizer.load_state_dict({key: value for key, value in state.items() if key != "bits"})
-    bits = {key: value for key, value in state["bits"].items() if key != "models"}
-    with pytest.raises(ConfigurationError, match="no `bits.models`"):
+    for part in ("models", "levels", "rounded"):
+        bits = {key: value for key, value in state["bits"].items() if key != part}
+        with pytest.raises(ConfigurationError, match=f"no `bits.{part}`"):
+            regularizer.load_state_dict({**state, "bits": bits})
+    bits = {**state["bits"], "levels": state["bits"]["levels"][:-1]}
+    with pytest.raises(ConfigurationError, match="levels of 319 rows and columns, .* have 320"):
         regularizer.load_state_dict({**state, "bits": bits})
     with pytest.raises(ConfigurationError, match="method 'bits'"):
         RateRegularizer(model.parameters(), 0.0).load_state_dict(state)
@@ -279,13 +288,13 @@ def test_a_gradient_scaler_changes_nothing(fused):
         for step, batch in enumerate(batches(10)):
             if step == 7 and scale:
                 # A step that is left out, and done again.
-                before, state = masters(model, regularizer), regularizer._bits.models.state()
+                before, state = masters(model, regularizer), all_numbers(regularizer)
                 optimizer.zero_grad()
                 (scaler.scale(loss_of(model, batch)) * math.inf).backward()
                 scaler.step(optimizer)
                 scaler.update(1024.0)
                 assert all(torch.equal(one, before[name]) for name, one in masters(model, regularizer).items())
-                after = regularizer._bits.models.state()
+                after = all_numbers(regularizer)
                 assert all(torch.equal(one, state[key]) for key, one in after.items())
             optimizer.zero_grad()
             scaler.scale(loss_of(model, batch)).backward()

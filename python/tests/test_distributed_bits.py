@@ -4,6 +4,7 @@ Weights after 20 steps are those of one process, through plain steps, steps with
 element in its tensor, and steps that round.
 """
 
+import copy
 import functools
 
 import pytest
@@ -24,7 +25,7 @@ from backslash.torch import RateRegularizer, load_file
 from backslash.torch.bits import passes
 
 TOKENS = 70
-NOISE_FROM, ROUNDING_FROM = 3, 8
+NOISE_FROM, ROUNDING_FROM, STOPPED_AFTER = 3, 8, 12
 TENSORS, LINES = 3, 71 + 16 + 67 + 16 + 16 + 67
 
 
@@ -53,12 +54,15 @@ OPTIONS = {
 }
 
 
-def train(model, rank=0, ranks=1, method="bits", after_backward=lambda: None):
+def train(model, rank=0, ranks=1, method="bits", after_backward=lambda: None, data=None, state=None):
     """Trains on a rank's part of every batch; the regulariser, and the numbers that it has reduced in each step."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, foreach=False)
-    regularizer = RateRegularizer(model.named_parameters(), method=method, **OPTIONS[method]).attach(optimizer)
+    regularizer = RateRegularizer(model.named_parameters(), method=method, **OPTIONS[method])
+    if state is not None:
+        regularizer.load_state_dict(state)
+    regularizer.attach(optimizer)
     counts = []
-    for inputs, targets in batches(TOKENS):
+    for inputs, targets in data or batches(TOKENS):
         share = share_of(rank, ranks)
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(inputs[share]), targets[share]).backward()
@@ -80,6 +84,27 @@ def single_process(method):
     return weights, regularizer.bits(), steps
 
 
+def gone_on(weights, state, wrap=lambda model: model, rank=0, ranks=1):
+    """The weights after the steps that are left, and the numbers that were reduced in each."""
+    model = Network()
+    model.load_state_dict(weights)
+    model = wrap(model)
+    regularizer, counts = train(model, rank, ranks, data=list(batches(TOKENS))[STOPPED_AFTER:], state=state)
+    with regularizer.master_weights():
+        return {name: whole(parameter) for name, parameter in model.named_parameters()}, counts
+
+
+@functools.cache
+def stopped():
+    """Weights and state of one process that has stopped where weights are rounded, and the weights after going on from there."""
+    model = Network()
+    regularizer, _ = train(model, data=list(batches(TOKENS))[:STOPPED_AFTER])
+    with regularizer.master_weights():
+        weights = copy.deepcopy(model.state_dict())
+    state = regularizer.state_dict()
+    return weights, state, gone_on(weights, state)[0]
+
+
 def check(model, regularizer, method="bits"):
     weights, bits, steps = single_process(method)
     with regularizer.master_weights():
@@ -92,25 +117,22 @@ def check(model, regularizer, method="bits"):
             assert step == pytest.approx(steps[name.removeprefix("module.")], rel=1e-5)
 
 
-def expected_counts(lines):
-    """Sums of seven for each tensor, those of squares where the rate begins, and of `lines` where weights are rounded."""
-    last_plain, last_with_noise = NOISE_FROM - 1, ROUNDING_FROM - 1
-    of_lines = [lines] if lines else []
-
-    def of(step):
-        if step < last_plain:
-            return []
-        if step == last_plain:
-            return [TENSORS]
-        return [7 * TENSORS] + (of_lines if step >= last_with_noise else [])
-
-    return [of(step) for step in range(STEPS)]
+def check_counts(counts, lines, tensors=TENSORS, begins_after=NOISE_FROM - 1, rounds_after=ROUNDING_FROM - 1):
+    """One all-reduce per step: seven sums for each tensor, and with them those of `lines` of split tensors where codes have
+    been seen. Before the rate there is none but that of squares, where it begins, and the first codes add their own lines.
+    """
+    expected = [[] for _ in range(begins_after)] + [[tensors]]
+    expected += [[7 * tensors] for _ in range(begins_after + 1, rounds_after + 1)]
+    expected += [[7 * tensors + lines] for _ in range(rounds_after + 1, len(counts))]
+    if lines:
+        expected[rounds_after] += [lines]
+    assert counts == expected, counts
 
 
 def ddp(rank, ranks):
     model = DistributedDataParallel(Network())
     regularizer, counts = train(model, rank, ranks)
-    assert counts == expected_counts(0), counts
+    check_counts(counts, 0)
     check(model, regularizer)
 
 
@@ -120,7 +142,7 @@ def fsdp(rank, ranks):
     dist.all_gather_object(rows, model.embedding.weight.to_local().shape[0])
     assert len(set(rows)) > 1, "all ranks have as much"
     regularizer, counts = train(model, rank, ranks)
-    assert counts == expected_counts(LINES), counts
+    check_counts(counts, LINES)
     check(model, regularizer)
 
 
@@ -142,13 +164,17 @@ def fsdp_with_replicated(rank, ranks):
         dist.all_reduce(model.hidden.weight.grad)
         model.hidden.weight.grad /= ranks
 
-    check(model, train(model, rank, ranks, after_backward=average)[0])
+    regularizer, counts = train(model, rank, ranks, after_backward=average)
+    check_counts(counts, LINES - 16 - 67)
+    check(model, regularizer)
 
 
 def hsdp(rank, ranks):
     mesh = init_device_mesh("cpu", (2, ranks // 2), mesh_dim_names=("replicate", "shard"))
     model = fully_shard(Network(), mesh=mesh)
-    check(model, train(model, rank, ranks)[0])
+    regularizer, counts = train(model, rank, ranks)
+    check_counts(counts, LINES)
+    check(model, regularizer)
 
 
 def a_mistaken_count_is_noticed(rank, ranks):
@@ -164,9 +190,15 @@ def an_empty_shard(rank, ranks):
         optimizer = torch.optim.SGD([parameter], lr=0.1)
         options = {"method": "bits", "start": 0, "rounding_from": 2}
         group = None if isinstance(parameter, DTensor) else groups_of_one(rank, ranks)
-        regularizer = RateRegularizer([("w", parameter)], 1.0, process_group=group, **options).attach(optimizer)
+        counts = [[]]
+        with counted_all_reduces(counts[-1]):
+            regularizer = RateRegularizer([("w", parameter)], 1.0, process_group=group, **options).attach(optimizer)
         for _ in range(4):
-            optimizer.step()
+            counts.append([])
+            with counted_all_reduces(counts[-1]):
+                optimizer.step()
+        if group is None:
+            check_counts(counts, ranks - 1 + 5000, tensors=1, begins_after=0, rounds_after=2)
         return regularizer.bits(), whole(parameter)
 
     alone = bits_after(torch.nn.Parameter(values.clone()))
@@ -224,7 +256,7 @@ def tensor_parallel(rank, ranks):
         model = parallelize_module(Block(), mesh, PLAN)
         assert model.up.weight.to_local().shape == (64 // ranks, 24)
         assert model.down.weight.to_local().shape == (70, 64 // ranks)
-        check_block(model, train(model, method=method)[0], method)
+        check_block(model, *train(model, method=method), method)
 
 
 def sharded_tensor_parallel(rank, ranks):
@@ -233,15 +265,30 @@ def sharded_tensor_parallel(rank, ranks):
         mesh = init_device_mesh("cpu", (ranks // 2, 2), mesh_dim_names=("data", "tensor"))
         model = parallelize_module(Block(), mesh["tensor"], PLAN)
         fully_shard(model, mesh=mesh["data"])
-        check_block(model, train(model, rank // 2, ranks // 2, method)[0], method)
+        check_block(model, *train(model, rank // 2, ranks // 2, method), method)
 
 
-def check_block(model, regularizer, method):
+def check_block(model, regularizer, counts, method):
     weights, bits = single_block(method)
+    if method == "bits":
+        check_counts(counts, 64 + 24 + 70 + 64, tensors=2)
     with regularizer.master_weights():
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(whole(parameter), weights[name], rtol=0, atol=1e-6)
     assert regularizer.bits() == pytest.approx(bits, rel=1e-5)
+
+
+def a_state_of_any_number_of_ranks(rank, ranks):
+    """Levels are those of one process, and ranks go on with them where it has stopped."""
+    weights, state, expected = stopped()
+    shard = functools.partial(fully_shard, mesh=init_device_mesh("cpu", (ranks,)))
+    regularizer, _ = train(shard(Network()), rank, ranks, data=list(batches(TOKENS))[:STOPPED_AFTER])
+    levels = regularizer.state_dict()["bits"]["levels"]
+    assert torch.equal(levels, state["bits"]["levels"]) and len(levels.unique()) > 10
+    found, counts = gone_on(weights, state, shard, rank, ranks)
+    assert counts == [[7 * TENSORS + LINES]] * (STEPS - STOPPED_AFTER), counts
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
 
 
 def saved(rank, ranks, folder):
@@ -264,6 +311,7 @@ def run(rank, ranks, folder, scenarios):
     torch.set_num_threads(1)
     for method in OPTIONS:
         single_process(method), single_block(method)
+    stopped()
     with process_group(rank, ranks, folder / "rendezvous"):
         for scenario in scenarios:
             scenario(rank, ranks, *([folder] if scenario is saved else []))
@@ -274,10 +322,11 @@ def run(rank, ranks, folder, scenarios):
     ("ranks", "scenarios"),
     [
         (2, [ddp, fsdp, fsdp_with_replicated, an_empty_shard, tensor_parallel, saved, unfit_shards, disagreement]),
+        (2, [a_state_of_any_number_of_ranks]),
         (4, [ddp, fsdp, fsdp_by_operations, fsdp_with_replicated, hsdp, a_mistaken_count_is_noticed]),
         (4, [an_empty_shard, tensor_parallel, sharded_tensor_parallel, saved]),
     ],
-    ids=["2 processes", "4 processes", "4 processes, tensor-parallel"],
+    ids=["2 processes", "2 processes, resumed", "4 processes", "4 processes, tensor-parallel"],
 )
 def test_ranks_end_at_the_weights_of_one_process(tmp_path, ranks, scenarios):
     multiprocessing.spawn(run, args=(ranks, tmp_path, scenarios), nprocs=ranks, join=True)

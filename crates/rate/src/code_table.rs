@@ -2,7 +2,7 @@
 
 use multiversion::multiversion;
 
-use crate::lines::{LineLevels, LineSums};
+use crate::lines::LineLevels;
 use crate::{CodeLength, LaplaceMixture, RateSums};
 
 /// Most entries of a class, the last of which stands for all codes that are computed one by one.
@@ -33,13 +33,8 @@ pub struct CodeTables {
 }
 
 impl LaplaceMixture {
-    /// The code lengths of the codes of a matrix at the step that `lines` are of.
-    pub fn codes_at_step(&self, step: f32, lines: &LineSums) -> CodeTables {
-        self.codes_at_levels(step, lines.levels(), lines.largest())
-    }
-
-    /// As [`LaplaceMixture::codes_at_step`] for a part of a matrix, from the levels of its rows and columns in the whole and
-    /// the largest magnitude of its codes.
+    /// The code lengths of the codes of a matrix, or of a part of one, by the levels of its rows and columns and the largest
+    /// magnitude of its codes, which is how far the tables go: larger ones are computed one by one.
     pub fn codes_at_levels(&self, step: f32, levels: LineLevels, largest: f32) -> CodeTables {
         let entries = (largest.min(LARGEST as f32) as usize + 2).next_power_of_two();
         let width = entries.min(LARGEST);
@@ -76,7 +71,8 @@ impl CodeTables {
     ///
     /// let (mixture, step) = (LaplaceMixture::around(0.1), 0.25);
     /// let weights = [0.3, 0.1, -0.2, 0.0, 0.1, 0.1]; // two rows of three
-    /// let tables = mixture.codes_at_step(step, &LineSums::of(&weights, 3, step));
+    /// let lines = LineSums::of(&weights, 3, step);
+    /// let tables = mixture.codes_at_levels(step, lines.levels(), lines.largest());
     /// let mut gradient = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
     /// let (sums, through_points) = tables.accumulate(0, &weights, 1.0, &mut gradient);
     /// // A code of 1 costs more than one of 0, whose cost does not depend on the weight.
@@ -209,6 +205,7 @@ fn moved(step: f32, weights: &[f32], gradient: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LineSums;
     use proptest::prelude::*;
 
     proptest! {
@@ -222,6 +219,7 @@ mod tests {
             logit in -3.0_f64..3.0,
             (narrow, wide) in (0.004_f64..0.3, 0.004_f64..0.3),
             weight_of_bit in 0.0_f32..2.0,
+            largest in 0.0_f32..1.0,
         ) {
             let mixture = LaplaceMixture { logit, log_scales: [narrow.ln(), wide.ln()] };
             weights.truncate(weights.len() / columns * columns);
@@ -249,7 +247,8 @@ mod tests {
                 (through, size) = (through + term, size + term.abs());
             }
 
-            let tables = mixture.codes_at_step(step, &lines);
+            // Also where codes are larger than was thought.
+            let tables = mixture.codes_at_levels(step, levels, largest * lines.largest());
             let mut gradient = before;
             let cut = weights.len() / columns / 2;
             let (above, below) = weights.split_at(cut * columns);

@@ -85,6 +85,35 @@ pub struct LineLevels {
     pub columns: Vec<i16>,
 }
 
+impl LineLevels {
+    /// All levels, those of rows first, as numbers for a checkpoint.
+    pub fn numbers(&self) -> impl Iterator<Item = f64> {
+        self.rows.iter().chain(&self.columns).map(|level| f64::from(*level))
+    }
+
+    /// Takes the [`LineLevels::numbers`] of a matrix of so many rows and columns; `None` if there are not enough, or one is no
+    /// level.
+    ///
+    /// ```
+    /// use backslash_rate::{LineLevels, LineSums};
+    ///
+    /// let levels = LineSums::of(&[8.0, 7.0, 1.0, 0.0], 2, 1.0).levels(); // two rows of two
+    /// assert_eq!(LineLevels::from_numbers(2, 2, &mut levels.numbers()), Some(levels.clone()));
+    /// assert_eq!(LineLevels::from_numbers(2, 3, &mut levels.numbers()), None);
+    /// ```
+    pub fn from_numbers(
+        rows: usize,
+        columns: usize,
+        numbers: &mut impl Iterator<Item = f64>,
+    ) -> Option<Self> {
+        let is_level = |number: &f64| number.abs() <= FURTHEST && number.fract() == 0.0;
+        let levels = numbers.take(rows + columns).map(|n| is_level(&n).then_some(n as i16));
+        let mut rows_first = levels.collect::<Option<Vec<i16>>>()?;
+        let is_complete = rows_first.len() == rows + columns;
+        is_complete.then(|| Self { columns: rows_first.split_off(rows), rows: rows_first })
+    }
+}
+
 /// Scale in steps of the Laplace distribution whose codes have that mean magnitude: with a cell of one step around
 /// each, E|q| = 1/(2·sinh(Δ/2s)).
 fn laplace_scale(mean_magnitude: f64) -> f64 {
@@ -147,6 +176,14 @@ mod tests {
         let levels = LineSums::of(&weights, 1000, 0.01).levels();
         assert!((15..=16).contains(&(levels.rows[0] - levels.rows[1])), "{:?}", levels.rows);
         assert!(levels.columns.iter().all(|level| level.abs() <= 1));
+        let numbers: Vec<f64> = levels.numbers().collect();
+        let read =
+            |numbers: &[f64]| LineLevels::from_numbers(2, 1000, &mut numbers.iter().copied());
+        assert_eq!(read(&numbers), Some(levels));
+        for wrong in [128.5, 129.0, f64::NAN] {
+            assert_eq!(read(&[&numbers[..1001], &[wrong]].concat()), None);
+        }
+        assert_eq!(read(&numbers[..1001]), None);
         // Zeros have no levels.
         let none = LineSums::of(&[0.0; 12], 4, 1.0).levels();
         assert_eq!(none, LineLevels { rows: vec![0; 3], columns: vec![0; 4] });

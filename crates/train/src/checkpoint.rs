@@ -114,7 +114,7 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
     if let Pressure::Bits(bits) = &mut trainer.pressure
         && bits.has_begun(step)
     {
-        if !bits.restore(&numbers("rate")) {
+        if !bits.restore(&numbers("rate"), step) {
             return Err(wrong("the steps and models of the rate are missing"));
         }
         if let Some(budget) = &mut trainer.budget {

@@ -47,8 +47,9 @@ class RateRegularizer:
     comes before `optimizer.step()`, or in its closure; the step adds that of the rate.
 
     Made of tensors and sums alone, a step asks the device for nothing. Where `torch.distributed` has been initialised the sums
-    of all ranks are added, of two numbers per step for "backslash", of seven per tensor for "bits", and there, while weights
-    are rounded, of one per row and column of what is sharded. That is right under `DistributedDataParallel`, `fully_shard`,
+    of all ranks are added, by one all-reduce per step: of two numbers for "backslash", of seven per tensor for "bits", and with
+    these, while weights are rounded, of one per row and column of what is sharded. Codes are priced by what these say of the
+    step before, but at the first step that rounds, which adds its own. That is right under `DistributedDataParallel`, `fully_shard`,
     `parallelize_module` and any placement of a `DTensor` but partial ones; each distinct element counts once, and noise
     depends on where an element is in its tensor. Make it after the model has been wrapped and on every rank: it compares what
     it is told among them.
@@ -125,7 +126,6 @@ class RateRegularizer:
                 budget=budget,
                 device=self._device,
                 all_reduce=self._all_reduce,
-                process_group=process_group,
             )
         warn_of_short_types(everything)
         self._refuse_disagreement((method, epsilon, initial_step, learning_rate, seed, budget, self._schedule()))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from backslash.errors import ConfigurationError
 from backslash.torch.bits import passes
@@ -33,6 +32,10 @@ class Bits:
     λ/N·∂R/∂p is added to its gradient, and it gets w back; after the step it gets the next point. ∂p/∂ln Δ is p − w, so the
     step's gradient is Σ g·(p − w), g being that of J, plus what the code length itself depends on Δ.
 
+    After a step everything that has to be known of all ranks is added at once: the sums that move steps and models, and, of
+    tensors that are split, those of the rows and columns of the codes that the loss has seen, by whose levels the codes of the
+    next step are priced. Where rounding begins, the first codes are priced by levels of their own, which are added before.
+
     Args:
         groups: The groups of parameters; of these, tensors of which a file holds codes have a rate.
         schedule: When there is a rate, and when it rounds.
@@ -41,7 +44,6 @@ class Bits:
         seed: Of the noise.
         budget: Most bytes of the file, λ then being found on the way and multiplied by the weights of groups; None for λ = 1.
         all_reduce: Adds a tensor over all ranks, in place.
-        process_group: The ranks.
 
     Raises:
         ConfigurationError: there is nothing to code, or a coded tensor cannot be.
@@ -58,7 +60,6 @@ class Bits:
         budget: int | None,
         device: torch.device,
         all_reduce: Callable[[torch.Tensor], None],
-        process_group: dist.ProcessGroup | None,
     ) -> None:
         self.schedule = schedule
         self._initial_step = initial_step
@@ -80,11 +81,11 @@ class Bits:
             [coded.block for coded in self.tensors],
             [coded.parameter.replicas for coded in self.tensors],
             device,
-            process_group,
         )
         self.multiplier = Multiplier()
         # By tensor: the six sums of a pass, and whether there was one.
         self._sums = torch.zeros(len(self.tensors), 7, dtype=torch.float64, device=device)
+        self._all_tensors = torch.ones(len(self.tensors), dtype=torch.bool, device=device)
         self._prices: torch.Tensor | None = None
         self._priced: list[float] = []
         self._plain = False
@@ -152,9 +153,7 @@ class Bits:
         """Moves steps and models, and parameters get the points of the next step."""
         multiplier = self.multiplier.of(optimizer)
         if self.is_active():
-            for index, coded in enumerate(self.tensors):
-                self._sums[index] /= coded.parameter.replicas
-            self._all_reduce(self._sums)
+            self._add_over_ranks(step)
             prices = self._current_prices()
             by_model = prices[:, None] * self._sums[:, 1:5]
             by_model[:, 0] += self._sums[:, 5]
@@ -200,6 +199,8 @@ class Bits:
             "names": [coded.name for coded in self.tensors],
             "begun": self.begun,
             "models": self.models.state(),
+            "rounded": self._lines.known,
+            "levels": self._lines.state(),
             "peak": float(self.multiplier.peak),
             "magnitude": self.magnitude().item(),
             "budget": None if self.budget is None else self.budget.state(),
@@ -211,7 +212,8 @@ class Bits:
         Raises:
             ConfigurationError: it is of other tensors or weights.
         """
-        missing = [key for key in ("names", "begun", "models", "peak", "magnitude", "budget") if key not in state]
+        keys = ("names", "begun", "models", "rounded", "levels", "peak", "magnitude", "budget")
+        missing = [key for key in keys if key not in state]
         if missing:
             raise ConfigurationError(f"the state has no `bits.{missing[0]}`; what state_dict() returns would be right")
         if (state["budget"] is None) != (self.budget is None):
@@ -223,6 +225,11 @@ class Bits:
             raise ConfigurationError(
                 f"the state is of {len(state['names'])} coded tensors, the regulariser of {len(names)}, or they have other names"
             )
+        lines = sum(coded.block.all_lines() for coded in self.tensors)
+        if len(state["levels"]) != lines:
+            raise ConfigurationError(
+                f"the state has levels of {len(state['levels'])} rows and columns, where the coded tensors have {lines}"
+            )
         magnitude = self.magnitude().item()
         if not math.isclose(magnitude, state["magnitude"], rel_tol=_SAME_WEIGHTS):
             raise ConfigurationError(
@@ -232,6 +239,7 @@ class Bits:
         self.end()
         self.begun = state["begun"]
         self.models.restore(state["models"])
+        self._lines.restore(state["levels"], state["rounded"])
         self.multiplier.peak = state["peak"]
         if self.budget is not None:
             self.budget.restore(state["budget"])
@@ -287,6 +295,19 @@ class Bits:
         self.models.begin(torch.tensor(scales, dtype=torch.float64, device=self._device), self._initial_step)
         self.begun = True
 
+    def _add_over_ranks(self, step: int) -> None:
+        """The sums of a step become those of all ranks, by one call."""
+        for index, coded in enumerate(self.tensors):
+            self._sums[index] /= coded.parameter.replicas
+        if self.schedule.share_at(step) is None:
+            self._all_reduce(self._sums)
+            return
+        everything = torch.cat((self._sums.flatten(), self._lines.of_split()))
+        self._all_reduce(everything)
+        sums, of_split = everything.tensor_split([self._sums.numel()])
+        self._sums.copy_(sums.view_as(self._sums))
+        self._lines.follow(of_split, self._sums[:, 6] > 0)
+
     def _show_points(self, step: int) -> None:
         """Parameters, which hold weights, get the points of a step."""
         share = self.schedule.share_at(step)
@@ -301,8 +322,11 @@ class Bits:
                 rows, columns, coded.largest = lines
                 self._lines.put(index, rows, columns)
             coded.version = local._version
-        if share is not None:
-            self._lines.add_up()
+        if share is not None and not self._lines.known:
+            of_split = self._lines.of_split()
+            if of_split.numel() > 0:
+                self._all_reduce(of_split)
+            self._lines.follow(of_split, self._all_tensors)
 
     def _steer(self, budget: Budget, multiplier: float | torch.Tensor, step: int) -> None:
         """Moves λ towards the budget."""

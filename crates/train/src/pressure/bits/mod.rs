@@ -20,7 +20,8 @@ use tensor::{Rounding, TensorRate};
 /// In the first part of a run there is neither a rate nor a quantiser. From its start on, each coded tensor has a step Δ
 /// and a mixture of two Laplace components. Until rounding begins the loss sees w + Δ·u, u uniform in ±½, and R is the
 /// code length at that point; afterwards the loss sees Δ·round(w/Δ) and R is the code length of that code, with the
-/// scales of the mixture times those of its row and its column, and the gradient of both passes straight through to w.
+/// scales of the mixture times those that its row and its column had at the step before, and the gradient of both passes
+/// straight through to w.
 /// A matrix with an origin o has w − o in the place of w: what is perturbed and priced is how far it has moved. In both,
 /// ∂/∂ln Δ of the point is (point − w), so the step's gradient is Σ g·(point − w) plus what the code length itself
 /// depends on Δ, with g the gradient of J at the points.
@@ -53,7 +54,7 @@ pub(crate) struct BitsPressure {
 /// Share of the steps that round after which all weights are rounded.
 const ALL_ROUNDED: f64 = 0.8;
 
-/// Numbers of one tensor's state in a checkpoint, without the scales of its rows and columns.
+/// Numbers of one tensor's state in a checkpoint, without the scales and levels of its rows and columns.
 const STATE: usize = 12;
 
 impl BitsPressure {
@@ -256,13 +257,16 @@ impl BitsPressure {
             numbers.extend(rate.adam.first);
             numbers.extend(rate.adam.second);
             numbers.extend(rate.scale_numbers());
+            numbers.extend(rate.level_numbers());
             numbers
         };
         self.tensors.iter().flat_map(of).collect()
     }
 
-    /// Takes over a [`BitsPressure::state`] of a run whose rate has begun; `false` if it is of another length.
-    pub(crate) fn restore(&mut self, state: &[f64]) -> bool {
+    /// Takes over a [`BitsPressure::state`] of a run whose rate has begun, once `taken` steps have been taken; `false` if it
+    /// is of another length.
+    pub(crate) fn restore(&mut self, state: &[f64], taken: u64) -> bool {
+        let has_rounded = taken > self.rounding_from;
         let mut numbers = state.iter().copied();
         for rate in &mut self.tensors {
             let Some(own) = take(&mut numbers) else { return false };
@@ -276,6 +280,9 @@ impl BitsPressure {
             if self.line_scales != LineScaleRule::None
                 && !rate.restore_scales(learned, &mut numbers)
             {
+                return false;
+            }
+            if has_rounded && !rate.restore_levels(&mut numbers) {
                 return false;
             }
         }

@@ -6,7 +6,7 @@ use backslash_codec::{Origin, round_scale};
 use backslash_model::NamedTensor;
 use backslash_quant::LineScales;
 use backslash_rate::{
-    LaplaceMixture, LineSums, Moments, RateSums, add_uniform_noise, round_some_to_step,
+    LaplaceMixture, LineLevels, LineSums, Moments, RateSums, add_uniform_noise, round_some_to_step,
     round_to_step,
 };
 use rayon::prelude::*;
@@ -54,6 +54,8 @@ pub(super) struct TensorRate {
     start: Vec<f32>,
     pub(super) log_step: f64,
     pub(super) mixture: LaplaceMixture,
+    /// Levels of rows and columns by the codes of the step before, once one has rounded.
+    levels: Option<LineLevels>,
     pub(super) adam: ScalarAdam<4>,
     /// Gradient of J by ln Δ, logit, ln s₀, ln s₁, waiting for the update.
     pub(super) gradient: [f64; 4],
@@ -83,6 +85,7 @@ impl TensorRate {
             start,
             log_step: 0.0,
             mixture: LaplaceMixture::around(1.0),
+            levels: None,
             adam: ScalarAdam::default(),
             gradient: [0.0; 4],
         };
@@ -95,6 +98,7 @@ impl TensorRate {
         let scale = expected_scale(&self.moved(0, &tensor.data), &tensor.shape);
         self.log_step = (initial_step * scale).ln();
         self.mixture = LaplaceMixture::around(scale);
+        self.levels = None;
     }
 
     /// Columns, and rows if asked for, get steps by the squared gradients of all weights.
@@ -162,6 +166,17 @@ impl TensorRate {
             self.learn_rows();
         }
         complete && self.gains.as_mut().is_none_or(|gains| gains.restore(numbers))
+    }
+
+    /// The levels of rows and columns, as numbers for a checkpoint; none before a step has rounded.
+    pub(super) fn level_numbers(&self) -> impl Iterator<Item = f64> {
+        self.levels.iter().flat_map(LineLevels::numbers)
+    }
+
+    /// Takes over [`TensorRate::level_numbers`] of a tensor that has been rounded; `false` if they are not there.
+    pub(super) fn restore_levels(&mut self, numbers: &mut impl Iterator<Item = f64>) -> bool {
+        self.levels = LineLevels::from_numbers(self.rows, self.columns, numbers);
+        self.levels.is_some()
     }
 
     pub(super) fn step(&self) -> f32 {
@@ -253,16 +268,20 @@ impl TensorRate {
     }
 
     /// As [`TensorRate::accumulate_noisy`] with the code lengths of the codes, whose rows and columns have scales of their
-    /// own.
+    /// own: those of the codes of the step before, so that trainings whose tensors are split can do the same with one sum
+    /// over all parts in a step. The first codes have their own.
     pub(super) fn accumulate_rounded(
-        &self,
+        &mut self,
         weights: &[f32],
         points: &[f32],
         rounding: Rounding,
         weight_of_bit: f64,
         gradient: &mut [f32],
     ) -> (RateSums, f64) {
-        let tables = self.mixture.codes_at_step(self.step(), &self.lines(weights));
+        let lines = self.lines(weights);
+        let next = lines.levels();
+        let levels = self.levels.replace(next.clone()).unwrap_or(next);
+        let tables = self.mixture.codes_at_levels(self.step(), levels, lines.largest());
         let rows = self.rows_of_chunk();
         let cut = rows * self.columns;
         let points = points.par_chunks(cut).zip(weights.par_chunks(cut));
