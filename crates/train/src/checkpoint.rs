@@ -115,7 +115,9 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
         && bits.has_begun(step)
     {
         if !bits.restore(&numbers("rate"), step) {
-            return Err(wrong("the steps and models of the rate are missing"));
+            return Err(wrong(
+                "the steps, models and levels of the rate are missing or of another model",
+            ));
         }
         if let Some(budget) = &mut trainer.budget {
             let state = numbers("budget").try_into();
