@@ -61,7 +61,7 @@ pub fn accuracy_curves(
     let all = || drawable.iter().flatten();
     let (Some(x), Some(y)) = (
         AxisRange::of_all(all().map(|point| point.bits_per_weight)),
-        AxisRange::of_all(all().map(|point| 100.0 * point.accuracy)),
+        AxisRange::of_all(all().flat_map(accuracies)),
     ) else {
         return Ok(None);
     };
@@ -115,9 +115,25 @@ pub fn accuracy_curves(
     }))
 }
 
+/// The accuracy of a point in percent, with the ends of its interval as far as they are accuracies.
+fn accuracies(point: &AccuracyPoint) -> impl Iterator<Item = f64> {
+    let ends = point.intervals.map(|[_, (least, greatest)]| [least, greatest]);
+    let all = std::iter::once(point.accuracy).chain(ends.into_iter().flatten());
+    all.map(|accuracy| 100.0 * accuracy.clamp(0.0, 1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_axis_has_room_for_intervals_of_accuracies() {
+        let wide = AccuracyPoint::mean(&[(2.0, 0.9), (2.1, 0.98), (2.2, 0.95)]).unwrap();
+        let (least, greatest) = wide.intervals.unwrap()[1];
+        assert!(greatest > 1.0, "{greatest}");
+        let ends: Vec<f64> = accuracies(&wide).skip(1).collect();
+        assert_eq!(ends, [100.0 * least, 100.0]);
+    }
 
     #[test]
     fn every_file_has_a_marker_and_seeds_have_a_band() {
