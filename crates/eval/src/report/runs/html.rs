@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::RunsReport;
 use super::figures::{OfRun, SIZE_AND_QUALITY, shared};
-use super::groups::{Group, groups};
+use super::groups::{Group, Place, groups};
 use super::{PruneCurves, PrunedModels, Reached, RunRecord, TensorBudget};
 use crate::EvalError;
 use crate::plot::prune_curves;
@@ -84,11 +84,7 @@ fn section(group: &Group<'_>, most_drawn: usize) -> Result<Markup, EvalError> {
                      there are several seeds a point is their mean, with the 95 % confidence interval of that, of three seeds and more, as lines and a band (Student's t). \
                      Files named own are at the steps that their run has learned."
                 }
-                @if group.setup.is_of_classifiers() {
-                    (table(&classifiers_table(group)))
-                } @else {
-                    (table(&files_table(group)))
-                }
+                (table(&files_table(group)))
             }
             @if !group.runs.is_empty() {
                 h3 { "Runs" }
@@ -158,15 +154,20 @@ fn or_dash(figure: Option<f64>, decimals: usize) -> String {
 }
 
 fn files_table(group: &Group<'_>) -> Table<11> {
+    let is_of_classifiers = group.setup.is_of_classifiers();
+    let [decoded, float] = match is_of_classifiers {
+        true => ["% correct", "% correct, float"],
+        false => ["bits per byte", "float nats per token"],
+    };
     let mut table = Table::new([
         Column::text("curve"),
         Column::text("setting"),
         Column::number("files"),
         Column::number("file bytes"),
         Column::number("bits per weight"),
-        Column::number("bits per byte"),
+        Column::number(decoded),
         Column::number("95 % interval"),
-        Column::number("float nats per token"),
+        Column::number(float),
         Column::number("steps"),
         Column::number("training minutes"),
         Column::number("shape"),
@@ -174,21 +175,19 @@ fn files_table(group: &Group<'_>) -> Table<11> {
     for curve in &group.curves {
         for place in &curve.places {
             let point = place.point();
+            let [decoded, interval, float] = match is_of_classifiers {
+                true => accuracies(place),
+                false => losses(place),
+            };
             table.push([
                 curve.short_name.clone(),
                 place.setting.replace('"', ""),
                 place.files.len().to_string(),
                 grouped(point.bytes),
                 fixed(point.bits_per_weight, 3),
-                fixed(point.bits_per_byte, 4),
-                point.interval.map_or_else(
-                    || "–".to_owned(),
-                    |interval| {
-                        let (least, greatest) = interval.bits_per_byte;
-                        format!("{} to {}", fixed(least, 4), fixed(greatest, 4))
-                    },
-                ),
-                or_dash(place.mean(|file| Some(file.float_nats)), 4),
+                decoded,
+                interval,
+                float,
                 or_dash(place.mean(|file| Some(file.steps as f64)), 0),
                 or_dash(place.mean(|file| file.seconds).map(|seconds| seconds / 60.0), 1),
                 or_dash(place.mean(|file| file.shape), 2),
@@ -198,42 +197,37 @@ fn files_table(group: &Group<'_>) -> Table<11> {
     table
 }
 
-fn classifiers_table(group: &Group<'_>) -> Table<10> {
-    let mut table = Table::new([
-        Column::text("curve"),
-        Column::text("setting"),
-        Column::number("files"),
-        Column::number("file bytes"),
-        Column::number("bits per weight"),
-        Column::number("% correct"),
-        Column::number("95 % interval"),
-        Column::number("% correct, float"),
-        Column::number("steps"),
-        Column::number("shape"),
-    ]);
-    let percent = |share: f64| fixed(100.0 * share, 2);
-    for curve in &group.curves {
-        for place in &curve.places {
-            let point = place.accuracy();
-            let interval = point.intervals.map(|[_, (least, greatest)]| {
-                format!("{} to {}", percent(least), percent(greatest))
-            });
-            let float = place.mean(|file| file.float_accuracy);
-            table.push([
-                curve.short_name.clone(),
-                place.setting.replace('"', ""),
-                place.files.len().to_string(),
-                grouped(place.point().bytes),
-                fixed(point.bits_per_weight, 3),
-                percent(point.accuracy),
-                interval.unwrap_or_else(|| "–".to_owned()),
-                float.map_or_else(|| "–".to_owned(), percent),
-                or_dash(place.mean(|file| Some(file.steps as f64)), 0),
-                or_dash(place.mean(|file| file.shape), 2),
-            ]);
-        }
-    }
-    table
+/// Of files of language models: bits per byte, their interval, and the loss of the float weights.
+fn losses(place: &Place<'_>) -> [String; 3] {
+    let point = place.point();
+    let interval = point.interval.map(|interval| interval.bits_per_byte);
+    [
+        fixed(point.bits_per_byte, 4),
+        from_to(interval, 1.0, 4),
+        or_dash(place.mean(|file| Some(file.float_nats)), 4),
+    ]
+}
+
+/// Of files of classifiers: the percentage that they get right, its interval, and that of the float weights.
+fn accuracies(place: &Place<'_>) -> [String; 3] {
+    let point = place.accuracy();
+    let float = place.mean(|file| file.float_accuracy);
+    [
+        fixed(100.0 * point.accuracy, 2),
+        from_to(point.intervals.map(|[_, accuracy]| accuracy), 100.0, 2),
+        or_dash(float.map(|share| 100.0 * share), 2),
+    ]
+}
+
+/// The ends of an interval in that unit, or a dash.
+fn from_to(interval: Option<(f64, f64)>, per_unit: f64, decimals: usize) -> String {
+    interval.map_or_else(
+        || "–".to_owned(),
+        |(least, greatest)| {
+            let end = |value| fixed(per_unit * value, decimals);
+            format!("{} to {}", end(least), end(greatest))
+        },
+    )
 }
 
 /// The points of all models, kind by kind.
