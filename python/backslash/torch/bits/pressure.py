@@ -85,7 +85,6 @@ class Bits:
         self.multiplier = Multiplier()
         # By tensor: the six sums of a pass, and whether there was one.
         self._sums = torch.zeros(len(self.tensors), 7, dtype=torch.float64, device=device)
-        self._all_tensors = torch.ones(len(self.tensors), dtype=torch.bool, device=device)
         self._prices: torch.Tensor | None = None
         self._priced: list[float] = []
         self._plain = False
@@ -326,7 +325,7 @@ class Bits:
             of_split = self._lines.of_split()
             if of_split.numel() > 0:
                 self._all_reduce(of_split)
-            self._lines.follow(of_split, self._all_tensors)
+            self._lines.follow(of_split, torch.ones_like(self._sums[:, 0], dtype=torch.bool))
 
     def _steer(self, budget: Budget, multiplier: float | torch.Tensor, step: int) -> None:
         """Moves λ towards the budget."""

@@ -5,10 +5,6 @@ use super::*;
 const ROUNDING_FROM: u64 = 50;
 const COLUMNS: usize = 64;
 
-fn rounding() -> BitsPressure {
-    BitsPressure::new(&config(0.0, 0.5), &weights())
-}
-
 /// The weights of a step, whose rows and columns are louder and softer than those of another.
 fn weights_of(step: u64) -> NamedWeights {
     let mut weights = weights();
@@ -23,7 +19,6 @@ fn weights_of(step: u64) -> NamedWeights {
 }
 
 /// Codes of the matrix and the step that they are of.
-#[derive(Clone)]
 struct Codes {
     codes: Vec<f64>,
     step: f64,
@@ -94,7 +89,7 @@ fn difference(found: &[f64], expected: &[f64]) -> f64 {
 /// Through steps with noise, which leave no levels, the first that rounds, which has its own, and others.
 #[test]
 fn the_levels_are_those_of_the_step_before() {
-    let mut pressure = rounding();
+    let mut pressure = pressure(0.5);
     let mut before: Option<Codes> = None;
     for step in ROUNDING_FROM - 2..ROUNDING_FROM + 4 {
         let mut weights = weights_of(step);
@@ -123,9 +118,9 @@ fn the_levels_are_those_of_the_step_before() {
 /// Wherever it is stopped: with noise, at the first step that rounds, and after it.
 #[test]
 fn a_restored_state_goes_on_with_its_levels() {
-    let mut whole = rounding();
+    let mut whole = pressure(0.5);
     for step in ROUNDING_FROM - 2..ROUNDING_FROM + 4 {
-        let mut resumed = rounding();
+        let mut resumed = pressure(0.5);
         if step > ROUNDING_FROM - 2 {
             assert!(resumed.restore(&whole.state(), step));
         }
@@ -142,7 +137,7 @@ fn a_restored_state_goes_on_with_its_levels() {
     assert_eq!(state.len(), STATE + levels);
     let (models, mut wrong) = (&state[..STATE], state.clone());
     wrong[STATE] = 0.5;
-    let mut resumed = rounding();
+    let mut resumed = pressure(0.5);
     assert!(resumed.restore(&state, taken) && resumed.restore(models, ROUNDING_FROM));
     // Without levels, with some of them, with what is no level, and with levels where there are none yet.
     assert!(!resumed.restore(models, taken) && !resumed.restore(&state[..STATE + 1], taken));
