@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use backslash_codec::{Artifact, Limits, Tensor, decode, encode};
 use backslash_model::NamedWeights;
-use backslash_quant::{PAPER_STEP, export_as_published, quantize};
+use backslash_quant::{export_as_published, quantize};
 use serde::{Deserialize, Serialize};
 
 use crate::{EvalError, decoded_weights, views};
 
-/// Bits per weight of all weights of a model, vectors too, at the paper's step of 2⁻⁸. Its own codes are of the whole model with
-/// one table, which is not counted, as in the paper; ours is a whole file.
+/// Bits per weight of all weights of a model, vectors too, at one step. The paper's codes are of the whole model with one table,
+/// which is not counted, as in the paper; ours is a whole file.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CoderBits {
     /// Exponential Golomb of order 0 of the ranks, which the paper recommends.
@@ -29,9 +29,9 @@ pub struct CoderBits {
     pub ours: f64,
 }
 
-/// A model at the paper's step.
+/// A model whose tensors all have the same step, as in the paper, where it is 2⁻⁸.
 #[derive(Clone, Debug)]
-pub struct AtPaperStep {
+pub struct AtOneStep {
     /// Sizes by code.
     pub coders: CoderBits,
     /// Bytes of our file.
@@ -40,16 +40,16 @@ pub struct AtPaperStep {
     pub weights: NamedWeights,
 }
 
-impl AtPaperStep {
+impl AtOneStep {
     /// Rounds all tensors of a model, makes our file and decodes it.
     ///
     /// ```
-    /// use backslash_eval::AtPaperStep;
+    /// use backslash_eval::AtOneStep;
     /// use backslash_model::{NamedTensor, NamedWeights};
     ///
     /// let data = (0..1000).map(|i| if i % 4 == 0 { 0.5 } else { 0.001 }).collect();
     /// let tensor = NamedTensor { name: "w".into(), shape: vec![1000], data };
-    /// let coded = AtPaperStep::of(&NamedWeights::new(vec![tensor]))?;
+    /// let coded = AtOneStep::of(&NamedWeights::new(vec![tensor]), 1.0 / 256.0)?;
     /// assert_eq!((coded.coders.huffman, coded.coders.fixed_length), (1.0, 1.0));
     /// assert_eq!(coded.coders.golomb, 0.75 + 3.0 * 0.25);
     /// assert_eq!(coded.weights.get("w").unwrap().data[..2], [0.5, 0.0]);
@@ -58,11 +58,11 @@ impl AtPaperStep {
     ///
     /// # Errors
     /// If a weight is not finite or too large for the step.
-    pub fn of(weights: &NamedWeights) -> Result<Self, EvalError> {
+    pub fn of(weights: &NamedWeights, step: f32) -> Result<Self, EvalError> {
         let views = views(weights);
-        let bits = export_as_published(&views, PAPER_STEP)?.bits;
+        let bits = export_as_published(&views, step)?.bits;
         let quantized = views.iter().map(|tensor| {
-            let codes = quantize(tensor.name, tensor.shape, tensor.data, PAPER_STEP)?;
+            let codes = quantize(tensor.name, tensor.shape, tensor.data, step)?;
             Ok((tensor.name.to_owned(), Tensor::Quantized(codes)))
         });
         let tensors = quantized.collect::<Result<BTreeMap<String, Tensor>, EvalError>>()?;
@@ -89,13 +89,14 @@ impl AtPaperStep {
 mod tests {
     use super::*;
     use backslash_model::{ModelConfig, initial_weights};
+    use backslash_quant::PAPER_STEP;
 
     #[test]
     fn every_code_has_its_place_and_the_file_decodes_to_the_rounded_weights() {
         let config =
             ModelConfig { vocabulary_size: 256, width: 64, layers: 2, ..ModelConfig::default() };
         let weights = initial_weights(&config, 5).unwrap();
-        let coded = AtPaperStep::of(&weights).unwrap();
+        let coded = AtOneStep::of(&weights, PAPER_STEP).unwrap();
         let CoderBits { golomb, golomb_best, huffman, fixed_length, entropy, ours, .. } =
             coded.coders;
         assert!(entropy <= huffman && huffman < entropy + 1.0 && huffman <= fixed_length);
@@ -109,5 +110,8 @@ mod tests {
             };
             assert!(rounded.data.iter().zip(&tensor.data).all(is_rounded), "{}", tensor.name);
         }
+        // At high rate half the step costs a bit more.
+        let finer = AtOneStep::of(&weights, PAPER_STEP / 2.0).unwrap().coders;
+        assert!((finer.entropy - entropy - 1.0).abs() < 0.1, "{finer:?}");
     }
 }

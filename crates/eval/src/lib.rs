@@ -18,7 +18,7 @@ mod quality;
 pub mod report;
 pub mod table;
 
-pub use coders::{AtPaperStep, CoderBits};
+pub use coders::{AtOneStep, CoderBits};
 pub use error::EvalError;
 pub use generate::{Sampling, generate};
 pub use histogram::{DensityFit, WeightHistogram};

@@ -1,5 +1,6 @@
 //! The file that says what a sweep compares.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -45,8 +46,8 @@ pub struct Curve {
     /// Keys of the configuration, each with the list of its values: all combinations are trained.
     #[serde(default)]
     pub grid: Table,
-    /// Ways to make a file: `own` for the learned steps, `coders at 2^-8` for all codes of the paper at its step, or a
-    /// method of `backslash ladder`.
+    /// Ways to make a file: `own` for the learned steps, `coders at 2^-8` for all codes of the paper at its step (or
+    /// from 2^-1 to 2^-16 at another), or a method of `backslash ladder`.
     #[serde(default = "own")]
     pub export: Vec<String>,
     /// Sizes of files, in bits per weight, for exports whose size can be chosen.
@@ -71,8 +72,8 @@ pub struct Compare {
 pub enum Export {
     /// The codes at the steps that the run has learned.
     Own,
-    /// The float weights at the paper's step, under every code of the paper and in a file of ours.
-    Coders,
+    /// All float weights at the step 2^-n, under every code of the paper and in a file of ours.
+    Coders(u8),
     /// A method of the ladder, on the float weights.
     Ladder(Method),
 }
@@ -82,22 +83,25 @@ impl Export {
     pub fn name(self) -> String {
         match self {
             Self::Own => OWN.to_owned(),
-            Self::Coders => CODERS.to_owned(),
+            Self::Coders(exponent) => format!("{CODERS}{exponent}"),
             Self::Ladder(method) => method.name(),
         }
     }
 
     fn named(name: &str) -> Option<Self> {
-        match name {
-            OWN => Some(Self::Own),
-            CODERS => Some(Self::Coders),
-            name => Method::named(name).map(Self::Ladder),
+        match (name, name.strip_prefix(CODERS)) {
+            (OWN, _) => Some(Self::Own),
+            (_, Some(exponent)) => {
+                let exponent = exponent.parse().ok()?;
+                EXPONENTS.contains(&exponent).then_some(Self::Coders(exponent))
+            }
+            _ => Method::named(name).map(Self::Ladder),
         }
     }
 
     fn has_target(self) -> bool {
         match self {
-            Self::Own | Self::Coders => false,
+            Self::Own | Self::Coders(_) => false,
             Self::Ladder(method) => method.has_target(),
         }
     }
@@ -113,7 +117,10 @@ pub struct Wanted {
 }
 
 const OWN: &str = "own";
-const CODERS: &str = "coders at 2^-8";
+const CODERS: &str = "coders at 2^-";
+
+/// What is behind [`CODERS`]: at coarser steps nothing is left of a model, and finer ones are beyond what a weight is known to.
+const EXPONENTS: RangeInclusive<u8> = 1..=16;
 
 fn own() -> Vec<String> {
     vec![OWN.to_owned()]
@@ -227,7 +234,7 @@ impl Curve {
             let Some(export) = Export::named(name) else {
                 let known: Vec<String> = Method::known().into_iter().map(Method::name).collect();
                 bail!(Usage(format!(
-                    "curve `{}`: there is no export `{name}` (there are own, {CODERS}, {})",
+                    "curve `{}`: there is no export `{name}` (there are own, {CODERS}1 to {CODERS}16, {})",
                     self.name,
                     known.join("; ")
                 )));
@@ -306,9 +313,21 @@ mod tests {
     }
 
     #[test]
+    fn exports_are_named_as_they_are_written() {
+        let methods = Method::known().into_iter().map(Export::Ladder);
+        for export in
+            [Export::Own, Export::Coders(8), Export::Coders(16)].into_iter().chain(methods)
+        {
+            assert_eq!(Export::named(&export.name()), Some(export));
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_named() {
         for (from, to, named) in [
             ("\"rtn\"", "\"rnt\"", "no export `rnt`"),
+            ("\"rtn\"", "\"coders at 2^-0\"", "coders at 2^-1 to coders at 2^-16"),
+            ("\"rtn\"", "\"coders at 2^-x\"", "no export `coders at 2^-x`"),
             ("bits = [2, 3.5]", "", "`bits` must list the sizes of `rtn`"),
             ("bits = [2, 3.5]", "bits = [0]", "must be positive"),
             ("name = \"rate\"", "name = \"plain\"", "two curves are named `plain`"),

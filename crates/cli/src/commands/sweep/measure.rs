@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use backslash_codec::{Limits, encode, read_file};
 use backslash_compress::CalibrationText;
 use backslash_eval::ladder::{Method, Subject};
-use backslash_eval::{AtPaperStep, CoderBits, ModelFile, Quality, decoded_weights, views};
+use backslash_eval::{AtOneStep, CoderBits, ModelFile, Quality, decoded_weights, views};
 use backslash_model::NamedWeights;
 use backslash_quant::{effective_rank, is_coded};
 use backslash_train::{Record, fitted_shape};
@@ -78,7 +78,7 @@ impl<'a> Measurement<'a> {
             let Wanted { export, target } = *wanted;
             let figures = match export {
                 Export::Own => self.own()?,
-                Export::Coders => self.coders()?,
+                Export::Coders(exponent) => self.coders(exponent)?,
                 Export::Ladder(method) => match ladder(&mut subject, method, target)? {
                     Ok(figures) => figures,
                     Err(reason) => {
@@ -102,9 +102,10 @@ impl<'a> Measurement<'a> {
         Ok(Figures::of(bytes, &quality, None))
     }
 
-    /// The float weights at the paper's step.
-    fn coders(&self) -> Result<Figures> {
-        let coded = AtPaperStep::of(&self.model.weights)?;
+    /// The float weights at a step of 2^-exponent.
+    fn coders(&self, exponent: u8) -> Result<Figures> {
+        let step = f32::exp2(-f32::from(exponent));
+        let coded = AtOneStep::of(&self.model.weights, step)?;
         let quality = self.prepared.measure(&self.model.config, &coded.weights)?;
         Ok(Figures::of(coded.bytes, &quality, Some(coded.coders)))
     }

@@ -130,7 +130,7 @@ fn coders(series: &[Series<'_>]) -> String {
     match any {
         false => String::new(),
         true => format!(
-            "\nBits per weight of all weights at a step of 2^-8; ours is a whole file, the others are without their table of values:\n\n{}",
+            "\nBits per weight of all weights at the step 2^-8 where a row names no other; ours is a whole file, the others are without their table of values:\n\n{}",
             grid.text()
         ),
     }
