@@ -62,24 +62,28 @@ pub(super) fn figure(figure: &Figure) -> Markup {
     }
 }
 
+/// A table without the columns that have a dash in every row.
 pub(super) fn table<const N: usize>(table: &Table<N>) -> Markup {
-    let class = table.columns().each_ref().map(|column| match column.align {
+    let rows = table.rows();
+    let has_figures = |index: &usize| rows.is_empty() || rows.iter().any(|row| row[*index] != "–");
+    let shown: Vec<usize> = (0..N).filter(has_figures).collect();
+    let class = |index: usize| match table.columns()[index].align {
         Align::Left => "text",
         Align::Right => "number",
-    });
+    };
     html! {
         div class="scroll" tabindex="0" {
             table class="sortable" {
                 thead {
                     tr {
-                        @for (column, class) in table.columns().iter().zip(class) {
-                            th scope="col" class=(class) { (column.title) }
+                        @for &index in &shown {
+                            th scope="col" class=(class(index)) { (table.columns()[index].title) }
                         }
                     }
                 }
                 tbody {
-                    @for row in table.rows() {
-                        tr { @for (cell, class) in row.iter().zip(class) { td class=(class) { (cell) } } }
+                    @for row in rows {
+                        tr { @for &index in &shown { td class=(class(index)) { (row[index]) } } }
                     }
                 }
             }
@@ -94,6 +98,23 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::table::Column;
+
+    #[test]
+    fn columns_without_a_figure_are_left_out() {
+        let columns = ["curve", "minutes", "bytes"].map(Column::number);
+        let mut some = Table::new(columns);
+        let empty = table(&some).into_string();
+        assert!(["curve", "minutes", "bytes"].iter().all(|title| empty.contains(title)), "{empty}");
+        some.push(["one", "–", "12"].map(str::to_owned));
+        some.push(["other", "–", "–"].map(str::to_owned));
+        let page = table(&some).into_string();
+        assert!(
+            page.contains("curve") && page.contains("bytes") && !page.contains("minutes"),
+            "{page}"
+        );
+        assert_eq!(page.matches("<td").count(), 4);
+    }
 
     /// A browser runs no script with another hash.
     #[test]
