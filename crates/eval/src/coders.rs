@@ -104,14 +104,20 @@ mod tests {
         // Tensors of different spread have tables of their own in our file.
         assert!(ours < entropy, "{:?}", coded.coders);
         assert_eq!(ours, 8.0 * coded.bytes as f64 / weights.parameters() as f64);
-        for (rounded, tensor) in coded.weights.tensors().iter().zip(weights.tensors()) {
-            let is_rounded = |(rounded, exact): (&f32, &f32)| {
-                (rounded * 256.0).fract() == 0.0 && (rounded - exact).abs() <= 0.5 / 256.0
-            };
-            assert!(rounded.data.iter().zip(&tensor.data).all(is_rounded), "{}", tensor.name);
+        let finer = AtOneStep::of(&weights, PAPER_STEP / 2.0).unwrap();
+        for (coded, per_unit) in [(&coded, 256.0), (&finer, 512.0)] {
+            for (rounded, tensor) in coded.weights.tensors().iter().zip(weights.tensors()) {
+                let is_rounded = |(rounded, exact): (&f32, &f32)| {
+                    (rounded * per_unit).fract() == 0.0 && (rounded - exact).abs() <= 0.5 / per_unit
+                };
+                assert!(rounded.data.iter().zip(&tensor.data).all(is_rounded), "{}", tensor.name);
+            }
         }
-        // At high rate half the step costs a bit more.
-        let finer = AtOneStep::of(&weights, PAPER_STEP / 2.0).unwrap().coders;
-        assert!((finer.entropy - entropy - 1.0).abs() < 0.1, "{finer:?}");
+        // At half the step a weight takes a bit more, but for those that are alike in all of their tensor.
+        let varies = |data: &[f32]| data.iter().any(|value| *value != data[0]);
+        let varying = weights.tensors().iter().filter(|tensor| varies(&tensor.data));
+        let varying: usize = varying.map(|tensor| tensor.data.len()).sum();
+        let expected = varying as f64 / weights.parameters() as f64;
+        assert!((finer.coders.entropy - entropy - expected).abs() < 0.05, "{:?}", finer.coders);
     }
 }
