@@ -88,7 +88,8 @@ impl Export {
         }
     }
 
-    fn named(name: &str) -> Option<Self> {
+    /// The export of that name.
+    pub fn named(name: &str) -> Option<Self> {
         match (name, name.strip_prefix(CODERS)) {
             (OWN, _) => Some(Self::Own),
             (_, Some(exponent)) => {
@@ -233,8 +234,10 @@ impl Curve {
         for name in &self.export {
             let Some(export) = Export::named(name) else {
                 let known: Vec<String> = Method::known().into_iter().map(Method::name).collect();
+                let [coarsest, finest] = [EXPONENTS.start(), EXPONENTS.end()]
+                    .map(|exponent| Export::Coders(*exponent).name());
                 bail!(Usage(format!(
-                    "curve `{}`: there is no export `{name}` (there are own, {CODERS}1 to {CODERS}16, {})",
+                    "curve `{}`: there is no export `{name}` (there are own, {coarsest} to {finest}, {})",
                     self.name,
                     known.join("; ")
                 )));

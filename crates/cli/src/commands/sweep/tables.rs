@@ -3,7 +3,7 @@
 use backslash_eval::table::grouped;
 use backslash_eval::{CoderBits, Mean};
 
-use super::file::{Curve, SweepFile};
+use super::file::{Curve, Export, SweepFile};
 use super::runs::Line;
 use super::series::{Files, Series};
 use crate::grid::Grid;
@@ -89,6 +89,7 @@ fn percent(files: &Files<'_>, share: impl Fn(&Line) -> Option<f64>) -> String {
 /// Bits per weight by every coder, of the files that have been made for that.
 fn coders(series: &[Series<'_>]) -> String {
     let titles = [
+        "step",
         "exp-Golomb 0",
         "best exp-Golomb",
         "Huffman",
@@ -104,15 +105,16 @@ fn coders(series: &[Series<'_>]) -> String {
     let mut any = false;
     for curve in series {
         for files in &curve.files {
-            if files.lines.iter().any(|line| line.coders.is_none()) {
+            let Some(Export::Coders(exponent)) = Export::named(&files.lines[0].export) else {
                 continue;
-            }
+            };
             any = true;
             let bits = |of: &dyn Fn(&CoderBits) -> f64| {
                 let mean = files.mean(|line| line.coders.as_ref().map_or(f64::NAN, of)).mean;
                 format!("{mean:.3}")
             };
             let figures = [
+                format!("2^-{exponent}"),
                 bits(&|coders| coders.golomb),
                 bits(&|coders| coders.golomb_best),
                 bits(&|coders| coders.huffman),
@@ -130,7 +132,7 @@ fn coders(series: &[Series<'_>]) -> String {
     match any {
         false => String::new(),
         true => format!(
-            "\nBits per weight of all weights at the step 2^-8 where a row names no other; ours is a whole file, the others are without their table of values:\n\n{}",
+            "\nBits per weight of all weights at one step; ours is a whole file, the others are without their table of values:\n\n{}",
             grid.text()
         ),
     }
