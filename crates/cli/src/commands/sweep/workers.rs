@@ -1,12 +1,12 @@
 //! Training in processes of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::Scope;
 use std::time::Duration;
@@ -39,16 +39,49 @@ enum Job<'a> {
     Run(&'a Planned, bool),
 }
 
-/// Which job is the next, and whether there is to be one.
+impl Job<'_> {
+    /// Whether what it goes on from is there, or will never be.
+    fn can_begin(&self, out: &Path, queue: &Queue) -> bool {
+        match self {
+            Self::Run(run, true) => has_trunk(run, out) || queue.why_fallen(run).is_some(),
+            Self::Trunk(_) | Self::Run(_, false) => true,
+        }
+    }
+}
+
+/// Which jobs are under way, and whether more are to be.
 #[derive(Debug, Default)]
 pub struct Queue {
-    next: AtomicUsize,
+    taken: Mutex<BTreeSet<usize>>,
     stop: AtomicBool,
     /// Trunks that have failed, and why.
     fallen: Mutex<BTreeMap<String, String>>,
 }
 
 impl Queue {
+    /// Takes the first of `count` jobs that nobody has taken and that can begin, and waits until there is one; `None` where all
+    /// are taken, or none is to be any more.
+    fn take(&self, count: usize, can_begin: impl Fn(usize) -> bool) -> Option<usize> {
+        while !self.is_stopped() {
+            let mut taken = self.taken.lock().expect("nobody panics with it");
+            let left: Vec<usize> = (0..count).filter(|index| !taken.contains(index)).collect();
+            if left.is_empty() {
+                return None;
+            }
+            if let Some(index) = left.into_iter().find(|index| can_begin(*index)) {
+                taken.insert(index);
+                return Some(index);
+            }
+            drop(taken);
+            std::thread::sleep(MOMENT);
+        }
+        None
+    }
+
+    fn why_fallen(&self, run: &Planned) -> Option<String> {
+        self.fallen.lock().expect("nobody panics with it").get(&run.trunk.0).cloned()
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -71,7 +104,8 @@ pub struct Training<'a> {
 }
 
 impl<'a> Training<'a> {
-    /// Begins to train the runs, `workers` of them at a time, in their order, after the steps that several have in common.
+    /// Begins to train the runs, `workers` of them at a time, in their order as far as the steps are there that several have in
+    /// common.
     /// Where there is a run in the folder already it goes on from its newest checkpoint.
     pub fn start<'scope>(
         scope: &'scope Scope<'scope, 'a>,
@@ -87,12 +121,11 @@ impl<'a> Training<'a> {
         for _ in 0..workers.min(jobs.len()) {
             let (sender, jobs) = (sender.clone(), jobs.clone());
             scope.spawn(move || {
-                while !queue.is_stopped() {
-                    let index = queue.next.fetch_add(1, Ordering::Relaxed);
-                    match jobs.get(index) {
-                        None => break,
-                        Some(Job::Trunk(run)) => train_trunk(run, out, threads, queue),
-                        Some(&Job::Run(run, branches)) => {
+                let can_begin = |index: usize| jobs[index].can_begin(out, queue);
+                while let Some(index) = queue.take(jobs.len(), can_begin) {
+                    match jobs[index] {
+                        Job::Trunk(run) => train_trunk(run, out, threads, queue),
+                        Job::Run(run, branches) => {
                             let result = train_run(run, branches, out, threads, queue);
                             if sender.send((run, result)).is_err() {
                                 break;
@@ -148,7 +181,7 @@ impl Drop for Training<'_> {
     }
 }
 
-/// Trunks first, so that few runs wait for theirs.
+/// Trunks first, so that runs have theirs soon.
 fn jobs<'a>(to_train: &[&'a Planned], out: &Path) -> Vec<Job<'a>> {
     let branches = |run: &Planned| {
         let alike = to_train.iter().filter(|other| other.trunk == run.trunk).count();
@@ -213,13 +246,8 @@ fn train_run(
 ) -> Result<()> {
     let folder = run.folder(out);
     if branches {
-        while !has_trunk(run, out) {
-            let fallen =
-                queue.fallen.lock().expect("nobody panics with it").get(&run.trunk.0).cloned();
-            if let Some(reason) = fallen {
-                bail!("{}: {reason}", run.name);
-            }
-            queue.pause()?;
+        if let Some(reason) = queue.why_fallen(run) {
+            bail!("{}: {reason}", run.name);
         }
         branch(&trunk_folder(run, out), run.trunk.1, &folder)?;
     }
@@ -282,5 +310,37 @@ impl Drop for Ended {
         // A process that has ended by itself cannot be ended again.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_job_that_can_begin_is_taken_and_others_are_waited_for() {
+        let queue = Queue::default();
+        // A trunk, a run that goes on from it, and one that does not.
+        let trunk_is_there = AtomicBool::new(false);
+        let can_begin = |index: usize| index != 1 || trunk_is_there.load(Ordering::Relaxed);
+        assert_eq!(queue.take(3, can_begin), Some(0));
+        assert_eq!(queue.take(3, can_begin), Some(2));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.take(3, can_begin));
+            trunk_is_there.store(true, Ordering::Relaxed);
+            assert_eq!(waiting.join().unwrap(), Some(1));
+        });
+        assert_eq!(queue.take(3, can_begin), None);
+    }
+
+    #[test]
+    fn a_queue_that_is_stopped_gives_nothing() {
+        let queue = Queue::default();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.take(1, |_| false));
+            queue.stop.store(true, Ordering::Relaxed);
+            assert_eq!(waiting.join().unwrap(), None);
+        });
+        assert_eq!(queue.take(1, |_| true), None);
     }
 }
