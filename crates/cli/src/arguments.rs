@@ -77,12 +77,40 @@ pub struct Data {
     /// --data.)
     #[arg(long, value_name = "PATH")]
     pub validation: Vec<PathBuf>,
+    #[command(flatten)]
+    pub columns: Columns,
+}
+
+/// Where texts and labels are in files for a classifier.
+#[derive(Debug, Args)]
+pub struct Columns {
     /// Column of the text in files for a classifier, by name or number; found without this (data.text_column).
     #[arg(long, value_name = "COLUMN")]
     pub text_column: Option<String>,
     /// Column of the label; found without this (data.label_column).
     #[arg(long, value_name = "COLUMN")]
     pub label_column: Option<String>,
+}
+
+impl Columns {
+    /// Puts what was given in the place of what a configuration has.
+    fn put_into(&self, config: &mut DataConfig) {
+        if let Some(column) = &self.text_column {
+            config.text_column.clone_from(column);
+        }
+        if let Some(column) = &self.label_column {
+            config.label_column.clone_from(column);
+        }
+    }
+
+    /// What was given for files of these paths, as a configuration has it.
+    pub fn of(&self, paths: &[PathBuf]) -> DataConfig {
+        let paths = paths.to_vec();
+        let mut config =
+            DataConfig { train: paths.clone(), validation: paths, ..DataConfig::default() };
+        self.put_into(&mut config);
+        config
+    }
 }
 
 impl Data {
@@ -94,12 +122,7 @@ impl Data {
         if !self.validation.is_empty() {
             config.validation.clone_from(&self.validation);
         }
-        if let Some(column) = &self.text_column {
-            config.text_column.clone_from(column);
-        }
-        if let Some(column) = &self.label_column {
-            config.label_column.clone_from(column);
-        }
+        self.columns.put_into(config);
     }
 
     /// What was given, as a configuration has it.
@@ -176,10 +199,12 @@ pub struct Compress {
     /// Steps at which every weight costs about κ²/24 nats per token; needs --text.
     #[arg(long, value_name = "K", value_parser = positive, group = "goal")]
     pub kappa: Option<f64>,
-    /// Text files, folders or token shards to calibrate on: steps then follow the sensitivity of the loss, and the
-    /// quantiser knows what the layers see.
+    /// Text files, folders or token shards to calibrate on, of a classifier tab-separated files of texts and labels: steps then
+    /// follow the sensitivity of the loss, and the quantiser knows what the layers see.
     #[arg(long, value_name = "PATH", num_args = 1.., group = "calibrated")]
     pub text: Vec<PathBuf>,
+    #[command(flatten)]
+    pub columns: Columns,
     /// The calibration.safetensors of a model that backslash.transformers has run, in place of --text; the file then
     /// holds the tensors of the checkpoint alone.
     #[arg(long, value_name = "FILE", group = "calibrated")]

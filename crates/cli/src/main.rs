@@ -6,6 +6,7 @@
 
 mod allocator;
 mod arguments;
+mod calibration;
 mod calibration_file;
 mod commands;
 mod console;

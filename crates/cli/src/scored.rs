@@ -1,7 +1,9 @@
 //! What finished models are scored on.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
-use backslash_data::{ByteTable, Example, LabelledFile, Source, examples};
+use backslash_data::{ByteTable, ColumnNames, Example, LabelledFile, Source, examples};
 use backslash_eval::table::grouped;
 use backslash_eval::{ModelFile, TestSet};
 use backslash_model::ModelConfig;
@@ -55,11 +57,19 @@ fn examples_of(model: &ModelFile, data: &DataConfig, count: usize) -> Result<Vec
                 .to_owned()
         ));
     }
-    let columns = columns(data);
-    let files = paths.iter().map(|path| LabelledFile::open(path, &columns));
-    let files = files.collect::<Result<Vec<LabelledFile>, _>>()?;
-    let ModelConfig { labels, context, .. } = &model.config;
-    let mut examples = examples(&files, labels, &model.tokenizer, *context)?;
+    let mut examples = labelled(model, paths, &columns(data))?;
     limit(&mut examples, count);
     Ok(examples)
+}
+
+/// The labelled texts of files, as a classifier reads them.
+pub fn labelled(
+    model: &ModelFile,
+    paths: &[PathBuf],
+    columns: &ColumnNames,
+) -> Result<Vec<Example>> {
+    let files = paths.iter().map(|path| LabelledFile::open(path, columns));
+    let files = files.collect::<Result<Vec<LabelledFile>, _>>()?;
+    let ModelConfig { labels, context, .. } = &model.config;
+    Ok(examples(&files, labels, &model.tokenizer, *context)?)
 }

@@ -58,16 +58,17 @@ impl Calibration {
         })?;
         let names = covariances.keys().filter(|name| config.has_inputs_first(name));
         let inputs_first = names.cloned().collect();
-        Ok(Self { covariances, sensitivities, inputs_first, tokens: text.taken() })
+        Ok(Self { covariances, sensitivities, inputs_first, tokens: text.tokens_read() })
     }
 
-    /// The widest layer that has seen fewer than ten tokens per input, with its number of inputs.
-    pub fn undersampled(&self) -> Option<(&str, usize)> {
+    /// The widest layer that has seen fewer than ten tokens per input, with its number of inputs and how often they were seen.
+    pub fn undersampled(&self) -> Option<(&str, usize, u64)> {
         let few = self.covariances.iter().filter(|(_, covariance)| {
             covariance.samples() < TOKENS_PER_INPUT * covariance.width() as u64
         });
-        few.map(|(name, covariance)| (name.as_str(), covariance.width()))
-            .max_by_key(|(_, width)| *width)
+        let figures =
+            few.map(|(name, covariance)| (name.as_str(), covariance.width(), covariance.samples()));
+        figures.max_by_key(|(_, width, _)| *width)
     }
 }
 
@@ -109,8 +110,8 @@ pub fn covariances(
     let mut sums: BTreeMap<String, Covariance> = BTreeMap::new();
     let mut sharing: BTreeMap<String, String> = BTreeMap::new();
     let mut failure: Result<(), QuantError> = Ok(());
-    for (index, (inputs, _, row)) in text.batches().enumerate() {
-        network.observe_inputs(inputs, row, &mut |names, values, width| {
+    for (index, batch) in text.batches().enumerate() {
+        batch.observe_inputs(&network, &mut |names, values, width| {
             let mut add = || -> Result<(), QuantError> {
                 if !sums.contains_key(names[0]) {
                     sums.insert(names[0].to_owned(), Covariance::new(width)?);

@@ -21,10 +21,34 @@ pub enum CompressError {
         needed: usize,
     },
     /// A classifier, whose loss is not one of text.
-    #[error(
-        "a classifier is compressed without text: its loss is one of labelled examples, which calibration does not read"
-    )]
+    #[error("a classifier is calibrated on labelled examples, not on text")]
     Classifier,
+    /// Another network, whose loss is one of text.
+    #[error("the network is no classifier: it is calibrated on text, not on labelled examples")]
+    NoClassifier,
+    /// Nothing to calibrate a classifier on.
+    #[error("there are no examples to calibrate on: give a file with labelled texts")]
+    NoExamples,
+    /// A class that the network does not have.
+    #[error("class {class} at position {position} is none of the classifier's {classes}")]
+    Class {
+        /// The class.
+        class: u16,
+        /// Which example it is of.
+        position: usize,
+        /// Number of classes the network knows.
+        classes: usize,
+    },
+    /// An example without tokens, or with too many.
+    #[error("the example at position {position} has {length} tokens: 1 to {context} are right")]
+    ExampleLength {
+        /// Its tokens.
+        length: usize,
+        /// Which example it is.
+        position: usize,
+        /// Most that the network reads.
+        context: usize,
+    },
     /// A token beyond the vocabulary.
     #[error(
         "token {token} at position {position} is beyond the model's vocabulary of {vocabulary}: the text was made with another tokenizer"

@@ -10,6 +10,8 @@
 //! of a calibration that was gathered elsewhere ([`Calibration::gathered`]).
 
 mod allocation;
+#[cfg(feature = "model")]
+mod batch;
 mod calibration;
 mod error;
 mod estimate;
@@ -31,6 +33,8 @@ mod solver;
 mod text;
 
 pub use allocation::{Allocation, StepRule, equal_rules, relative_rules, step_rules};
+#[cfg(feature = "model")]
+pub use batch::CalibrationBatch;
 #[cfg(feature = "model")]
 pub use calibration::covariances;
 pub use calibration::{Calibration, Sensitivity};

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::{CalibrationText, CompressError, Sensitivity};
 
 /// Fisher information of all matrices, from gradients of the loss against targets that the model itself
-/// draws.
+/// draws, tokens or classes.
 ///
 /// With g the gradient of the mean loss over T tokens whose targets are drawn from the model's own
 /// predictions, gradients of different tokens are uncorrelated, so T·E\[g_i²\] is the i-th diagonal element of
@@ -41,16 +41,16 @@ pub fn sensitivities(
         })
         .collect();
     let batches = text.batches().len();
-    for (index, (inputs, scored, row)) in text.batches().enumerate() {
-        let logits = plain.logits(inputs, row).into_data();
-        let logits = logits.as_slice::<f32>().expect("logits are f32");
+    for (index, batch) in text.batches().enumerate() {
+        let logits = batch.logits(&plain);
+        let scored = batch.targets();
         let draws: Vec<f64> = scored.iter().map(|_| random.random()).collect();
         let targets: Vec<u16> = logits
-            .par_chunks(config.vocabulary_size)
+            .par_chunks(logits.len() / scored.len())
             .zip(draws)
             .map(|(logits, draw)| drawn(logits, draw))
             .collect();
-        let loss = network.loss(inputs, &targets, row);
+        let loss = batch.loss(&network, &targets);
         let gradients = network.gradients(&loss, weights);
         for (tensor, gradient) in weights.tensors().iter().zip(&gradients.values) {
             let Some(sensitivity) = sums.get_mut(&tensor.name) else { continue };
@@ -82,6 +82,7 @@ fn drawn(logits: &[f32], draw: f64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use backslash_data::Example;
     use backslash_model::{Architecture, SpecialTokens, initial_weights};
 
     fn small() -> (ModelConfig, NamedWeights) {
@@ -123,15 +124,12 @@ mod tests {
         text: &CalibrationText,
     ) -> Vec<f64> {
         let network = Transformer::from_weights(config, weights, &device()).unwrap();
-        let logits = text.batches().flat_map(|(inputs, _, row)| {
-            network.logits(inputs, row).into_data().try_into_vec::<f32>().unwrap()
-        });
-        let logits: Vec<f32> = logits.collect();
+        let logits: Vec<f32> = text.batches().flat_map(|batch| batch.logits(&network)).collect();
         let softmax = |row: &[f32]| {
             let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
             row.iter().map(|x| f64::from(*x).exp() / sum).collect::<Vec<_>>()
         };
-        logits.chunks(config.vocabulary_size).flat_map(softmax).collect()
+        logits.chunks(logits.len() / text.tokens()).flat_map(softmax).collect()
     }
 
     #[test]
@@ -150,16 +148,47 @@ mod tests {
         check_noise(encoder(true), 14 * 600, &[value, mlp, embedding, head]);
     }
 
-    /// Compares with the Kullback–Leibler divergence that small random errors in one tensor really cause.
-    fn check_noise((config, weights): (ModelConfig, NamedWeights), count: usize, names: &[&str]) {
+    fn check_noise(model: (ModelConfig, NamedWeights), count: usize, names: &[&str]) {
         let mut random = Pcg64::seed_from_u64(5);
         let tokens: Vec<u16> = (0..count).map(|_| random.random_range(0..24)).collect();
-        let text = CalibrationText::new(&config, &tokens, tokens.len()).unwrap();
+        let text = CalibrationText::new(&model.0, &tokens, tokens.len()).unwrap();
+        check_noise_on(model, &text, names);
+    }
+
+    #[test]
+    fn noise_in_a_classifier_costs_what_the_sensitivity_says() {
+        let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let config = ModelConfig { labels, ..encoder(false).0 };
+        let mut weights = initial_weights(&config, 3).unwrap();
+        let mut random = Pcg64::seed_from_u64(4);
+        for tensor in weights.tensors_mut() {
+            tensor.data.iter_mut().for_each(|w| *w += 0.4 * (random.random::<f32>() - 0.5));
+        }
+        let example = |_| {
+            let length = random.random_range(3..=16);
+            let tokens = (0..length).map(|_| random.random_range(0..24)).collect();
+            Example { tokens, class: random.random_range(0..3) }
+        };
+        let examples: Vec<Example> = (0..1500).map(example).collect();
+        let text = CalibrationText::of_examples(&config, &examples, usize::MAX).unwrap();
+        let value = "encoder.layer.0.attention.self.value.weight";
+        let embedding = "embeddings.word_embeddings.weight";
+        let names = [value, embedding, "pooler.dense.weight", "classifier.weight"];
+        check_noise_on((config, weights), &text, &names);
+    }
+
+    /// Compares with the Kullback–Leibler divergence that small random errors in one tensor really cause.
+    fn check_noise_on(
+        (config, weights): (ModelConfig, NamedWeights),
+        text: &CalibrationText,
+        names: &[&str],
+    ) {
+        let mut random = Pcg64::seed_from_u64(5);
         // Each batch is one sample of a trace: average over draws.
         let draws: Vec<_> = (0..12)
-            .map(|seed| sensitivities(&config, &weights, &text, seed, |_| ()).unwrap())
+            .map(|seed| sensitivities(&config, &weights, text, seed, |_| ()).unwrap())
             .collect();
-        let before = probabilities(&config, &weights, &text);
+        let before = probabilities(&config, &weights, text);
         let deviation = 0.004;
         for name in names.iter().copied() {
             let mean = draws.iter().map(|draw| draw[name].loss_increase(deviation * deviation));
@@ -173,7 +202,7 @@ mod tests {
                     let sign = if random.random::<bool>() { 1.0 } else { -1.0 };
                     *weight += sign * deviation as f32;
                 }
-                let after = probabilities(&config, &noisy, &text);
+                let after = probabilities(&config, &noisy, text);
                 let divergence = before.iter().zip(&after).map(|(p, q)| p * (p / q).ln());
                 measured += divergence.sum::<f64>() / text.tokens() as f64 / f64::from(trials);
             }

@@ -7,7 +7,7 @@ use backslash_model::{ModelConfig, NamedTensor, NamedWeights, Transformer, devic
 use backslash_quant::{Covariance, Drift, Weights};
 use rayon::prelude::*;
 
-use crate::{CalibrationText, CompressError, Recipe};
+use crate::{CalibrationBatch, CalibrationText, CompressError, Recipe};
 
 /// Share of the covariance of inputs that there are now in a metric, beside that of the float model's. At 1.1 bits per
 /// weight more of either has lost more, and at 1.6 neither the one nor the other makes a difference.
@@ -47,7 +47,9 @@ impl Recipe<'_> {
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Sequential, CompressError> {
         let float = Transformer::from_weights(config, weights, &device())?;
-        let (inputs, row) = text.all();
+        let first = text.batches().next().expect("rows of some text");
+        let text = text.whole();
+        let all = text.batches().next().expect("rows of some text");
         let mut walk = Walk {
             recipe: self.clone(),
             float: weights,
@@ -56,7 +58,7 @@ impl Recipe<'_> {
             log_kappa,
         };
         let mut order = Vec::new();
-        float.observe_inputs(&inputs[..row], row, &mut |names, _, _| {
+        first.observe_inputs(&float, &mut |names, _, _| {
             let names = names.iter().filter(|name| !config.ties(name));
             order.extend(names.map(|name| (*name).to_owned()));
         });
@@ -67,8 +69,8 @@ impl Recipe<'_> {
         let mut outcome = Ok(());
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(0);
-            scope.spawn(move || show_all(&float, inputs, row, &sender));
-            prefix.replace_matrices(inputs, row, &mut |names, values, _| {
+            scope.spawn(move || show_all(&float, all, &sender));
+            all.replace_matrices(&prefix, &mut |names, values, _| {
                 let step = || walk.layer(config, names, values, &receiver);
                 match outcome.is_ok().then(step).unwrap_or(Ok(Vec::new())) {
                     Ok(replaced) => {
@@ -87,8 +89,8 @@ impl Recipe<'_> {
 }
 
 /// Sends the inputs of all layers, until nobody wants them any more.
-fn show_all(network: &Transformer, inputs: &[u16], row: usize, sender: &SyncSender<Shown>) {
-    network.observe_inputs(inputs, row, &mut |_, values, width| {
+fn show_all(network: &Transformer, all: CalibrationBatch<'_>, sender: &SyncSender<Shown>) {
+    all.observe_inputs(network, &mut |_, values, width| {
         // Nobody receives after an error, which the other side reports.
         let _ = sender.send((values.to_vec(), width));
     });

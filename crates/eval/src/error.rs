@@ -76,11 +76,6 @@ pub enum EvalError {
         "an encoder without classes has no bits per byte: it is scored on hidden tokens; use a decoder such as Llama or GPT-2, or a classifier"
     )]
     NoBitsPerByte,
-    /// Calibration was asked for where there is no text for it.
-    #[error(
-        "our quantisers calibrate on text, and a classifier is not calibrated; use learned steps, the coders at 2^-8, or an exporter of others"
-    )]
-    NoCalibration,
     /// The file of a model.
     #[error(transparent)]
     Codec(#[from] CodecError),

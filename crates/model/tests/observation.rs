@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use backslash_model::{
-    Architecture, ModelConfig, NamedWeights, Transformer, device, initial_weights,
+    Architecture, ModelConfig, NamedWeights, SpecialTokens, Transformer, device, initial_weights,
 };
 
 const TOKENS: [u16; 12] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8];
@@ -25,6 +25,17 @@ fn configurations() -> [ModelConfig; 2] {
     [decoder, golf]
 }
 
+fn classifier() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Bert,
+        kv_heads: 4,
+        context: 8,
+        labels: ["a", "b", "c"].map(str::to_owned).to_vec(),
+        special_tokens: Some(SpecialTokens { start: 0, end: 1, mask: 2 }),
+        ..configurations()[0].clone()
+    }
+}
+
 /// Initial weights with every tensor moved away from its special value (zero, one).
 fn weights(config: &ModelConfig) -> NamedWeights {
     let mut weights = initial_weights(config, 5).unwrap();
@@ -42,6 +53,22 @@ fn weights(config: &ModelConfig) -> NamedWeights {
 fn observed(network: &Transformer) -> BTreeMap<String, (Vec<f32>, usize)> {
     let mut found = BTreeMap::new();
     network.observe_inputs(&TOKENS, ROW, &mut |names, values, inputs| {
+        for name in names {
+            let earlier = found.insert((*name).to_owned(), (values.to_vec(), inputs));
+            assert!(earlier.is_none(), "{name} came twice");
+        }
+    });
+    found
+}
+
+/// Inputs of a classifier's matrices.
+fn class_inputs(
+    network: &Transformer,
+    tokens: &[u16],
+    lengths: &[usize],
+) -> BTreeMap<String, (Vec<f32>, usize)> {
+    let mut found = BTreeMap::new();
+    network.observe_class_inputs(tokens, lengths, &mut |names, values, inputs| {
         for name in names {
             let earlier = found.insert((*name).to_owned(), (values.to_vec(), inputs));
             assert!(earlier.is_none(), "{name} came twice");
@@ -169,4 +196,63 @@ fn gradients_of_chosen_hidden_states_agree_with_finite_differences() {
             assert!((finite / square - 1.0).abs() < 1e-2, "{name}: {finite} {square}");
         }
     }
+}
+
+/// Rows of six tokens and of four, with padding, show what each shows alone.
+#[test]
+fn a_classifier_shows_text_and_no_padding() {
+    let config = classifier();
+    let weights = weights(&config);
+    let network = Transformer::from_weights(&config, &weights, &device()).unwrap();
+    let together = class_inputs(&network, &TOKENS, &[6, 4]);
+    let alone =
+        [class_inputs(&network, &TOKENS[..6], &[6]), class_inputs(&network, &TOKENS[6..10], &[4])];
+    assert_eq!(together.len(), 6 * config.layers + 2);
+    for (name, (values, inputs)) in &together {
+        let expected = [&alone[0][name].0[..], &alone[1][name].0].concat();
+        let positions = if name.contains("layer.") { 10 } else { 2 };
+        assert_eq!((values.len(), expected.len()), (positions * inputs, positions * inputs));
+        for (found, expected) in values.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-5, "{name}: {found} {expected}");
+        }
+    }
+    // The last of them, times its matrix, makes the logits.
+    let logits = network.class_logits(&TOKENS, &[6, 4]).into_data().try_into_vec::<f32>().unwrap();
+    let (pooled, inputs) = &together["classifier.weight"];
+    let data = |name| &weights.get(name).unwrap().data;
+    let (matrix, bias) = (data("classifier.weight"), data("classifier.bias"));
+    let expected = pooled.chunks(*inputs).flat_map(|x| {
+        matrix
+            .chunks(*inputs)
+            .zip(bias)
+            .map(move |(row, bias)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + bias)
+    });
+    for (found, expected) in logits.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    }
+}
+
+/// What is put in the place of a matrix is what the layers behind it see.
+#[test]
+fn matrices_of_a_classifier_are_replaced_on_the_way() {
+    let config = classifier();
+    let network = Transformer::from_weights(&config, &weights(&config), &device()).unwrap();
+    let pooler = "pooler.dense.weight";
+    let mut pooled = Vec::new();
+    network.replace_class_matrices(&TOKENS, &[6, 4], &mut |names, values, _| match names[0] {
+        "pooler.dense.weight" => vec![vec![0.0; config.width * config.width]],
+        "classifier.weight" => {
+            pooled = values.to_vec();
+            Vec::new()
+        }
+        _ => Vec::new(),
+    });
+    let changed = {
+        let mut weights = weights(&config);
+        let at = weights.position(pooler).unwrap();
+        weights.tensors_mut()[at].data.fill(0.0);
+        Transformer::from_weights(&config, &weights, &device()).unwrap()
+    };
+    let expected = class_inputs(&changed, &TOKENS, &[6, 4]);
+    assert_eq!(pooled, expected["classifier.weight"].0);
 }

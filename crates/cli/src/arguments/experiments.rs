@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use backslash_quant::Rung;
 use clap::Args;
 
-use super::{Allocation, Data, positive};
+use super::{Allocation, Columns, Data, positive};
 
 #[derive(Debug, Args)]
 pub struct Ledger {
     /// A run's folder, or one with model.safetensors, config.json and tokenizer.
     pub input: PathBuf,
-    /// Text files, folders or token shards: the first --calibration-tokens calibrate, the next --slope-tokens measure.
+    /// Text files, folders or token shards, of a classifier tab-separated files of texts and labels: the first
+    /// --calibration-tokens calibrate, the next --slope-tokens measure.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub text: Vec<PathBuf>,
+    #[command(flatten)]
+    pub columns: Columns,
     /// Tokens of --text to calibrate on.
     #[arg(long, value_name = "N", default_value_t = 49_152)]
     pub calibration_tokens: usize,
@@ -46,12 +49,14 @@ pub struct Ladder {
     /// are compared by their squared error.
     #[arg(required = true)]
     pub inputs: Vec<PathBuf>,
-    /// Text files, folders or token shards to calibrate on.
+    /// Text files, folders or token shards to calibrate on, of classifiers tab-separated files of texts and labels.
     #[arg(long, value_name = "PATH", num_args = 1.., requires_all = ["data", "results"])]
     pub text: Vec<PathBuf>,
-    /// Text files, folders or token shards to measure the loss on.
+    /// Such files to measure the loss on.
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "text")]
     pub data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub columns: Columns,
     /// Sizes of files, in bits per weight.
     #[arg(long, value_name = "BITS", value_delimiter = ',', default_values_t = [1.5, 2.0, 2.5, 3.0, 4.0], value_parser = positive)]
     pub bits: Vec<f64>,
@@ -64,7 +69,7 @@ pub struct Ladder {
     /// Tokens of --text to calibrate on.
     #[arg(long, value_name = "N", default_value_t = 49_152)]
     pub calibration_tokens: usize,
-    /// Tokens of --data to score; 0 for all.
+    /// Tokens of --data to score, of a classifier examples; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     pub tokens: usize,
     /// Where finished points are kept, a line each, and looked for.

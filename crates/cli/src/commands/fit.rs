@@ -11,7 +11,6 @@ use backslash_compress::{
     Allocation, Calibration, CalibrationText, CompressError, Goal, LossIncrease, Recipe,
     Sensitivity, Trial,
 };
-use backslash_data::Source;
 use backslash_eval::table::grouped;
 use backslash_eval::{ModelFile, decoded_weights, views};
 use backslash_quant::{Gain, LadderOptions, Rung};
@@ -20,6 +19,7 @@ use super::compress::{Tensors, checkpoint_tensors, open_tensors};
 use super::measured;
 use super::train::DEFAULT_RELATIVE_STEP;
 use crate::arguments::{self, Compress};
+use crate::calibration::Material;
 use crate::console::{say, watched};
 use crate::failure::Usage;
 use crate::{calibration_file, output, session};
@@ -128,9 +128,8 @@ fn with_recipe<T>(
             "note: this run has learned steps, and its training has seen weights rounded to them: without --text and --rung the file is made by these, and loses less",
         );
     }
-    let source = Source::open(&arguments.text, &arguments.text)?;
-    let tokens = source.tokens(&model.tokenizer)?.train;
-    let text = CalibrationText::new(&model.config, &tokens, arguments.calibration_tokens)?;
+    let material = Material::open(&model, &arguments.columns.of(&arguments.text))?;
+    let text = material.calibration(&model.config, arguments.calibration_tokens)?;
     let rung = arguments.rung.unwrap_or(Rung::WatersicRate);
     let allocation = allocation(arguments.allocation);
     let (mut recipe, sensitivities) = calibrated(&model, &text, rung, allocation)?;
@@ -146,7 +145,7 @@ fn with_recipe<T>(
     };
     let goal = goal(arguments, recipe.parameters(), code_bytes)?;
     if arguments.allocation == arguments::Allocation::Measured {
-        let held_out = measured::held_out(&model, &tokens, &text, SLOPE_TOKENS)?;
+        let held_out = measured::held_out(&model, &material, &text, SLOPE_TOKENS)?;
         let budget = match goal {
             Goal::Bytes(budget) => budget,
             _ => {
@@ -249,7 +248,7 @@ fn refuse_without_text(arguments: &Compress, rung: Rung) -> Result<()> {
 }
 
 fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
-    say(&format!("calibrating on {} tokens", grouped(text.taken() as u64)));
+    say(&format!("calibrating on {} tokens", grouped(text.tokens_read() as u64)));
     let calibration = watched("calibration", |tell| {
         Calibration::of(&model.config, &model.weights, text, SEED, tell)
     })?;
@@ -258,10 +257,10 @@ fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
 }
 
 fn warn_of_few_tokens(calibration: &Calibration) {
-    if let Some((name, width)) = calibration.undersampled() {
+    if let Some((name, width, seen)) = calibration.undersampled() {
         say(&format!(
-            "warning: {} tokens are few for the {width} inputs of `{name}`: ten per input, {}, would be enough",
-            grouped(calibration.tokens as u64),
+            "warning: the {width} inputs of `{name}` were seen {} times, which is few: ten times as many as there are inputs, {}, would be enough",
+            grouped(seen),
             grouped(10 * width as u64),
         ));
     }

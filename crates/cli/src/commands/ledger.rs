@@ -3,14 +3,14 @@
 use anyhow::{Context, Result};
 use backslash_codec::Effort;
 use backslash_compress::ledger::{Entry, ExceptionPath, Journal, OperatingPoint, rank_correlation};
-use backslash_compress::{Allocation, CalibrationText, CompressError, Goal};
-use backslash_data::Source;
+use backslash_compress::{Allocation, CompressError, Goal};
 use backslash_eval::ModelFile;
 use backslash_eval::table::{Column, Table, grouped};
 use serde_json::{Value, json};
 
 use super::{fit, measured};
 use crate::arguments::Ledger;
+use crate::calibration::Material;
 use crate::console::{Progress, say};
 use crate::output;
 
@@ -18,10 +18,9 @@ pub fn run(arguments: Ledger) -> Result<()> {
     let model = ModelFile::open(&arguments.input).with_context(|| {
         "a ledger needs a model that can be run: a run's folder, or one with config.json and tokenizer"
     })?;
-    let source = Source::open(&arguments.text, &arguments.text)?;
-    let tokens = source.tokens(&model.tokenizer)?.train;
-    let text = CalibrationText::new(&model.config, &tokens, arguments.calibration_tokens)?;
-    let held_out = measured::held_out(&model, &tokens, &text, arguments.slope_tokens)?;
+    let material = Material::open(&model, &arguments.columns.of(&arguments.text))?;
+    let text = material.calibration(&model.config, arguments.calibration_tokens)?;
+    let held_out = measured::held_out(&model, &material, &text, arguments.slope_tokens)?;
     let (recipe, sensitivities) = fit::calibrated(&model, &text, arguments.rung, Allocation::Rows)?;
     let mut no_loss = |_: &_| -> Result<f64, CompressError> {
         unreachable!("a ledger is asked for by size or κ")

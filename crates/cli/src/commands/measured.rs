@@ -11,21 +11,20 @@ use backslash_eval::ModelFile;
 use backslash_eval::table::grouped;
 
 use super::fit::note;
+use crate::calibration::Material;
 use crate::console::{Progress, say};
 
 /// The `count` tokens that follow the calibration text, with the float model's predictions for them.
 pub fn held_out(
     model: &ModelFile,
-    tokens: &[u16],
+    material: &Material,
     calibration: &CalibrationText,
     count: usize,
 ) -> Result<HeldOut> {
-    let used = calibration.taken();
-    let text = CalibrationText::new(&model.config, &tokens[used..], count).with_context(|| {
+    let text = material.after(&model.config, calibration, count).with_context(|| {
         format!(
-            "slopes are measured on text that calibration has not used, and --text has {} tokens of which it has used {}: give more text or fewer --calibration-tokens",
-            grouped(tokens.len() as u64),
-            grouped(used as u64)
+            "slopes are measured on text that calibration has not used, and --text has {}: give more text or fewer --calibration-tokens",
+            material.describe_used(calibration)
         )
     })?;
     Ok(HeldOut::new(&model.config, &model.weights, text)?)

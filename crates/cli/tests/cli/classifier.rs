@@ -79,7 +79,41 @@ fn classes_are_learned_with_every_rate_and_the_file_finds_them_too() {
     let compress = ["compress", "none", "-o", "x.bsl", "--budget", "12kB"];
     place.ok(&compress);
     let with_text = [&compress[..], &["--force", "--text", "text.txt"]].concat();
-    place.fails(&with_text, 1, "a classifier is compressed without text");
+    place.fails(&with_text, 1, "text.txt has one column");
+}
+
+#[test]
+fn a_classifier_is_calibrated_on_labelled_texts() {
+    let place = place();
+    place.ok(&[TRAIN, &["--out", "run"]].concat());
+    let few = ["--calibration-tokens", "600"];
+    for (out, more) in [
+        ("a.bsl", &[][..]),
+        ("b.bsl", &["--rung", "gptq"]),
+        ("c.bsl", &["--sequential"]),
+        ("d.bsl", &["--allocation", "measured"]),
+    ] {
+        let compress = ["compress", "run", "-o", out, "--budget", "9kB", "--text", "train.tsv"];
+        place.ok(&[&compress[..], &few, more].concat());
+        let evaluated = json(&place.ok(&[&["eval", out][..], EVAL].concat()));
+        let accuracy = evaluated["decoded"]["accuracy"].as_f64().unwrap();
+        assert!(accuracy > 0.9, "{more:?}: {evaluated}");
+    }
+    let ledger = ["ledger", "run", "--text", "train.tsv", "--slope-tokens", "300", "--json"];
+    let measured = json(&place.ok(&[&ledger[..], &few].concat()));
+    assert!(measured["summary"]["divergence"].as_f64().unwrap() > 0.0, "{measured}");
+    place.fails(&ledger, 1, "--text has 160 examples of which it has used 160");
+    let ladder =
+        ["ladder", "run", "--text", "train.tsv", "--data", "dev.tsv", "--results", "l.jsonl"];
+    let more = ["--bits", "5", "--rungs", "rtn,watersic", "--allocations", "relative", "--json"];
+    let points = json(&place.ok(&[&ladder[..], &more].concat()));
+    let ours = |point: &&serde_json::Value| point["allocation"] == "relative";
+    let ours: Vec<_> = points.as_array().unwrap().iter().filter(ours).collect();
+    assert_eq!(ours.len(), 2);
+    assert!(ours.iter().all(|point| point["accuracy"].as_f64().unwrap() > 0.9), "{ours:?}");
+    let compress = ["compress", "run", "-o", "x.bsl", "--text", "train.tsv"];
+    place.fails(&[&compress[..], &["--text-column", "stars"]].concat(), 1, "stars");
+    place.fails(&[&compress[..], &["dev.txt"]].concat(), 1, "dev.txt");
 }
 
 #[test]
@@ -172,7 +206,7 @@ fn a_sweep_has_accuracy_and_a_table_of_coders_and_pruning_has_accuracy_beside_by
     std::fs::write(
         place.path("sweep.toml"),
         "config = \"small.toml\"\nseeds = [1, 2]\n[[curve]]\nname = \"backslash\"\n\
-         set.rate.method = \"backslash\"\ngrid.rate.lambda = [0, 1e-3]\nexport = [\"coders at 2^-8\"]\n\
+         set.rate.method = \"backslash\"\ngrid.rate.lambda = [0, 1e-3]\nexport = [\"coders at 2^-8\", \"watersic\"]\nbits = [6]\n\
          [[curve]]\nname = \"bits\"\nseeds = [1]\nset.rate.method = \"bits\"\nset.rate.lambda = 0.01",
     )
     .unwrap();
@@ -180,9 +214,13 @@ fn a_sweep_has_accuracy_and_a_table_of_coders_and_pruning_has_accuracy_beside_by
     let results = ["--results", "results.jsonl", "--out", "runs"];
     let lines = json(&place.ok(&[&sweep[..], &results, &["--json"]].concat()));
     let lines = lines.as_array().unwrap();
-    assert_eq!(lines.len(), 5);
+    assert_eq!(lines.len(), 9);
+    let (ours, lines): (Vec<_>, Vec<_>) =
+        lines.iter().partition(|line| line["export"] == "watersic");
+    assert_eq!(ours.len(), 4);
+    assert!(ours.iter().all(|line| line["accuracy"].as_f64().unwrap() > 0.9), "{ours:?}");
     let share = |line: &serde_json::Value, key: &str| line[key].as_f64().unwrap();
-    for line in lines {
+    for line in &lines {
         assert!(share(line, "accuracy") <= 1.0 && share(line, "float_accuracy") > 0.9, "{line}");
         assert!(line.get("bits_per_byte").is_none(), "{line}");
     }
@@ -192,7 +230,7 @@ fn a_sweep_has_accuracy_and_a_table_of_coders_and_pruning_has_accuracy_beside_by
         assert!(coder(line, "golomb_best") <= coder(line, "golomb"), "{line}");
         assert_eq!(coder(line, "ours"), share(line, "bits_per_weight"));
     }
-    assert!(coder(&lines[2], "golomb") < 0.9 * coder(&lines[0], "golomb"), "a strong pull");
+    assert!(coder(lines[2], "golomb") < 0.9 * coder(lines[0], "golomb"), "a strong pull");
     let table = place.ok(&[&sweep[..], &results, &["--plot", "curves.svg"]].concat());
     let plot = String::from_utf8(bytes(&place.path("curves.svg"))).unwrap();
     assert!(plot.contains("% correct, decoded"));

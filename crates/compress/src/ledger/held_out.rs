@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::{CalibrationText, CompressError};
 
 /// Text with what the float model predicts for it: four bytes for each token that is scored and each entry of the
-/// vocabulary.
+/// vocabulary; of a classifier, for each example and each class.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
     text: CalibrationText,
-    /// For each target, the probability of every token that could stand in its place.
+    /// For each target, the probability of every token or class that could stand in its place.
     probabilities: Vec<f32>,
     /// Σ p·ln p for each target.
     negative_entropies: Vec<f64>,
@@ -82,16 +82,15 @@ impl HeldOut {
         text: CalibrationText,
     ) -> Result<Self, CompressError> {
         let network = Transformer::from_weights(config, weights, &device())?;
-        let vocabulary = config.vocabulary_size;
         let (mut probabilities, mut negative_entropies) = (Vec::new(), Vec::new());
-        for (inputs, _, row) in text.batches() {
-            let logits = network.logits(inputs, row).into_data();
-            let logits = logits.as_slice::<f32>().expect("logits are f32");
+        for batch in text.batches() {
+            let logits = batch.logits(&network);
+            let outcomes = logits.len() / batch.targets().len();
             let start = probabilities.len();
             probabilities.resize(start + logits.len(), 0.0);
             let entropies: Vec<f64> = probabilities[start..]
-                .par_chunks_mut(vocabulary)
-                .zip(logits.par_chunks(vocabulary))
+                .par_chunks_mut(outcomes)
+                .zip(logits.par_chunks(outcomes))
                 .map(|(probabilities, logits)| {
                     let (largest, log_sum) = log_sum_exp(logits);
                     let mut entropy = 0.0;
@@ -136,14 +135,13 @@ impl HeldOut {
     fn losses_of(&self, network: &Transformer) -> Losses {
         let mut losses = Losses { divergence: Vec::new(), cross_entropy: Vec::new() };
         let mut token = 0;
-        for (inputs, targets, row) in self.text.batches() {
-            let logits = network.logits(inputs, row).into_data();
-            let logits = logits.as_slice::<f32>().expect("logits are f32");
-            let vocabulary = logits.len() / targets.len();
-            let probabilities = &self.probabilities[token * vocabulary..];
+        for batch in self.text.batches() {
+            let (logits, targets) = (batch.logits(network), batch.targets());
+            let outcomes = logits.len() / targets.len();
+            let probabilities = &self.probabilities[token * outcomes..];
             let tokens: Vec<(f64, f64)> = logits
-                .par_chunks(vocabulary)
-                .zip(probabilities.par_chunks(vocabulary))
+                .par_chunks(outcomes)
+                .zip(probabilities.par_chunks(outcomes))
                 .zip(targets)
                 .zip(&self.negative_entropies[token..token + targets.len()])
                 .map(|(((logits, probabilities), target), negative_entropy)| {

@@ -84,13 +84,13 @@ fn losses_are_those_of_the_text() {
     // Another model: the divergence by its definition, from the logits in double precision.
     let other = initial_weights(&model.config, 4).unwrap();
     let measured = model.held_out.losses(&model.config, &other).unwrap();
-    let (inputs, _, row) = model.text.batches().next().unwrap();
+    let batch = model.text.batches().next().unwrap();
     let logs = |weights: &NamedWeights| -> Vec<Vec<f64>> {
         let device = backslash_model::device();
         let network =
             backslash_model::Transformer::from_weights(&model.config, weights, &device).unwrap();
-        let logits = network.logits(inputs, row).into_data();
-        let rows = logits.as_slice::<f32>().unwrap().chunks(80);
+        let logits = batch.logits(&network);
+        let rows = logits.chunks(80);
         rows.map(|logits| {
             let sum: f64 = logits.iter().map(|z| f64::from(*z).exp()).sum();
             logits.iter().map(|z| f64::from(*z) - sum.ln()).collect()

@@ -15,17 +15,13 @@ pub fn weights_hash(weights: &NamedWeights) -> String {
 }
 
 /// Hash of a model, and number and hash of the tokens of calibration and of the tokens or examples of validation.
-pub(super) fn fingerprint(
-    model: &ModelFile,
-    text: Option<&CalibrationText>,
-    test: TestSet<'_>,
-) -> String {
+pub(super) fn fingerprint(model: &ModelFile, text: &CalibrationText, test: TestSet<'_>) -> String {
     let mut hash = hash_of(&model.weights);
     hash.update(&serde_json::to_vec(&model.config).expect("a configuration is plain data"));
     let mut calibration = blake3::Hasher::new();
-    for (inputs, targets, _) in text.into_iter().flat_map(CalibrationText::batches) {
-        add_tokens(&mut calibration, inputs);
-        add_tokens(&mut calibration, targets);
+    for batch in text.batches() {
+        add_tokens(&mut calibration, batch.inputs());
+        add_tokens(&mut calibration, batch.targets());
     }
     let mut scored = blake3::Hasher::new();
     match test {
@@ -40,7 +36,7 @@ pub(super) fn fingerprint(
     format!(
         "{}-{}:{}-{}:{}",
         short(&hash, OF_WEIGHTS),
-        text.map_or(0, CalibrationText::tokens),
+        text.tokens(),
         short(&calibration, OF_TEXT),
         test.size(),
         short(&scored, OF_TEXT),
@@ -92,7 +88,7 @@ mod tests {
         };
         let table = Tokenizer::bytes().byte_table();
         let fingerprint = |model: &ModelFile, text: &CalibrationText, tokens: &[u16]| {
-            super::fingerprint(model, Some(text), TestSet::Text { tokens, table: &table })
+            super::fingerprint(model, text, TestSet::Text { tokens, table: &table })
         };
         let text = |first: u16| {
             let tokens: Vec<u16> = (first..first + 33).collect();

@@ -23,7 +23,7 @@ pub struct Subject<'a> {
     name: String,
     fingerprint: String,
     model: &'a ModelFile,
-    text: Option<CalibrationText>,
+    text: CalibrationText,
     test: TestSet<'a>,
     /// The float model's, once a point has asked for it.
     float: Option<Quality>,
@@ -68,16 +68,16 @@ impl<'a> Subject<'a> {
         path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// A model to be measured on `test`. Without text, methods that calibrate fail.
+    /// A model to be calibrated on `text` and measured on `test`.
     pub fn new(
         path: &Path,
         model: &'a ModelFile,
-        text: Option<CalibrationText>,
+        text: CalibrationText,
         test: TestSet<'a>,
     ) -> Self {
         Self {
             name: Self::name_of(path),
-            fingerprint: fingerprint(model, text.as_ref(), test),
+            fingerprint: fingerprint(model, &text, test),
             model,
             text,
             test,
@@ -101,12 +101,11 @@ impl<'a> Subject<'a> {
     /// Runs the model on the calibration text, if that has not been done yet; `progress` is told the batches done and all.
     ///
     /// # Errors
-    /// Those of [`Calibration::of`]; and if there is no text.
+    /// Those of [`Calibration::of`].
     pub fn calibrate(&mut self, progress: impl FnMut(usize, usize)) -> Result<(), EvalError> {
         if self.calibration.is_none() {
             let ModelFile { config, weights, .. } = self.model;
-            let text = self.text.as_ref().ok_or(EvalError::NoCalibration)?;
-            self.calibration = Some(Calibration::of(config, weights, text, SEED, progress)?);
+            self.calibration = Some(Calibration::of(config, weights, &self.text, SEED, progress)?);
         }
         Ok(())
     }

@@ -3,18 +3,19 @@
 mod tables;
 
 use anyhow::{Context, Result, bail};
-use backslash_compress::{Allocation, CalibrationText};
-use backslash_data::Source;
+use backslash_compress::Allocation;
 use backslash_eval::ladder::{Journal, Method, Point, Subject, measure_errors, weights_hash};
-use backslash_eval::{ModelFile, TestSet, views};
+use backslash_eval::{ModelFile, views};
 use backslash_quant::{Rung, is_coded};
 use serde_json::json;
 
 use super::compress::open_tensors;
 use crate::arguments::{self, Ladder};
+use crate::calibration::Material;
 use crate::console::{Progress, say, watched};
 use crate::failure::Usage;
-use crate::{document, output, session};
+use crate::scored::Scored;
+use crate::{document, output};
 
 pub fn run(arguments: Ladder) -> Result<()> {
     let rungs = match arguments.rungs.is_empty() {
@@ -63,16 +64,11 @@ fn by_loss(arguments: &Ladder, rungs: &[Rung]) -> Result<Output> {
         let model = ModelFile::open(input).with_context(|| {
             "--text needs models that can be run: runs' folders, or ones with config.json and tokenizer"
         })?;
-        let tokens = |paths| -> Result<Vec<u16>> {
-            Ok(Source::open(paths, paths)?.tokens(&model.tokenizer)?.train)
-        };
-        let text = tokens(&arguments.text)?;
-        let text = CalibrationText::new(&model.config, &text, arguments.calibration_tokens)?;
-        let mut validation = tokens(&arguments.data)?;
-        session::limit(&mut validation, arguments.tokens);
-        let table = model.tokenizer.byte_table();
-        let test = TestSet::Text { tokens: &validation, table: &table };
-        let mut subject = Subject::new(input, &model, Some(text), test);
+        let material = Material::open(&model, &arguments.columns.of(&arguments.text))?;
+        let text = material.calibration(&model.config, arguments.calibration_tokens)?;
+        let validation = arguments.columns.of(&arguments.data);
+        let scored = Scored::open(&model, &validation, arguments.tokens)?;
+        let mut subject = Subject::new(input, &model, text, scored.test());
         fingerprints.push((subject.name().to_owned(), subject.fingerprint().to_owned()));
         for (method, target) in &wanted {
             done += 1;

@@ -67,11 +67,12 @@ impl<'a> Measurement<'a> {
         push: &mut dyn FnMut(Line) -> Result<()>,
         refuse: &mut dyn FnMut(&str),
     ) -> Result<()> {
+        let config = &self.model.config;
         let text = match &self.prepared.data {
-            Data::Text(tokens) => {
-                Some(CalibrationText::new(&self.model.config, &tokens.train, calibration_tokens)?)
+            Data::Text(tokens) => CalibrationText::new(config, &tokens.train, calibration_tokens)?,
+            Data::Examples(examples) => {
+                CalibrationText::of_examples(config, &examples.train, calibration_tokens)?
             }
-            Data::Examples(_) => None,
         };
         let mut subject = Subject::new(self.folder, &self.model, text, self.prepared.test());
         for wanted in wanted {
