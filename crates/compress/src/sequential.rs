@@ -194,13 +194,18 @@ mod tests {
     use crate::calibration::covariances;
     use crate::{Allocation, Calibration};
     use backslash_codec::Artifact;
-    use backslash_model::{Architecture, initial_weights};
+    use backslash_data::Example;
+    use backslash_model::{Architecture, SpecialTokens, initial_weights};
     use backslash_quant::Rung;
     use rand::{RngExt, SeedableRng};
 
     fn model(architecture: Architecture) -> (ModelConfig, NamedWeights, CalibrationText) {
+        let is_classifier = architecture == Architecture::Bert;
+        let labels: &[&str] = if is_classifier { &["a", "b"] } else { &[] };
         let config = ModelConfig {
             architecture,
+            labels: labels.iter().map(ToString::to_string).collect(),
+            special_tokens: is_classifier.then_some(SpecialTokens { start: 0, end: 1, mask: 2 }),
             vocabulary_size: 40,
             width: 32,
             layers: 2,
@@ -216,8 +221,18 @@ mod tests {
             tensor.data.iter_mut().for_each(|w| *w += 0.2 * (random.random::<f32>() - 0.5));
         }
         let tokens: Vec<u16> = (0..1601).map(|_| random.random_range(0..40)).collect();
-        let text = CalibrationText::new(&config, &tokens, tokens.len()).unwrap();
-        (config, weights, text)
+        let text = if is_classifier {
+            // Texts of 1 to 16 tokens, so that there is padding.
+            let lengths = (0..tokens.len() - 16).step_by(8).enumerate();
+            let examples = lengths.map(|(index, at)| Example {
+                tokens: tokens[at..=at + index % 16].to_vec(),
+                class: index as u16 % 2,
+            });
+            CalibrationText::of_examples(&config, &examples.collect::<Vec<_>>(), usize::MAX)
+        } else {
+            CalibrationText::new(&config, &tokens, tokens.len())
+        };
+        (config, weights, text.unwrap())
     }
 
     fn views(weights: &NamedWeights) -> Vec<Weights<'_>> {
@@ -236,7 +251,8 @@ mod tests {
     /// The inputs that the walk has seen are those of the model that its recipe makes in the end.
     #[test]
     fn metrics_are_those_of_the_quantised_model() {
-        for architecture in [Architecture::Decoder, Architecture::Golf, Architecture::Gpt2] {
+        use Architecture::{Bert, Decoder, Golf, Gpt2};
+        for architecture in [Decoder, Golf, Gpt2, Bert] {
             let (config, weights, text) = model(architecture);
             let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
             let float = calibration.covariances.clone();

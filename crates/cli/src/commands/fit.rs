@@ -259,7 +259,8 @@ fn calibrate(model: &ModelFile, text: &CalibrationText) -> Result<Calibration> {
 fn warn_of_few_tokens(calibration: &Calibration) {
     if let Some((name, width, seen)) = calibration.undersampled() {
         say(&format!(
-            "warning: the {width} inputs of `{name}` were seen {} times, which is few: ten times as many as there are inputs, {}, would be enough",
+            "warning: {} tokens are few: the {width} inputs of `{name}` were seen {} times, and ten times their number, {}, would be enough",
+            grouped(calibration.tokens as u64),
             grouped(seen),
             grouped(10 * width as u64),
         ));
