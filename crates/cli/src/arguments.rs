@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod experiments;
 
-pub use experiments::{Ladder, Ledger, PruneCurve, Report, Sweep};
+pub use experiments::{Document, Ladder, Ledger, PruneCurve, Report, Sweep};
 
 /// Train language models whose file size is part of the loss; make the smallest file of any model.
 #[derive(Debug, Parser)]

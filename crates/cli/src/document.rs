@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use backslash_codec::{Overwrite, write_bytes};
 
+use crate::arguments::Document;
 use crate::failure::Usage;
 
 /// The text of a section: the tables, and how they were made.
@@ -28,6 +29,19 @@ fn without_folders(word: &str) -> String {
     match path.file_name() {
         Some(name) if path.is_absolute() => name.to_string_lossy().into_owned(),
         _ => word.to_owned(),
+    }
+}
+
+/// Refuses a name of a section that cannot stand in a document.
+pub fn check(document: &Document) -> Result<()> {
+    document.section.as_deref().map_or(Ok(()), check_name)
+}
+
+/// Replaces the section of a document that is asked for, if one is.
+pub fn replace(document: &Document, text: &str) -> Result<()> {
+    match (&document.markdown, &document.section) {
+        (Some(path), Some(name)) => replace_section(path, name, text),
+        _ => Ok(()),
     }
 }
 

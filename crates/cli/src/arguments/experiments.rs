@@ -43,6 +43,17 @@ pub struct Ledger {
     pub json: bool,
 }
 
+/// The part of a document that a command makes.
+#[derive(Debug, Args)]
+pub struct Document {
+    /// Put the tables into this document too, between marks with the name of --section.
+    #[arg(long, value_name = "FILE.md", requires = "section")]
+    pub markdown: Option<PathBuf>,
+    /// Name of the part of the document that is replaced, or added.
+    #[arg(long, value_name = "NAME", requires = "markdown")]
+    pub section: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub struct Ladder {
     /// Models in folders, such as several seeds of one configuration; or, without --text, any safetensors files, which
@@ -75,12 +86,8 @@ pub struct Ladder {
     /// Where finished points are kept, a line each, and looked for.
     #[arg(long, value_name = "FILE.jsonl")]
     pub results: Option<PathBuf>,
-    /// Put the tables into this document too, between marks with the name of --section.
-    #[arg(long, value_name = "FILE.md", requires = "section")]
-    pub markdown: Option<PathBuf>,
-    /// Name of the part of the document that is replaced, or added.
-    #[arg(long, value_name = "NAME", requires = "markdown")]
-    pub section: Option<String>,
+    #[command(flatten)]
+    pub document: Document,
     /// Print the points as JSON.
     #[arg(long)]
     pub json: bool,
@@ -156,6 +163,8 @@ pub struct PruneCurve {
     /// Size of the unpruned files of models without steps of their own, at the nearest codes.
     #[arg(long, value_name = "BITS", default_value_t = 3.0, value_parser = positive)]
     pub bits_per_weight: f64,
+    #[command(flatten)]
+    pub document: Document,
     /// Draw the curves.
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,

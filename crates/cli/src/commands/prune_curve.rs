@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use backslash_codec::{Limits, read_file, write_bytes};
 use backslash_eval::ModelFile;
+use backslash_eval::ladder::scored_fingerprint;
 use backslash_eval::plot::{prune_curves, standalone};
 use backslash_eval::prune::{
     Matrices, PruneCurve, PruneCurves, PrunePoint, Pruner, Reached, Scope,
@@ -17,7 +18,7 @@ use crate::arguments;
 use crate::console::{Progress, say};
 use crate::failure::Usage;
 use crate::scored::Scored;
-use crate::{output, session};
+use crate::{document, output, session};
 
 /// Greatest sparsity, in percent.
 const MOST: u32 = 95;
@@ -36,6 +37,7 @@ struct Model {
 }
 
 pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
+    document::check(&arguments.document)?;
     let plot = match &arguments.plot {
         Some(path) => Some((path, session::overwrite(path, arguments.force)?)),
         None => None,
@@ -50,11 +52,19 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
             "classifiers and decoders have no figure in common: draw their curves apart".to_owned()
         ));
     }
-    let kinds = measure(&arguments, &models)?;
+    let (kinds, fingerprints) = measure(&arguments, &models)?;
+    let losses: Vec<String> = kinds.iter().map(loss).collect();
+    let pruned = pruned(arguments.embeddings);
 
     if let (Some((path, overwrite)), Some(figure)) = (plot, prune_curves(&kinds)?) {
         write_bytes(path, standalone(&figure).as_bytes(), overwrite)?;
     }
+    let tables = format!(
+        "{pruned} {NOTE}\n\n{}\n- {}\n",
+        table(&kinds).to_markdown(),
+        losses.join("\n- ")
+    );
+    document::replace(&arguments.document, &document::section(&tables, &fingerprints))?;
     if arguments.json {
         let value = |curve: &PruneCurve| {
             json!({
@@ -71,8 +81,6 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
             "kinds": kinds.iter().map(kind_json).collect::<Vec<_>>(),
         }));
     }
-    let losses: Vec<String> = kinds.iter().map(loss).collect();
-    let pruned = pruned(arguments.embeddings);
     output::print(&format!("{}\n{}\n\n{pruned} {NOTE}", table(&kinds), losses.join("\n")))
 }
 
@@ -140,16 +148,23 @@ fn name(path: &Path) -> String {
     folder.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The curves of all models, those of one kind together.
-fn measure(arguments: &arguments::PruneCurve, models: &[Model]) -> Result<Vec<PruneCurves>> {
+/// Names, each with a hash.
+type Fingerprints = Vec<(String, String)>;
+
+/// The curves of all models, those of one kind together, and what they are of.
+fn measure(
+    arguments: &arguments::PruneCurve,
+    models: &[Model],
+) -> Result<(Vec<PruneCurves>, Fingerprints)> {
     let percents = (0..MOST).step_by(arguments.step as usize).chain([MOST]);
     let sparsities: Vec<f64> = percents.map(|percent| f64::from(percent) / 100.0).collect();
     let scope = if arguments.per_tensor { Scope::PerTensor } else { Scope::Global };
     let mut progress = Progress::new("point", 0, (sparsities.len() * models.len()) as u64);
     let mut done = 0;
-    let mut kinds: Vec<PruneCurves> = Vec::new();
+    let (mut kinds, mut fingerprints): (Vec<PruneCurves>, Fingerprints) = Default::default();
     for Model { kind, name, file, pruner } in models {
         let scored = Scored::open(file, &arguments.data.config(), arguments.tokens)?;
+        fingerprints.push((name.clone(), scored_fingerprint(file, scored.test())));
         let model = (&file.config, pruner);
         let mut advance = |point: &PrunePoint| {
             done += 1;
@@ -163,7 +178,7 @@ fn measure(arguments: &arguments::PruneCurve, models: &[Model]) -> Result<Vec<Pr
         }
     }
     progress.finish();
-    Ok(kinds)
+    Ok((kinds, fingerprints))
 }
 
 /// Means over the models of each kind.

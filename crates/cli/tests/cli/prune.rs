@@ -58,7 +58,16 @@ fn codes_and_float_weights_are_pruned_and_bytes_stand_beside_the_loss() {
     let mean = found.iter().sum::<f64>() / found.len() as f64;
     assert!(lost(kind).is_none_or(|lost| (lost - mean).abs() < 1e-9), "{kind}");
     assert_eq!(lost(kind).is_none(), found.is_empty(), "{kind}");
-    let said = place.ok(&seeds);
+    let document = ["--markdown", "results.md", "--section", "pruning"];
+    let said = place.ok(&[&seeds[..], &document].concat());
+    let written = String::from_utf8(bytes(&place.path("results.md"))).unwrap();
+    assert!(written.starts_with("<!-- section:pruning -->\nPruned are"), "{written}");
+    let rows = written.lines().filter(|line| line.starts_with("| both "));
+    assert_eq!(rows.count(), 5, "{written}");
+    assert!(written.contains("\n- both: ") && written.contains("Made by `backslash prune-curve both"));
+    assert!(written.contains("`plain` ") && written.contains("`rate` "), "{written}");
+    let named = [&seeds[..], &["--markdown", "results.md", "--section", "a b"]].concat();
+    place.fails(&named, 2, "--section a b");
     assert!(said.contains("both: 10 % more") || said.contains("both: less than 10 %"), "{said}");
 
     // What is printed as JSON becomes a part of a page.

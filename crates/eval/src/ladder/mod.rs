@@ -19,7 +19,7 @@ use backslash_codec::SizeSplit;
 use serde::{Deserialize, Serialize};
 
 pub use errors::{ErrorPoint, measure_errors};
-pub use fingerprint::weights_hash;
+pub use fingerprint::{scored_fingerprint, weights_hash};
 pub use journal::Journal;
 pub use method::Method;
 pub use subject::Subject;

@@ -238,6 +238,8 @@ pub struct RateConfig {
     pub matrix_method: OptimizerMethod,
     /// `bits`: learning rate of the matrices from then on, as a multiple of what it would be.
     pub matrix_learning_rate: f64,
+    /// `bits`: decay of the singular values of matrices from then on, as a multiple of `optimizer.spectral_decay`.
+    pub matrix_spectral_decay: f64,
     /// `backslash`: ε in (|θ|+ε)^(ν−1).
     pub epsilon: f64,
 }
@@ -260,6 +262,7 @@ impl Default for RateConfig {
             scale_learning_rate: 0.005,
             matrix_method: OptimizerMethod::Adamw,
             matrix_learning_rate: 1.0,
+            matrix_spectral_decay: 1.0,
             epsilon: 1.0,
         }
     }
@@ -321,7 +324,7 @@ impl RunConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 20] = [
+        let rules: [(&'static str, f64, bool, &'static str); 21] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -400,6 +403,12 @@ impl RunConfig {
                 rate.matrix_learning_rate,
                 positive(rate.matrix_learning_rate),
                 "must be positive",
+            ),
+            (
+                "rate.matrix_spectral_decay",
+                rate.matrix_spectral_decay,
+                not_negative(rate.matrix_spectral_decay),
+                "must not be negative",
             ),
             ("rate.epsilon", rate.epsilon, positive(rate.epsilon), "must be positive"),
         ];

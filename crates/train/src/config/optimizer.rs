@@ -149,6 +149,9 @@ pub struct OptimizerConfig {
     pub cautious_decay: bool,
     /// Matrices: strength of the decay of singular values, times the learning rate; 0 for none.
     pub spectral_decay: f64,
+    /// Matrices: the steps from one such decay to the next, which is that much stronger. It takes about as long as an update
+    /// of Muon, and singular values move little in a few steps.
+    pub spectral_decay_interval: u64,
     /// Matrices: which singular values that decay lowers.
     pub spectral_decay_of: SpectralDecayOf,
     /// Matrices: whether each is scaled back to the norm it began with after every step.
@@ -179,6 +182,7 @@ impl Default for OptimizerConfig {
             rank_until: 0.8,
             cautious_decay: false,
             spectral_decay: 0.0,
+            spectral_decay_interval: 1,
             spectral_decay_of: SpectralDecayOf::All,
             constant_norm: false,
             embedding: GroupConfig::default(),
@@ -260,6 +264,12 @@ impl OptimizerConfig {
                 not_negative(self.spectral_decay),
                 "must not be negative",
             ),
+            (
+                "optimizer.spectral_decay_interval",
+                self.spectral_decay_interval as f64,
+                self.spectral_decay_interval > 0,
+                "must be at least 1",
+            ),
         ];
         for (keys, group) in [
             (
@@ -309,6 +319,7 @@ mod tests {
             "optimizer.rank_end=0",
             "optimizer.rank_until=0.05",
             "optimizer.spectral_decay=inf",
+            "optimizer.spectral_decay_interval=0",
             "optimizer.embedding.learning_rate=-1",
             "optimizer.vector.weight_decay=nan",
         ] {

@@ -30,6 +30,8 @@ pub(super) struct Parameter {
     since: u64,
     pub(super) learning_rate: f64,
     pub(super) weight_decay: f64,
+    /// Strength of the decay of singular values, times the learning rate.
+    spectral_decay: f64,
     norm: Option<ConstantNorm>,
 }
 
@@ -133,6 +135,7 @@ impl Parameter {
             since: 0,
             learning_rate: group.learning_rate.or(train.learning_rate),
             weight_decay: group.weight_decay.or(inherited_decay),
+            spectral_decay: config.spectral_decay,
             norm: layout
                 .filter(|_| config.constant_norm)
                 .map(|layout| ConstantNorm::of(layout, &tensor.data)),
@@ -150,6 +153,7 @@ impl Parameter {
     ) {
         let Some(layout) = self.layout else { return };
         self.learning_rate *= rate.matrix_learning_rate;
+        self.spectral_decay *= rate.matrix_spectral_decay;
         if rate.matrix_method == config.method {
             return;
         }
@@ -187,8 +191,8 @@ impl Parameter {
                 *weight = decayed(*weight, length * update, keep, config.cautious_decay);
             }
         }
-        if config.spectral_decay > 0.0 {
-            let amount = rate * config.spectral_decay;
+        if self.spectral_decay > 0.0 && time.step.is_multiple_of(config.spectral_decay_interval) {
+            let amount = config.spectral_decay_interval as f64 * rate * self.spectral_decay;
             spectral_decay(config, layout, amount, time.seed, weights);
         }
         if let Some(norm) = self.norm {

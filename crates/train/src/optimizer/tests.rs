@@ -6,7 +6,7 @@ use crate::{Beginning, Trainer, TrainingSet, checkpoint, config};
 /// Every method, and every option that has code of its own.
 const SETTINGS: [&[&str]; 12] = [
     &["method=adamw"],
-    &["method=adamw", "cautious_decay=true", "spectral_decay=0.1"],
+    &["method=adamw", "cautious_decay=true", "spectral_decay=0.1", "spectral_decay_interval=4"],
     &["method=muon"],
     &["method=muon", "momentum_warmup_steps=10", "orthogonalization=polar-express"],
     &["method=muon", "nesterov=false", "cautious_decay=true"],
@@ -229,5 +229,45 @@ fn adamw_takes_over_where_the_rate_begins_with_updates_of_the_same_size() {
     let length = 0.5 * 0.04 * 2.0_f32.sqrt() / (0.28 * 6.0_f32.sqrt());
     for ((w, before), g) in weights.tensors()[0].data.iter().zip(before).zip(&gradients.values[0]) {
         assert!((w - (before - length * g.signum())).abs() < 1e-5, "{w} {before} {g}");
+    }
+}
+
+/// A gradient of zero leaves spectral decay alone to move a matrix: in steps that are as much larger as they are rare, and
+/// from the start of the rate on by its multiples.
+#[test]
+fn spectral_decay_has_an_interval_and_a_multiple_under_the_rate() {
+    let sets = [
+        "optimizer.method=muon",
+        "optimizer.spectral_decay=0.2",
+        "optimizer.spectral_decay_interval=4",
+        "train.learning_rate=0.01",
+        "train.weight_decay=0",
+        "rate.method=bits",
+        "rate.matrix_method=muon",
+        "rate.matrix_learning_rate=0.5",
+        "rate.matrix_spectral_decay=0.25",
+    ];
+    let config = config::parse("", &sets.map(str::to_owned)).unwrap();
+    let layout = groups::Layout { outputs: 6, inputs: 3, by_output: true };
+    let tensor = NamedTensor {
+        name: "blocks.0.mlp.fc.weight".to_owned(),
+        shape: vec![6, 3],
+        data: cosines(18),
+    };
+    let mut weights = NamedWeights::new(vec![tensor]);
+    let mut optimizer = Optimizer::new(&config, &weights);
+    let gradients = Gradients { values: vec![vec![0.0; 18]] };
+    let polar = orthogonalize::Polar::exact(config.optimizer.orthogonalization);
+    for (step, amount) in [(0, 4.0 * 0.01 * 0.2), (1, 0.0), (3, 0.0), (4, 4.0 * 0.005 * 0.05)] {
+        if step == 4 {
+            optimizer.begin_pricing(step, &weights);
+        }
+        let before = weights.tensors()[0].data.clone();
+        let direction = orthogonalize::orthogonalize(layout.load(&before).as_ref(), polar);
+        optimizer.update(step, 1.0, &mut weights, &gradients);
+        let after = &weights.tensors()[0].data;
+        for ((w, before), d) in after.iter().zip(before).zip(layout.store(direction.as_ref())) {
+            assert!((w - (before - amount * d)).abs() < 1e-7, "{step}: {w} {before} {d}");
+        }
     }
 }

@@ -23,17 +23,13 @@ pub fn run(arguments: Ladder) -> Result<()> {
         false => arguments.rungs.clone(),
     };
     // Before hours of work, not after.
-    if let Some(section) = &arguments.section {
-        document::check_name(section)?;
-    }
+    document::check(&arguments.document)?;
     let text = if arguments.text.is_empty() {
         by_error(&arguments, &rungs)?
     } else {
         by_loss(&arguments, &rungs)?
     };
-    if let (Some(path), Some(section)) = (&arguments.markdown, &arguments.section) {
-        document::replace_section(path, section, &text.markdown)?;
-    }
+    document::replace(&arguments.document, &text.markdown)?;
     if arguments.json {
         return output::print_json(&text.json);
     }
