@@ -59,11 +59,8 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
     if let (Some((path, overwrite)), Some(figure)) = (plot, prune_curves(&kinds)?) {
         write_bytes(path, standalone(&figure).as_bytes(), overwrite)?;
     }
-    let tables = format!(
-        "{pruned} {NOTE}\n\n{}\n- {}\n",
-        table(&kinds).to_markdown(),
-        losses.join("\n- ")
-    );
+    let tables =
+        format!("{pruned} {NOTE}\n\n{}\n- {}\n", table(&kinds).to_markdown(), losses.join("\n- "));
     document::replace(&arguments.document, &document::section(&tables, &fingerprints))?;
     if arguments.json {
         let value = |curve: &PruneCurve| {

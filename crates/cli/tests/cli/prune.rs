@@ -64,7 +64,9 @@ fn codes_and_float_weights_are_pruned_and_bytes_stand_beside_the_loss() {
     assert!(written.starts_with("<!-- section:pruning -->\nPruned are"), "{written}");
     let rows = written.lines().filter(|line| line.starts_with("| both "));
     assert_eq!(rows.count(), 5, "{written}");
-    assert!(written.contains("\n- both: ") && written.contains("Made by `backslash prune-curve both"));
+    assert!(
+        written.contains("\n- both: ") && written.contains("Made by `backslash prune-curve both")
+    );
     assert!(written.contains("`plain` ") && written.contains("`rate` "), "{written}");
     let named = [&seeds[..], &["--markdown", "results.md", "--section", "a b"]].concat();
     place.fails(&named, 2, "--section a b");

@@ -2,6 +2,7 @@
 //! complete, into the run's folder.
 
 mod optimizer;
+mod rate;
 mod read;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ pub use optimizer::{
     GroupConfig, GroupValue, Inherited, OptimizerConfig, OptimizerMethod, Orthogonalization,
     RankSchedule, SpectralDecayOf, UpdateScale,
 };
+pub use rate::{LineScaleRule, OriginRule, RateConfig, RateMethod, StepRule};
 pub use read::{parse, parse_file};
 
 /// Everything that fixes a run.
@@ -135,139 +137,6 @@ impl Default for TrainConfig {
     }
 }
 
-/// How bits enter the training.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RateMethod {
-    /// Not at all.
-    #[default]
-    None,
-    /// The rate in bits: the code length of the quantised weights under a model that follows them.
-    Bits,
-    /// The released BackSlash: a decoupled step after the optimizer, not scaled by the learning rate.
-    Backslash,
-    /// The BackSlash of the paper's Algorithm 1: the same gradient, through the optimizer.
-    BackslashInLoss,
-    /// A control: the step of `backslash` with the shape fixed at 2, a pull in proportion to θ.
-    L2,
-    /// A control: the step of `backslash` with the shape fixed at 1, the same pull for all weights.
-    L1,
-    /// A control: the step of `backslash` with the shape fixed at ½.
-    #[serde(rename = "l0.5")]
-    LHalf,
-    /// A control: θ ← sign(θ)·max(|θ| − λ/N, 0) after the optimizer, which unlike the step of `l1` stops at zero.
-    ProximalL1,
-}
-
-/// Whether the quantiser's steps move with training.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StepRule {
-    /// The logarithm of each step is a parameter.
-    #[default]
-    Learned,
-    /// Each step stays where it starts.
-    Fixed,
-}
-
-/// What codes are added to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OriginRule {
-    /// What the run has drawn a matrix from, where it has; nothing for all others. The decoder draws it again, so a weight
-    /// that stays where it started costs nothing, and the network keeps its random features.
-    #[default]
-    Initial,
-    /// Nothing: a weight of zero costs least.
-    Zero,
-}
-
-/// How the steps of a matrix's rows and columns are set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LineScaleRule {
-    /// They are that of the matrix.
-    #[default]
-    None,
-    /// By how much the loss minds an error there, as the gradients of a few batches tell at the start of the rate: of the
-    /// columns of all matrices, and of the rows of those of linear layers.
-    Sensitivity,
-    /// As `sensitivity`, of all rows; those of rows then move with the loss, while codes stay as they are.
-    Learned,
-}
-
-/// The price of bits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RateConfig {
-    /// Which rate.
-    pub method: RateMethod,
-    /// `bits`: nats of loss per bit per weight. `backslash` and the controls: λ/N, the λ of the paper over the number of
-    /// parameters, which is what the strength of its step depends on.
-    pub lambda: f64,
-    /// `bits`: most bytes of the finished file, λ then being found on the way; 0 for a fixed λ.
-    pub budget: u64,
-    /// `bits`: share of the steps after which there is a rate, and a quantiser; until then training is plain.
-    pub start: f64,
-    /// `bits`: what codes are added to.
-    pub origin: OriginRule,
-    /// `bits`: whether steps are learned.
-    pub step_rule: StepRule,
-    /// `bits`: step at the start of the rate, in units of the root mean square of the weights then; 1/√(3·inputs) for a
-    /// matrix of zeros.
-    pub initial_step: f64,
-    /// `bits`: learning rate of the logarithms of steps and of the probability model.
-    pub learning_rate: f64,
-    /// `bits`: share of the steps after which the quantiser rounds. From the start of the rate until then, if that is
-    /// earlier, noise of one step stands for it.
-    pub rounding_from: f64,
-    /// `bits`: share of the steps with a rate at which the loss sees quantiser steps √2 or 2 times as long, half of it each:
-    /// the network then stays better where its file is made coarser than it has learned, at a price where it is not.
-    pub step_dropout: f64,
-    /// `bits`: share of the weights that the loss sees rounded at the first step that rounds, another draw at each step; it
-    /// rises to all of them over four fifths of the steps from there. The others are seen as they are, so that fewer
-    /// gradients are those of rounded weights (Quant-Noise, arXiv 2004.07320).
-    pub rounded_share: f64,
-    /// `bits`: how the steps of a matrix's rows and columns are set, over that of the matrix.
-    pub line_scales: LineScaleRule,
-    /// `bits`: learning rate of the logarithms of the scales of rows, where these are learned.
-    pub scale_learning_rate: f64,
-    /// `bits`: what moves the matrices from the start of the rate on, at a learning rate that gives updates of the same
-    /// size. An orthogonal update moves all singular directions alike, and forgets what a weight pays for its bits; AdamW
-    /// weighs that against the loss weight by weight.
-    pub matrix_method: OptimizerMethod,
-    /// `bits`: learning rate of the matrices from then on, as a multiple of what it would be.
-    pub matrix_learning_rate: f64,
-    /// `bits`: decay of the singular values of matrices from then on, as a multiple of `optimizer.spectral_decay`.
-    pub matrix_spectral_decay: f64,
-    /// `backslash`: ε in (|θ|+ε)^(ν−1).
-    pub epsilon: f64,
-}
-
-impl Default for RateConfig {
-    fn default() -> Self {
-        Self {
-            method: RateMethod::None,
-            lambda: 0.12,
-            budget: 0,
-            start: 0.6,
-            origin: OriginRule::Initial,
-            step_rule: StepRule::Learned,
-            initial_step: 1.0,
-            learning_rate: 0.02,
-            rounding_from: 0.6,
-            step_dropout: 0.0,
-            rounded_share: 1.0,
-            line_scales: LineScaleRule::None,
-            scale_learning_rate: 0.005,
-            matrix_method: OptimizerMethod::Adamw,
-            matrix_learning_rate: 1.0,
-            matrix_spectral_decay: 1.0,
-            epsilon: 1.0,
-        }
-    }
-}
-
 impl RunConfig {
     /// What the codes of a rate in bits are added to, by tensor.
     pub(crate) fn origins(&self) -> BTreeMap<String, Origin> {
@@ -282,16 +151,7 @@ impl RunConfig {
         });
         origins.collect()
     }
-}
 
-impl RateConfig {
-    /// The first step with a rate in bits.
-    pub(crate) fn first_step(&self, train: &TrainConfig) -> u64 {
-        ((self.start * train.steps as f64).round() as u64).min(train.steps.saturating_sub(1))
-    }
-}
-
-impl RunConfig {
     /// The first step that depends on the rate.
     pub fn first_priced_step(&self) -> u64 {
         match self.rate.method {
@@ -319,12 +179,12 @@ impl RunConfig {
     /// # Errors
     /// Names the first key that does not fit and says what would be right.
     pub fn validate(&self) -> Result<(), TrainError> {
-        let (train, rate) = (&self.train, &self.rate);
+        let train = &self.train;
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 21] = [
+        let rules: [(&'static str, f64, bool, &'static str); 10] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -355,62 +215,6 @@ impl RunConfig {
                 share(train.token_dropout) && train.token_dropout < 1.0,
                 "must be from 0 to below 1",
             ),
-            ("rate.lambda", rate.lambda, not_negative(rate.lambda), "must not be negative"),
-            (
-                "rate.start",
-                rate.start,
-                share(rate.start) && rate.start < 1.0,
-                "must be from 0 to below 1",
-            ),
-            (
-                "rate.initial_step",
-                rate.initial_step,
-                positive(rate.initial_step),
-                "must be positive",
-            ),
-            (
-                "rate.learning_rate",
-                rate.learning_rate,
-                not_negative(rate.learning_rate),
-                "must not be negative",
-            ),
-            (
-                "rate.rounding_from",
-                rate.rounding_from,
-                share(rate.rounding_from),
-                "must be from 0 to 1",
-            ),
-            (
-                "rate.scale_learning_rate",
-                rate.scale_learning_rate,
-                not_negative(rate.scale_learning_rate),
-                "must not be negative",
-            ),
-            (
-                "rate.step_dropout",
-                rate.step_dropout,
-                share(rate.step_dropout),
-                "must be from 0 to 1",
-            ),
-            (
-                "rate.rounded_share",
-                rate.rounded_share,
-                share(rate.rounded_share),
-                "must be from 0 to 1",
-            ),
-            (
-                "rate.matrix_learning_rate",
-                rate.matrix_learning_rate,
-                positive(rate.matrix_learning_rate),
-                "must be positive",
-            ),
-            (
-                "rate.matrix_spectral_decay",
-                rate.matrix_spectral_decay,
-                not_negative(rate.matrix_spectral_decay),
-                "must not be negative",
-            ),
-            ("rate.epsilon", rate.epsilon, positive(rate.epsilon), "must be positive"),
         ];
         if self.model.masked_head {
             return Err(TrainError::ConfigValue {
@@ -429,13 +233,7 @@ impl RunConfig {
                 expected: "takes a CPU with AVX512-BF16 or AMX, or a GPU that multiplies matrices of it; use \"fp32\"",
             });
         }
-        if rate.budget > 0 && rate.method != RateMethod::Bits {
-            return Err(TrainError::ConfigValue {
-                key: "rate.budget",
-                value: rate.budget.to_string(),
-                expected: "only rate.method = \"bits\" can be steered to a size",
-            });
-        }
+        self.rate.validate()?;
         self.optimizer.validate(train)
     }
 
@@ -483,6 +281,8 @@ mod tests {
             "rate.rounded_share=1.5",
             "rate.scale_learning_rate=-1",
             "rate.start=1",
+            "rate.matrix_spectral_decay=-1",
+            "rate.budget=5000",
             "train.clip_norm=nan",
             "train.token_dropout=1",
             "model.masked_head=true",
