@@ -10,8 +10,10 @@ use crate::failure::Usage;
 
 /// The text of a section: the tables, and how they were made.
 pub fn section(tables: &str, fingerprints: &[(String, String)]) -> String {
-    let arguments: Vec<String> =
-        std::env::args_os().skip(1).map(|word| without_folders(&word.to_string_lossy())).collect();
+    let arguments: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|word| quoted(without_folders(&word.to_string_lossy())))
+        .collect();
     let inputs: Vec<String> =
         fingerprints.iter().map(|(name, hash)| format!("`{name}` {hash}")).collect();
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
@@ -29,6 +31,14 @@ fn without_folders(word: &str) -> String {
     match path.file_name() {
         Some(name) if path.is_absolute() => name.to_string_lossy().into_owned(),
         _ => word.to_owned(),
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: String) -> String {
+    match word.contains(char::is_whitespace) {
+        true => format!("\"{word}\""),
+        false => word,
     }
 }
 
@@ -111,5 +121,7 @@ mod tests {
         assert_eq!(without_folders("/data/text.bin"), "text.bin");
         assert_eq!(without_folders("runs/a"), "runs/a");
         assert_eq!(without_folders("--bits"), "--bits");
+        assert_eq!(quoted("rate, λ 1=runs/a".to_owned()), "\"rate, λ 1=runs/a\"");
+        assert_eq!(quoted("plain=runs/a".to_owned()), "plain=runs/a");
     }
 }

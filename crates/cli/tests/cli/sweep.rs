@@ -108,6 +108,8 @@ fn a_sweep_killed_and_resumed_gives_the_same_results() {
     }
     place.ok(&killed);
     assert_eq!(results("killed.jsonl"), results("whole.jsonl"));
+    // A line says what all runs have in common too: results of other sweeps can stand beside it.
+    assert!(results("whole.jsonl").lines().all(|line| line.contains("\"model.width=32\"")));
 
     // Nothing is made twice, even where the runs are gone.
     std::fs::remove_dir_all(place.path("whole")).unwrap();

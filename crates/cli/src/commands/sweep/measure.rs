@@ -121,7 +121,7 @@ impl<'a> Measurement<'a> {
         Ok(Line {
             run: run.name.clone(),
             seed: run.seed,
-            settings: run.settings.clone(),
+            settings: run.all_settings(),
             steps: run.config.train.steps,
             export: export.name(),
             target,

@@ -31,6 +31,7 @@ pub struct Line {
     /// Name of the run: its seed, and a hash of its configuration and its data.
     pub run: String,
     pub seed: u64,
+    /// [`Planned::all_settings`].
     pub settings: Vec<String>,
     /// Optimizer steps.
     pub steps: u64,
@@ -111,6 +112,16 @@ impl Planned {
     /// In a few words.
     pub fn describe(&self) -> String {
         format!("{} {}", self.name, self.settings.join(" "))
+    }
+
+    /// All that is not as by default, and what sets it apart from other runs even where that is the default: what tells runs
+    /// of other sweeps from it too.
+    pub fn all_settings(&self) -> Vec<String> {
+        let mut all = settings(&self.config);
+        let key = |setting: &str| setting.split('=').next().map(str::to_owned);
+        let known: Vec<Option<String>> = all.iter().map(|setting| key(setting)).collect();
+        all.extend(self.settings.iter().filter(|own| !known.contains(&key(own))).cloned());
+        all
     }
 
     /// Its folder.
@@ -195,12 +206,15 @@ fn fingerprint(config: &RunConfig, data: &str) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..10].to_owned()
 }
 
-/// What a configuration has that is not as by default, as `key=value`, but for its data, its seed and its steps.
+/// What a configuration has that is not as by default, as `key=value`, but for its data, its seed, its steps and how often
+/// it is evaluated and kept.
 pub fn settings(config: &RunConfig) -> Vec<String> {
     let plain = RunConfig::default();
     let mut config = config.clone();
     config.train.seed = plain.train.seed;
     config.train.steps = plain.train.steps;
+    config.train.evaluate_every = plain.train.evaluate_every;
+    config.train.checkpoint_every = plain.train.checkpoint_every;
     config.data.clone_from(&plain.data);
     let table =
         |config: &RunConfig| Table::try_from(config).expect("a configuration is plain data");

@@ -161,7 +161,8 @@ fn of<'a, 'b>(groups: &'b mut Vec<Group<'a>>, setup: Setup) -> &'b mut Group<'a>
 }
 
 /// Files of one export and of the same settings, but for the knobs, are a curve; a file whose size was asked for has its place
-/// by that size, so that its knobs are settings like others.
+/// by that size, so that its knobs are settings like others. Two runs of one seed are no seeds of one place, whatever they
+/// differ in: the second is on a curve of its own.
 fn curves<'a>(files: &[&'a ResultFile]) -> Vec<Settings<'a>> {
     let mut curves: Vec<(Vec<&str>, &str, Vec<Place<'a>>)> = Vec::new();
     for file in files {
@@ -174,7 +175,15 @@ fn curves<'a>(files: &[&'a ResultFile]) -> Vec<Settings<'a>> {
         let size = file.target.map(|bits| format!("{bits} bits"));
         let setting: Vec<String> = knobs.into_iter().map(str::to_owned).chain(size).collect();
         let setting = setting.join(", ");
-        let curve = curves.iter().position(|curve| curve.0 == key && curve.1 == file.export);
+        let is_taken = |places: &[Place<'_>]| {
+            let mut others = places.iter().filter(|place| place.setting == setting);
+            others.any(|place| {
+                place.files.iter().any(|other| other.seed == file.seed && other.run != file.run)
+            })
+        };
+        let curve = curves
+            .iter()
+            .position(|curve| curve.0 == key && curve.1 == file.export && !is_taken(&curve.2));
         let curve = curve.unwrap_or_else(|| {
             curves.push((key, &file.export, Vec::new()));
             curves.len() - 1

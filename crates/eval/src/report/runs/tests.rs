@@ -127,6 +127,19 @@ fn a_result_that_was_given_twice_counts_once() {
 }
 
 #[test]
+fn two_runs_of_one_seed_are_not_averaged() {
+    let mut report = report();
+    let other = ResultFile { run: "another".to_owned(), bytes: 9, ..report.files[0].clone() };
+    report.files.push(other);
+    let groups = groups::groups(&report);
+    let files = |curve: usize| groups[0].curves[curve].places.iter().map(|place| place.files.len());
+    assert_eq!(groups[0].curves.len(), 3);
+    assert_eq!(files(0).collect::<Vec<_>>(), [3, 3]);
+    assert_eq!(files(2).collect::<Vec<_>>(), [1]);
+    assert_eq!(groups[0].curves[2].places[0].files[0].bytes, 9);
+}
+
+#[test]
 fn every_part_of_a_run_is_on_the_page() {
     let page = report().to_html().unwrap();
     for heading in [
