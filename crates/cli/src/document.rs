@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use backslash_codec::{Overwrite, write_bytes};
 
-use crate::arguments::Document;
 use crate::failure::Usage;
 
 /// The text of a section: the tables, and how they were made.
@@ -43,20 +42,20 @@ fn quoted(word: String) -> String {
 }
 
 /// Refuses a name of a section that cannot stand in a document.
-pub fn check(document: &Document) -> Result<()> {
-    document.section.as_deref().map_or(Ok(()), check_name)
+pub fn check(section: Option<&str>) -> Result<()> {
+    section.map_or(Ok(()), check_name)
 }
 
 /// Replaces the section of a document that is asked for, if one is.
-pub fn replace(document: &Document, text: &str) -> Result<()> {
-    match (&document.markdown, &document.section) {
+pub fn replace(markdown: Option<&Path>, section: Option<&str>, text: &str) -> Result<()> {
+    match (markdown, section) {
         (Some(path), Some(name)) => replace_section(path, name, text),
         _ => Ok(()),
     }
 }
 
 /// Refuses a name that cannot stand in a comment of a document.
-pub fn check_name(name: &str) -> Result<()> {
+fn check_name(name: &str) -> Result<()> {
     let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     if !plain {
         bail!(Usage(format!("--section {name}: letters, digits and hyphens name a section")));
@@ -65,7 +64,7 @@ pub fn check_name(name: &str) -> Result<()> {
 }
 
 /// Replaces what stands between the marks of a section, or adds it at the end.
-pub fn replace_section(path: &Path, name: &str, text: &str) -> Result<()> {
+fn replace_section(path: &Path, name: &str, text: &str) -> Result<()> {
     let old = match std::fs::read_to_string(path) {
         Ok(old) => old,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

@@ -37,7 +37,7 @@ struct Model {
 }
 
 pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
-    document::check(&arguments.document)?;
+    document::check(arguments.document.section.as_deref())?;
     let plot = match &arguments.plot {
         Some(path) => Some((path, session::overwrite(path, arguments.force)?)),
         None => None,
@@ -59,9 +59,12 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
     if let (Some((path, overwrite)), Some(figure)) = (plot, prune_curves(&kinds)?) {
         write_bytes(path, standalone(&figure).as_bytes(), overwrite)?;
     }
+    let points = table(&kinds);
     let tables =
-        format!("{pruned} {NOTE}\n\n{}\n- {}\n", table(&kinds).to_markdown(), losses.join("\n- "));
-    document::replace(&arguments.document, &document::section(&tables, &fingerprints))?;
+        format!("{pruned} {NOTE}\n\n{}\n- {}\n", points.to_markdown(), losses.join("\n- "));
+    let text = document::section(&tables, &fingerprints);
+    let arguments::Document { markdown, section } = &arguments.document;
+    document::replace(markdown.as_deref(), section.as_deref(), &text)?;
     if arguments.json {
         let value = |curve: &PruneCurve| {
             json!({
@@ -78,7 +81,7 @@ pub fn run(arguments: arguments::PruneCurve) -> Result<()> {
             "kinds": kinds.iter().map(kind_json).collect::<Vec<_>>(),
         }));
     }
-    output::print(&format!("{}\n{}\n\n{pruned} {NOTE}", table(&kinds), losses.join("\n")))
+    output::print(&format!("{points}\n{}\n\n{pruned} {NOTE}", losses.join("\n")))
 }
 
 /// Which matrices are pruned, in words.

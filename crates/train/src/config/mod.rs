@@ -4,6 +4,7 @@
 mod optimizer;
 mod rate;
 mod read;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ pub use optimizer::{
 };
 pub use rate::{LineScaleRule, OriginRule, RateConfig, RateMethod, StepRule};
 pub use read::{parse, parse_file};
+
+use rules::{Rule, below_one, not_negative, positive, share};
 
 /// Everything that fixes a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -180,11 +183,7 @@ impl RunConfig {
     /// Names the first key that does not fit and says what would be right.
     pub fn validate(&self) -> Result<(), TrainError> {
         let train = &self.train;
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
-        let decay = |value: f64| (0.0..1.0).contains(&value);
-        let rules: [(&'static str, f64, bool, &'static str); 10] = [
+        let rules: [Rule; 10] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -199,8 +198,8 @@ impl RunConfig {
                 "must be positive",
             ),
             ("train.warmdown", train.warmdown, share(train.warmdown), "must be from 0 to 1"),
-            ("train.beta1", train.beta1, decay(train.beta1), "must be from 0 to below 1"),
-            ("train.beta2", train.beta2, decay(train.beta2), "must be from 0 to below 1"),
+            ("train.beta1", train.beta1, below_one(train.beta1), "must be from 0 to below 1"),
+            ("train.beta2", train.beta2, below_one(train.beta2), "must be from 0 to below 1"),
             ("train.epsilon", train.epsilon, positive(train.epsilon), "must be positive"),
             (
                 "train.weight_decay",
@@ -212,7 +211,7 @@ impl RunConfig {
             (
                 "train.token_dropout",
                 train.token_dropout,
-                share(train.token_dropout) && train.token_dropout < 1.0,
+                below_one(train.token_dropout),
                 "must be from 0 to below 1",
             ),
         ];
@@ -223,9 +222,7 @@ impl RunConfig {
                 expected: "must be false: an encoder is trained as a classifier, without a head for masked tokens",
             });
         }
-        if let Some((key, value, _, expected)) = rules.into_iter().find(|(_, _, holds, _)| !holds) {
-            return Err(TrainError::ConfigValue { key, value: value.to_string(), expected });
-        }
+        rules::check(rules)?;
         if !train.precision.is_supported() {
             return Err(TrainError::ConfigValue {
                 key: "train.precision",

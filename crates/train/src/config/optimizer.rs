@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::TrainConfig;
+use super::rules::{self, Rule, below_one, not_negative, share};
 use crate::TrainError;
 
 /// What moves the matrices. Embeddings, output matrices and vectors are moved by AdamW in any case.
@@ -212,46 +213,39 @@ impl OptimizerConfig {
 
     /// Checks every value that a type cannot.
     pub(super) fn validate(&self, train: &TrainConfig) -> Result<(), TrainError> {
-        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
-        let decay = |value: f64| (0.0..1.0).contains(&value);
-        let share = |value: f64| value > 0.0 && value <= 1.0;
-        let mut rules: Vec<(&'static str, f64, bool, &'static str)> = vec![
+        let of_rank = |value: f64| value > 0.0 && value <= 1.0;
+        let mut rules: Vec<Rule> = vec![
             (
                 "optimizer.momentum",
                 self.momentum,
-                decay(self.momentum),
+                below_one(self.momentum),
                 "must be from 0 to below 1",
             ),
             (
                 "optimizer.momentum_start",
                 self.momentum_start,
-                decay(self.momentum_start),
+                below_one(self.momentum_start),
                 "must be from 0 to below 1",
             ),
             (
                 "optimizer.row_beta2",
                 self.row_beta2,
-                decay(self.row_beta2),
+                below_one(self.row_beta2),
                 "must be from 0 to below 1",
             ),
             (
                 "optimizer.rank_start",
                 self.rank_start,
-                share(self.rank_start),
+                of_rank(self.rank_start),
                 "must be above 0 and at most 1",
             ),
             (
                 "optimizer.rank_end",
                 self.rank_end,
-                share(self.rank_end),
+                of_rank(self.rank_end),
                 "must be above 0 and at most 1",
             ),
-            (
-                "optimizer.rank_from",
-                self.rank_from,
-                (0.0..=1.0).contains(&self.rank_from),
-                "must be from 0 to 1",
-            ),
+            ("optimizer.rank_from", self.rank_from, share(self.rank_from), "must be from 0 to 1"),
             (
                 "optimizer.rank_until",
                 self.rank_until,
@@ -284,12 +278,7 @@ impl OptimizerConfig {
             rules.push((keys[0], rate, not_negative(rate), "must not be negative, or \"train\""));
             rules.push((keys[1], decay, not_negative(decay), "must not be negative, or \"train\""));
         }
-        match rules.into_iter().find(|(_, _, holds, _)| !holds) {
-            Some((key, value, _, expected)) => {
-                Err(TrainError::ConfigValue { key, value: value.to_string(), expected })
-            }
-            None => Ok(()),
-        }
+        rules::check(rules)
     }
 }
 

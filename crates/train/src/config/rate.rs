@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rules::{self, Rule, below_one, not_negative, positive, share};
 use super::{OptimizerMethod, TrainConfig};
 use crate::TrainError;
 
@@ -146,17 +147,9 @@ impl RateConfig {
 
     /// Checks every value that a type cannot.
     pub(super) fn validate(&self) -> Result<(), TrainError> {
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
-        let rules: [(&'static str, f64, bool, &'static str); 11] = [
+        let rules: [Rule; 11] = [
             ("rate.lambda", self.lambda, not_negative(self.lambda), "must not be negative"),
-            (
-                "rate.start",
-                self.start,
-                share(self.start) && self.start < 1.0,
-                "must be from 0 to below 1",
-            ),
+            ("rate.start", self.start, below_one(self.start), "must be from 0 to below 1"),
             (
                 "rate.initial_step",
                 self.initial_step,
@@ -207,9 +200,7 @@ impl RateConfig {
             ),
             ("rate.epsilon", self.epsilon, positive(self.epsilon), "must be positive"),
         ];
-        if let Some((key, value, _, expected)) = rules.into_iter().find(|(_, _, holds, _)| !holds) {
-            return Err(TrainError::ConfigValue { key, value: value.to_string(), expected });
-        }
+        rules::check(rules)?;
         if self.budget > 0 && self.method != RateMethod::Bits {
             return Err(TrainError::ConfigValue {
                 key: "rate.budget",

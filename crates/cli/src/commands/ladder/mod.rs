@@ -23,13 +23,14 @@ pub fn run(arguments: Ladder) -> Result<()> {
         false => arguments.rungs.clone(),
     };
     // Before hours of work, not after.
-    document::check(&arguments.document)?;
+    document::check(arguments.document.section.as_deref())?;
     let text = if arguments.text.is_empty() {
         by_error(&arguments, &rungs)?
     } else {
         by_loss(&arguments, &rungs)?
     };
-    document::replace(&arguments.document, &text.markdown)?;
+    let arguments::Document { markdown, section } = &arguments.document;
+    document::replace(markdown.as_deref(), section.as_deref(), &text.markdown)?;
     if arguments.json {
         return output::print_json(&text.json);
     }

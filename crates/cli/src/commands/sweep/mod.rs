@@ -36,9 +36,7 @@ pub use runs::{Line, settings};
 
 pub fn run(arguments: Sweep) -> Result<()> {
     // Before hours of work, not after.
-    if let Some(section) = &arguments.section {
-        document::check_name(section)?;
-    }
+    document::check(arguments.section.as_deref())?;
     let file = SweepFile::open(&arguments.file)?;
     if let (Some(document), Some(row)) = (&arguments.check, &arguments.row) {
         return check::check(&arguments, &file, document, row);
@@ -56,16 +54,9 @@ pub fn run(arguments: Sweep) -> Result<()> {
     let lines = journal.values();
     let series = series::series(&file, &plan, lines)?;
     let tables = tables::tables(&file, &series);
-    if let (Some(path), Some(section)) = (&arguments.markdown, &arguments.section) {
-        document::replace_section(
-            path,
-            section,
-            &document::section(
-                &tables,
-                &[("configuration".to_owned(), plan.hash()), ("data".to_owned(), data)],
-            ),
-        )?;
-    }
+    let inputs = [("configuration".to_owned(), plan.hash()), ("data".to_owned(), data)];
+    let text = document::section(&tables, &inputs);
+    document::replace(arguments.markdown.as_deref(), arguments.section.as_deref(), &text)?;
     if let (Some(path), Some(figure)) = (&arguments.plot, figure(&series)?) {
         write_bytes(path, standalone(&figure).as_bytes(), Overwrite::Replace)?;
     }
@@ -138,7 +129,7 @@ fn make(
             }
             let folder = run.folder(out);
             let mut push = |line: Line| {
-                progress.note(&line.describe());
+                progress.note(&format!("{} {}", run.describe(), line.describe()));
                 keep(line)
             };
             Measurement::open(run, &folder, prepared)?.lines(

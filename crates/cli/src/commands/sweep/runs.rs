@@ -85,7 +85,7 @@ impl Line {
         Point { bytes, bits_per_weight, bits_per_byte, interval: None }
     }
 
-    /// In a few words.
+    /// The file in a few words, without those of its run.
     pub fn describe(&self) -> String {
         let target = self.target.map_or(String::new(), |bits| format!(" at {bits} bits"));
         let quality = match self.accuracy {
@@ -93,9 +93,7 @@ impl Line {
             None => format!("{:.4} nats per token", self.nats),
         };
         format!(
-            "{} {} {}{target}: {} bytes, {:.3} bits per weight, {quality}",
-            self.run,
-            self.settings.join(" "),
+            "{}{target}: {} bytes, {:.3} bits per weight, {quality}",
             self.export,
             grouped(self.bytes),
             self.bits_per_weight,
@@ -118,9 +116,10 @@ impl Planned {
     /// of other sweeps from it too.
     pub fn all_settings(&self) -> Vec<String> {
         let mut all = settings(&self.config);
-        let key = |setting: &str| setting.split('=').next().map(str::to_owned);
-        let known: Vec<Option<String>> = all.iter().map(|setting| key(setting)).collect();
-        all.extend(self.settings.iter().filter(|own| !known.contains(&key(own))).cloned());
+        let has = |own: &&String| all.iter().any(|setting| key(setting) == key(own));
+        let by_default: Vec<String> =
+            self.settings.iter().filter(|own| !has(own)).cloned().collect();
+        all.extend(by_default);
         all
     }
 
@@ -204,6 +203,10 @@ fn fingerprint(config: &RunConfig, data: &str) -> String {
     let own = without(own, &table(&RunConfig::default()));
     let text = format!("{data}\n{own}");
     blake3::hash(text.as_bytes()).to_hex()[..10].to_owned()
+}
+
+fn key(setting: &str) -> &str {
+    setting.split_once('=').map_or(setting, |(key, _)| key)
 }
 
 /// What a configuration has that is not as by default, as `key=value`, but for its data, its seed, its steps and how often
