@@ -42,8 +42,8 @@ pub use error::ModelError;
 pub use initialise::{UniformStart, initial_weights, uniform_starts};
 pub use masking::{MaskedRow, Masking};
 pub use network::{
-    Encoder, EncoderInput, InputObserver, Loss, MatrixReplacer, MatrixView, Transformer,
-    product_in_bf16, use_composed_operations,
+    Encoder, EncoderInput, InputObserver, Loss, MatrixReplacer, MatrixView, SoftTargets,
+    Transformer, product_in_bf16, use_composed_operations,
 };
 pub use precision::Precision;
 pub use pretrained::Pretrained;

@@ -320,6 +320,32 @@ fn classes_are_those_of_the_definition_whatever_the_padding() {
     assert!((loss / exact - 1.0).abs() < 1e-5, "{loss} {exact}");
 }
 
+/// (1 − s)·(−ln q(class)) + s·(−Σ p·ln q), with p the softmax of the teacher's logits.
+#[test]
+fn classes_of_a_teacher_are_targets_too() {
+    let config = classifier();
+    let weights = weights(&config);
+    let network = Transformer::from_weights(&config, &weights, &device()).unwrap();
+    let host = Host { config: &config, weights: &weights };
+    let teacher = [0.5_f32, -1.0, 2.0, 0.0, 1.5, -0.25];
+    let log_softmax = |logits: &[f64]| -> Vec<f64> {
+        let sum: f64 = logits.iter().map(|z| z.exp()).sum();
+        logits.iter().map(|z| z - sum.ln()).collect()
+    };
+    let share = 0.3;
+    let mut exact = 0.0;
+    for (row, (text, class)) in [&TOKENS[..6], &TOKENS[6..10]].into_iter().zip(CLASSES).enumerate()
+    {
+        let own = log_softmax(&host.class_logits(text));
+        let theirs: Vec<f64> = teacher[3 * row..][..3].iter().map(|z| f64::from(*z)).collect();
+        let soft: f64 = log_softmax(&theirs).iter().zip(&own).map(|(p, q)| -p.exp() * q).sum();
+        exact += 0.5 * ((1.0 - share) * -own[usize::from(class)] + share * soft);
+    }
+    let loss = network.class_distillation_loss(&TOKENS, &LENGTHS, &CLASSES, &teacher, share as f32);
+    let loss = f64::from(loss.into_scalar::<f32>());
+    assert!((loss / exact - 1.0).abs() < 1e-5, "{loss} {exact}");
+}
+
 #[test]
 fn the_gradient_of_the_loss_of_a_classifier_agrees_with_finite_differences() {
     let config = classifier();

@@ -4,6 +4,7 @@ use backslash_data::{Batch as Windows, Example, ExampleBatch, ExampleSampler, Sa
 use backslash_model::{Loss, Transformer};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::teacher::Teacher;
 use crate::{RunConfig, TrainError};
 
 /// What a run learns from.
@@ -131,6 +132,23 @@ impl Batch {
             }
             Self::Examples(batch) => {
                 network.class_loss(&batch.tokens, &batch.lengths, &batch.classes)
+            }
+        }
+    }
+
+    /// The same, of which a share follows what a teacher predicts.
+    pub(crate) fn distillation_loss(&self, network: &Transformer, teacher: &Teacher) -> Loss {
+        let Teacher { network: teacher, share, .. } = teacher;
+        match self {
+            Self::Windows(batch) => {
+                let row = batch.sequence_length;
+                let soft = teacher.soft_targets(&batch.inputs, row, *share);
+                network.distillation_loss(&batch.inputs, &batch.targets, row, &soft)
+            }
+            Self::Examples(ExampleBatch { tokens, lengths, classes }) => {
+                let logits = teacher.class_logits(tokens, lengths).into_data();
+                let logits = logits.try_into_vec::<f32>().expect("networks compute in f32");
+                network.class_distillation_loss(tokens, lengths, classes, &logits, *share)
             }
         }
     }

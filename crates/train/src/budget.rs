@@ -107,7 +107,7 @@ impl Budget {
         let steps = rate.first_step(train)..train.steps;
         let bits = 8.0 * room(budget, fixed as f64) / coded;
         let guess = KNOWN.0.ln() + ELASTICITY * (KNOWN.1 / bits).ln();
-        let total = steps.map(|step| schedule::multiplier(train, step)).sum();
+        let total = steps.map(|step| schedule::cycle(train, step)).sum();
         Self {
             budget,
             coded,

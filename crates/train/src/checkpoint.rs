@@ -1,9 +1,9 @@
 //! The state of a run between two steps, in one file.
 //!
-//! A safetensors file: `weights/…` and the optimizer's state, such as `first/…` and `second/…` or `momentum/…`,
-//! in F32, the rate's numbers as F64 in `rate` and `budget`, and step, sampler position, configuration and the
-//! hash of the data as metadata. Everything a step depends on is in it, so a resumed run takes the same steps as
-//! one left alone.
+//! A safetensors file: `weights/…`, `teacher/…` where the loss follows one, and the optimizer's state, such as
+//! `first/…` and `second/…` or `momentum/…`, in F32, the rate's numbers as F64 in `rate` and `budget`, and step,
+//! sampler position, configuration and the hash of the data as metadata. Everything a step depends on is in it, so
+//! a resumed run takes the same steps as one left alone.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::pressure::Pressure;
+use crate::teacher::Teacher;
 use crate::trainer::Trainer;
 use crate::{TrainError, config};
 
@@ -100,6 +101,18 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
         let found = values(&name).filter(|found| found.len() == tensor.data.len());
         tensor.data = found.ok_or_else(|| missing(name))?;
     }
+    // A run that is at the start of its rate has its teacher in its weights.
+    if Teacher::is_needed(&trainer.config, step)
+        && trainer.config.first_step_in_bits() != Some(step)
+    {
+        let mut teacher = trainer.weights.clone();
+        for tensor in teacher.tensors_mut() {
+            let name = format!("teacher/{}", tensor.name);
+            let found = values(&name).filter(|found| found.len() == tensor.data.len());
+            tensor.data = found.ok_or_else(|| missing(name))?;
+        }
+        trainer.teacher = Some(Teacher::new(&trainer.config, teacher)?);
+    }
     // The state of a step that has been taken with a rate is that of the method for such steps.
     if let Some(first) = trainer.config.first_step_in_bits().filter(|first| *first < step) {
         trainer.optimizer.begin_pricing(first, &trainer.weights);
@@ -144,7 +157,10 @@ fn serialize(trainer: &Trainer, data_hash: &str) -> Vec<u8> {
     let weights = trainer.weights.tensors().iter();
     let weights = weights.map(|tensor| (format!("weights/{}", tensor.name), &tensor.data[..]));
     let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let teacher = trainer.teacher.iter().flat_map(|teacher| teacher.weights.tensors());
+    let teacher = teacher.map(|tensor| (format!("teacher/{}", tensor.name), &tensor.data[..]));
     let named: Vec<(String, Vec<u8>)> = weights
+        .chain(teacher)
         .chain(trainer.optimizer.state())
         .map(|(name, values)| (name, bytes(values)))
         .collect();

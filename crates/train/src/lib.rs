@@ -19,6 +19,7 @@ mod profile;
 mod run;
 mod schedule;
 mod sizing;
+mod teacher;
 mod trainer;
 
 use optimizer::adamw;

@@ -12,6 +12,7 @@ use crate::batches::{Batches, TrainingSet};
 use crate::budget::{Budget, Forecast};
 use crate::optimizer::Optimizer;
 use crate::pressure::Pressure;
+use crate::teacher::Teacher;
 use crate::{Part, Profile, RunConfig, TrainError, schedule, sizing};
 
 /// Everything that changes while a model is trained.
@@ -25,6 +26,8 @@ pub struct Trainer {
     /// Where the time goes.
     pub profile: Profile,
     pub(crate) budget: Option<Budget>,
+    /// What the loss follows beside the data, from the start of the rate on, where it does.
+    pub(crate) teacher: Option<Teacher>,
     /// What the file will hold beside the tensors.
     metadata: BTreeMap<String, Vec<u8>>,
     /// Room for the weights that the loss is computed with.
@@ -91,6 +94,7 @@ impl Trainer {
             optimizer: Optimizer::new(config, &weights),
             pressure,
             budget,
+            teacher: None,
             metadata,
             perturbed: None,
             batches: Batches::new(config, data)?,
@@ -137,12 +141,18 @@ impl Trainer {
             self.optimizer.begin_pricing(self.step, &self.weights);
         }
         self.pressure.prepare(&self.weights, self.step);
+        if self.teacher.is_none() && Teacher::is_needed(&self.config, self.step) {
+            self.teacher = Some(Teacher::new(&self.config, self.weights.clone())?);
+        }
         self.scale_lines(data)?;
         let seen = self.pressure.seen(&self.weights, self.step, &mut self.perturbed);
         self.profile.ends(Part::Rate);
         let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?
             .in_precision(self.config.train.precision);
-        let loss = batch.loss(&network);
+        let loss = match &self.teacher {
+            Some(teacher) => batch.distillation_loss(&network, teacher),
+            None => batch.loss(&network),
+        };
         self.profile.ends(Part::Forward);
         let mut gradients = network.gradients(&loss, seen);
         let loss = f64::from(loss.into_scalar::<f32>());
@@ -165,10 +175,11 @@ impl Trainer {
         let learning_rate = multiplier * self.config.train.learning_rate;
         self.optimizer.update(self.step, multiplier, &mut self.weights, &gradients);
         self.profile.ends(Part::Optimizer);
-        self.pressure.after_step(&mut self.weights, self.step, multiplier);
+        let cycle = schedule::cycle(&self.config.train, self.step);
+        self.pressure.after_step(&mut self.weights, self.step, cycle);
         self.step += 1;
         if let Some(bits_per_weight) = bits_per_weight {
-            self.steer(bits_per_weight, multiplier)?;
+            self.steer(bits_per_weight, cycle)?;
         }
         self.profile.ends(Part::Rate);
         Ok(StepReport {

@@ -4,7 +4,7 @@
 //! Hugging Face, without its dropout.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::bert::EncoderInput;
 use super::linear::Affine;
@@ -58,6 +58,25 @@ impl Transformer {
     /// As [`Transformer::class_losses`].
     pub fn class_loss(&self, tokens: &[u16], lengths: &[usize], classes: &[u16]) -> Tensor<1> {
         self.class_losses(tokens, lengths, classes).mean()
+    }
+
+    /// As [`Transformer::class_loss`], with the classes that a teacher predicts, by its logits, as targets for `share` of it
+    /// ([`SoftTargets`](super::SoftTargets) has the formula).
+    ///
+    /// # Panics
+    /// As [`Transformer::class_losses`], and if there are not as many logits.
+    pub fn class_distillation_loss(
+        &self,
+        tokens: &[u16],
+        lengths: &[usize],
+        classes: &[u16],
+        teacher: &[f32],
+        share: f32,
+    ) -> Tensor<1> {
+        let logits = self.class_logits(tokens, lengths);
+        let teacher = TensorData::new(teacher.to_vec(), logits.dims());
+        let teacher = Tensor::from_data(teacher, &logits.device());
+        composed::distillation_losses(logits, teacher, classes, share, None).mean()
     }
 
     /// As [`Transformer::observe_inputs`], on the way to the classes of rows: what is shown has a position for each token that

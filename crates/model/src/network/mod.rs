@@ -17,6 +17,7 @@ mod norm;
 mod operations;
 pub(crate) mod path;
 mod rotary;
+mod soft_targets;
 mod tap;
 mod tokens;
 
@@ -31,6 +32,7 @@ use self::gpt2::Gpt2;
 use self::llama::Llama;
 pub use self::operations::use_composed_operations;
 use self::path::{Layout, Names};
+pub use self::soft_targets::SoftTargets;
 use self::tap::Tap;
 pub use self::tap::{InputObserver, MatrixReplacer};
 use self::tokens::{Tokens, assert_known};
@@ -206,7 +208,7 @@ impl Transformer {
     /// As [`Transformer::losses`].
     pub fn loss(&self, tokens: &[u16], targets: &[u16], row: usize) -> Tensor<1> {
         let (hidden, head) = self.before_losses(tokens, targets, row);
-        operations::mean_loss(hidden, head, targets, self.config.cap(), self.precision)
+        operations::mean_loss(hidden, head, targets, None, self.config.cap(), self.precision)
     }
 
     /// What [`Transformer::hidden_and_head`] gives, once the targets are checked.

@@ -90,6 +90,12 @@ pub struct TrainConfig {
     pub warmup_steps: u64,
     /// Share of the steps, at the end, over which the learning rate falls linearly to zero.
     pub warmdown: f64,
+    /// Share of the steps after which the learning rate, which has come to zero by then, starts again and falls linearly to
+    /// the last step; 1 for never. Until there a run is that of so many steps; with a rate that starts there the rest
+    /// finishes a trained model.
+    pub restart: f64,
+    /// Learning rate at the restart, as a multiple of the peak.
+    pub restart_scale: f64,
     /// AdamW: decay of the mean of gradients.
     pub beta1: f64,
     /// AdamW: decay of the mean of squared gradients.
@@ -125,6 +131,8 @@ impl Default for TrainConfig {
             learning_rate: 2e-3,
             warmup_steps: 20,
             warmdown: 0.5,
+            restart: 1.0,
+            restart_scale: 0.3,
             beta1: 0.9,
             beta2: 0.95,
             epsilon: 1e-8,
@@ -137,6 +145,13 @@ impl Default for TrainConfig {
             evaluate_every: 250,
             checkpoint_every: 250,
         }
+    }
+}
+
+impl TrainConfig {
+    /// The step at which the learning rate starts again; the number of steps where it never does.
+    pub(crate) fn restart_step(&self) -> u64 {
+        (self.restart * self.steps as f64).round() as u64
     }
 }
 
@@ -183,7 +198,7 @@ impl RunConfig {
     /// Names the first key that does not fit and says what would be right.
     pub fn validate(&self) -> Result<(), TrainError> {
         let train = &self.train;
-        let rules: [Rule; 10] = [
+        let rules: [Rule; 12] = [
             ("train.steps", train.steps as f64, train.steps > 0, "must be at least 1"),
             (
                 "train.batch_size",
@@ -198,6 +213,13 @@ impl RunConfig {
                 "must be positive",
             ),
             ("train.warmdown", train.warmdown, share(train.warmdown), "must be from 0 to 1"),
+            ("train.restart", train.restart, share(train.restart), "must be from 0 to 1"),
+            (
+                "train.restart_scale",
+                train.restart_scale,
+                positive(train.restart_scale),
+                "must be positive",
+            ),
             ("train.beta1", train.beta1, below_one(train.beta1), "must be from 0 to below 1"),
             ("train.beta2", train.beta2, below_one(train.beta2), "must be from 0 to below 1"),
             ("train.epsilon", train.epsilon, positive(train.epsilon), "must be positive"),
@@ -231,6 +253,16 @@ impl RunConfig {
             });
         }
         self.rate.validate()?;
+        if self.rate.distillation > 0.0
+            && self.first_priced_step() == 0
+            && self.train.from.is_empty()
+        {
+            return Err(TrainError::ConfigValue {
+                key: "rate.distillation",
+                value: self.rate.distillation.to_string(),
+                expected: "needs a network that has learned: a rate.start above 0, or a model to go on from in train.from",
+            });
+        }
         self.optimizer.validate(train)
     }
 
@@ -276,6 +308,9 @@ mod tests {
             "rate.rounding_from=1.5",
             "rate.step_dropout=-0.1",
             "rate.rounded_share=1.5",
+            "rate.distillation=1.5",
+            "train.restart=1.5",
+            "train.restart_scale=0",
             "rate.scale_learning_rate=-1",
             "rate.start=1",
             "rate.matrix_spectral_decay=-1",

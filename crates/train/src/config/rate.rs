@@ -111,6 +111,10 @@ pub struct RateConfig {
     pub matrix_learning_rate: f64,
     /// `bits`: decay of the singular values of matrices from then on, as a multiple of `optimizer.spectral_decay`.
     pub matrix_spectral_decay: f64,
+    /// `bits`: share of the loss that from the start of the rate on is the cross-entropy to what the network predicted at that
+    /// point, unrounded. It makes gradients quieter, so that rounded weights find their codes in fewer steps, at the price
+    /// of another forward pass in each.
+    pub distillation: f64,
     /// `backslash`: ε in (|θ|+ε)^(ν−1).
     pub epsilon: f64,
 }
@@ -134,6 +138,7 @@ impl Default for RateConfig {
             matrix_method: OptimizerMethod::Adamw,
             matrix_learning_rate: 1.0,
             matrix_spectral_decay: 1.0,
+            distillation: 0.0,
             epsilon: 1.0,
         }
     }
@@ -147,7 +152,7 @@ impl RateConfig {
 
     /// Checks every value that a type cannot.
     pub(super) fn validate(&self) -> Result<(), TrainError> {
-        let rules: [Rule; 11] = [
+        let rules: [Rule; 12] = [
             ("rate.lambda", self.lambda, not_negative(self.lambda), "must not be negative"),
             ("rate.start", self.start, below_one(self.start), "must be from 0 to below 1"),
             (
@@ -198,6 +203,12 @@ impl RateConfig {
                 not_negative(self.matrix_spectral_decay),
                 "must not be negative",
             ),
+            (
+                "rate.distillation",
+                self.distillation,
+                share(self.distillation),
+                "must be from 0 to 1",
+            ),
             ("rate.epsilon", self.epsilon, positive(self.epsilon), "must be positive"),
         ];
         rules::check(rules)?;
@@ -206,6 +217,13 @@ impl RateConfig {
                 key: "rate.budget",
                 value: self.budget.to_string(),
                 expected: "only rate.method = \"bits\" can be steered to a size",
+            });
+        }
+        if self.distillation > 0.0 && self.method != RateMethod::Bits {
+            return Err(TrainError::ConfigValue {
+                key: "rate.distillation",
+                value: self.distillation.to_string(),
+                expected: "only rate.method = \"bits\" has a start that a teacher can be taken from",
             });
         }
         Ok(())

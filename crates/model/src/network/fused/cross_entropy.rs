@@ -1,7 +1,7 @@
 //! Output matrix, soft cap and cross-entropy in one operation, without all logits in memory.
 //!
 //! Rows are taken in blocks: logits of the block, their loss and at once their gradient in the same memory,
-//! then what the gradient contributes to both factors of the product. The gradients of the mean are thus
+//! then what the gradient contributes to both factors of the product. Of a teacher too there are only the logits of a block. The gradients of the mean are thus
 //! known when its value is, and the backward pass only multiplies them by the gradient of the mean (as in
 //! Liger Kernel, Hsu et al., arXiv 2410.10989).
 
@@ -20,6 +20,7 @@ use super::matrix::MatrixView;
 use super::product::product;
 use super::simd::{LANES, exp, largest, tanh, total, vectorised};
 use crate::Precision;
+use crate::network::SoftTargets;
 
 /// Logits that exist at the same time, about.
 const BLOCK: usize = 1 << 20;
@@ -32,6 +33,7 @@ pub(in crate::network) trait MeanCrossEntropy: Backend {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: Vec<u16>,
+        soft: Option<SoftTargets>,
         cap: Option<f32>,
         precision: Precision,
     ) -> FloatTensor<Self>;
@@ -54,10 +56,11 @@ impl MeanCrossEntropy for Flex {
         hidden: FlexTensor,
         head: FlexTensor,
         targets: Vec<u16>,
+        soft: Option<SoftTargets>,
         cap: Option<f32>,
-        _: Precision,
+        precision: Precision,
     ) -> FlexTensor {
-        mean(&losses(&contiguous(hidden), &contiguous(head), &targets, cap))
+        untracked(&contiguous(hidden), &contiguous(head), &targets, soft.as_ref(), cap, precision)
     }
 }
 
@@ -96,6 +99,7 @@ impl<C: CheckpointStrategy> MeanCrossEntropy for Autodiff<Flex, C> {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: Vec<u16>,
+        soft: Option<SoftTargets>,
         cap: Option<f32>,
         precision: Precision,
     ) -> FloatTensor<Self> {
@@ -104,13 +108,30 @@ impl<C: CheckpointStrategy> MeanCrossEntropy for Autodiff<Flex, C> {
         let head = contiguous(head.into_primitive());
         match Step.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(preparation) => {
-                let (losses, gradients) = with_gradients(&hidden, &head, &targets, cap, precision);
+                let (losses, gradients) =
+                    with_gradients(&hidden, &head, &targets, soft.as_ref(), cap, precision);
                 preparation.finish(gradients, mean(&losses))
             }
             OpsKind::UnTracked(preparation) => {
-                preparation.finish(mean(&losses(&hidden, &head, &targets, cap)))
+                let soft = soft.as_ref();
+                preparation.finish(untracked(&hidden, &head, &targets, soft, cap, precision))
             }
         }
+    }
+}
+
+/// The mean loss where nobody asks for its gradient.
+fn untracked(
+    hidden: &FlexTensor,
+    head: &FlexTensor,
+    targets: &[u16],
+    soft: Option<&SoftTargets>,
+    cap: Option<f32>,
+    precision: Precision,
+) -> FlexTensor {
+    match soft {
+        None => mean(&losses(hidden, head, targets, cap)),
+        Some(_) => mean(&with_gradients(hidden, head, targets, soft, cap, precision).0),
     }
 }
 
@@ -160,6 +181,7 @@ fn with_gradients(
     hidden: &FlexTensor,
     head: &FlexTensor,
     targets: &[u16],
+    soft: Option<&SoftTargets>,
     cap: Option<f32>,
     precision: Precision,
 ) -> (Vec<f32>, [FlexTensor; 2]) {
@@ -172,14 +194,26 @@ fn with_gradients(
         let logits = multiply(precision, view(&hidden), view(head).transposed());
         let [count, _] = dimensions(&logits);
         let rows = rows_per_task(vocabulary);
+        let of_teacher = soft.map(|soft| {
+            let hidden = &soft.hidden[start * soft.width..][..count * soft.width];
+            let head = MatrixView::new(&soft.head, soft.width).transposed();
+            product(precision, MatrixView::new(hidden, soft.width), head)
+        });
         let gradient = update(logits, |logits| {
-            logits
+            let chunks = logits
                 .par_chunks_mut(rows * vocabulary)
                 .zip(targets[start..][..count].par_chunks(rows))
-                .zip(losses[start..][..count].par_chunks_mut(rows))
-                .for_each(|((logits, targets), losses)| {
+                .zip(losses[start..][..count].par_chunks_mut(rows));
+            match (soft, of_teacher) {
+                (Some(soft), Some(mut teacher)) => chunks
+                    .zip(teacher.par_chunks_mut(rows * vocabulary))
+                    .for_each(|(((logits, targets), losses), teacher)| {
+                        distil(logits, teacher, targets, losses, cap, share, soft.share);
+                    }),
+                _ => chunks.for_each(|((logits, targets), losses)| {
                     differentiate(logits, targets, losses, cap, share);
-                });
+                }),
+            }
         });
         let of_hidden = product(precision, view(&gradient), view(head));
         let of_head = multiply(precision, view(&gradient).transposed(), view(&hidden));
@@ -277,11 +311,66 @@ fn differentiate_kernel<const FMA: bool>(
     }
 }
 
+vectorised! {
+    /// As [`differentiate`], of the loss with soft targets: share·(softmax(z) − (1 − s)·onehot(target) − s·p)·(1 − (z / cap)²)
+    /// with p the softmax of the teacher's logits, which are overwritten.
+    fn distil(logits: &mut [f32], teacher: &mut [f32], targets: &[u16], losses: &mut [f32], cap: Option<f32>, share: f32, soft: f32) = distil_kernel
+}
+
+#[inline(always)]
+fn distil_kernel<const FMA: bool>(
+    logits: &mut [f32],
+    teacher: &mut [f32],
+    targets: &[u16],
+    losses: &mut [f32],
+    cap: Option<f32>,
+    share: f32,
+    soft: f32,
+) {
+    let vocabulary = logits.len() / targets.len();
+    let inverse = cap.map_or(0.0, |cap| 1.0 / cap);
+    let slope = |z: f32| 1.0 - (inverse * z) * (inverse * z);
+    let rows = logits.chunks_exact_mut(vocabulary).zip(teacher.chunks_exact_mut(vocabulary));
+    for ((logits, teacher), (target, loss)) in rows.zip(targets.iter().zip(losses)) {
+        let target = usize::from(*target);
+        soft_cap::<FMA>(teacher, cap);
+        let teachers_log_sum = log_sum::<FMA>(teacher);
+        for p in teacher.iter_mut() {
+            *p = exp::<FMA>(*p - teachers_log_sum);
+        }
+        soft_cap::<FMA>(logits, cap);
+        let log_sum = log_sum::<FMA>(logits);
+        let wanted = logits[target];
+        *loss = log_sum - (1.0 - soft) * wanted - soft * inner_product(teacher, logits);
+        for (z, p) in logits.iter_mut().zip(&*teacher) {
+            *z = share * (exp::<FMA>(*z - log_sum) - soft * p) * slope(*z);
+        }
+        logits[target] -= share * (1.0 - soft) * slope(wanted);
+    }
+}
+
+/// Σ p·z.
+#[inline(always)]
+fn inner_product(p: &[f32], z: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let ((p_chunks, p_rest), (z_chunks, z_rest)) = (p.as_chunks::<LANES>(), z.as_chunks::<LANES>());
+    for (p, z) in p_chunks.iter().zip(z_chunks) {
+        for i in 0..LANES {
+            lanes[i] += p[i] * z[i];
+        }
+    }
+    for (lane, (p, z)) in lanes.iter_mut().zip(p_rest.iter().zip(z_rest)) {
+        *lane += p * z;
+    }
+    total(lanes)
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
     use crate::Precision;
+    use crate::network::SoftTargets;
     use crate::network::fused::check::{assert_close, random, run, with_threads};
     use crate::network::operations::{composed, mean_loss, token_losses};
 
@@ -298,7 +387,7 @@ mod tests {
                 let results = [mean_loss, composed::mean_loss].map(|loss| {
                     run(&[[count, width], [vocabulary, width]], |mut x| {
                         let head = x.remove(1);
-                        loss(x.remove(0), head, &targets, cap, Precision::Fp32) * factor
+                        loss(x.remove(0), head, &targets, None, cap, Precision::Fp32) * factor
                     })
                 });
                 assert_close(
@@ -317,6 +406,35 @@ mod tests {
         }
     }
 
+    /// A teacher of another width.
+    fn soft_targets(count: usize, vocabulary: usize, width: usize, share: f32) -> SoftTargets {
+        SoftTargets {
+            hidden: random(count * width, 3).into(),
+            head: random(vocabulary * width, 4).into(),
+            width,
+            share,
+        }
+    }
+
+    #[test]
+    fn with_soft_targets_values_and_gradients_are_those_of_the_definition() {
+        for [count, vocabulary, width] in [[3, 11, 16], [50, 300, 24], [70, 30_000, 8]] {
+            let targets = targets(count, vocabulary);
+            for (cap, share) in [(Some(2.0), 0.3), (None, 1.0), (Some(30.0), 0.0)] {
+                let soft = soft_targets(count, vocabulary, width + 2, share);
+                let [fused, expected] = [mean_loss, composed::mean_loss].map(|loss| {
+                    run(&[[count, width], [vocabulary, width]], |mut x| {
+                        let head = x.remove(1);
+                        let soft = Some(&soft);
+                        loss(x.remove(0), head, &targets, soft, cap, Precision::Fp32) * count as f32
+                    })
+                });
+                let name = format!("{count} {vocabulary} {cap:?} {share}");
+                assert_close(&fused, &expected, 1e-5, &name);
+            }
+        }
+    }
+
     #[test]
     fn in_bf16_values_and_gradients_are_near_those_in_f32() {
         // The second takes more than one block.
@@ -325,7 +443,8 @@ mod tests {
             let [rounded, exact] = [Precision::Bf16, Precision::Fp32].map(|precision| {
                 run(&[[count, width], [vocabulary, width]], |mut x| {
                     let head = x.remove(1);
-                    mean_loss(x.remove(0), head, &targets, Some(30.0), precision) * count as f32
+                    mean_loss(x.remove(0), head, &targets, None, Some(30.0), precision)
+                        * count as f32
                 })
             });
             assert_close(&rounded, &exact, 0.01, &format!("{count} {vocabulary}"));
@@ -354,7 +473,7 @@ mod tests {
         let loss = || {
             run(&[[300, 64], [500, 64]], |mut x| {
                 let head = x.remove(1);
-                mean_loss(x.remove(0), head, &targets, Some(30.0), Precision::Fp32)
+                mean_loss(x.remove(0), head, &targets, None, Some(30.0), Precision::Fp32)
             })
         };
         assert_eq!(with_threads(1, loss), with_threads(2, loss));

@@ -3,6 +3,7 @@
 use burn::tensor::{FloatDType, Int, Tensor, TensorData, activation};
 
 use crate::Precision;
+use crate::network::SoftTargets;
 use crate::network::rotary::Rotary;
 
 /// A·B, of operands in a precision.
@@ -66,15 +67,42 @@ fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     log_probabilities.gather(1, targets.reshape([count, 1])).reshape([count]).neg()
 }
 
-/// The mean of [`cross_entropy`] over the soft-capped logits `hidden`·`head`ᵀ.
+/// −Σ p·ln softmax(logits) for each row of `[n, vocabulary]`, with p the softmax of the teacher's logits.
+fn soft_cross_entropy(logits: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
+    let count = logits.dims()[0];
+    let products = activation::softmax(teacher, 1) * activation::log_softmax(logits, 1);
+    products.sum_dim(1).reshape([count]).neg()
+}
+
+/// The mean of [`cross_entropy`] over the soft-capped logits `hidden`·`head`ᵀ, with soft targets as [`SoftTargets`] says.
 pub(in crate::network) fn mean_loss(
     hidden: Tensor<2>,
     head: Tensor<2>,
     targets: &[u16],
+    soft: Option<&SoftTargets>,
     cap: Option<f32>,
     precision: Precision,
 ) -> Tensor<1> {
-    losses(product(hidden, head.transpose(), precision), targets, cap).mean()
+    let logits = product(hidden, head.transpose(), precision);
+    let Some(soft) = soft else { return losses(logits, targets, cap).mean() };
+    let matrix = |values: &[f32]| {
+        let shape = [values.len() / soft.width, soft.width];
+        Tensor::<2>::from_data(TensorData::new(values.to_vec(), shape), &logits.device())
+    };
+    let teacher = product(matrix(&soft.hidden), matrix(&soft.head).transpose(), precision);
+    distillation_losses(logits, teacher, targets, soft.share, cap).mean()
+}
+
+/// (1 − s) times the [`losses`] and s times the cross-entropy to the softmax of the teacher's logits, one per row.
+pub(in crate::network) fn distillation_losses(
+    logits: Tensor<2>,
+    teacher: Tensor<2>,
+    targets: &[u16],
+    share: f32,
+    cap: Option<f32>,
+) -> Tensor<1> {
+    let soft = soft_cross_entropy(soft_cap(logits.clone(), cap), soft_cap(teacher, cap));
+    losses(logits, targets, cap) * (1.0 - share) + soft * share
 }
 
 /// [`cross_entropy`] of each target for the soft-capped logits `hidden`·`head`ᵀ.

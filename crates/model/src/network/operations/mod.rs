@@ -10,6 +10,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{Device, Tensor};
 
 pub(super) use self::composed::{full_attention, soft_cap};
+use super::SoftTargets;
 use super::fused::{
     CausalAttention, CrossEntropies, LinearProduct, MeanCrossEntropy, PrepareHeads, ReluSquared,
     RmsNorm,
@@ -87,21 +88,23 @@ pub(super) fn prepare_heads(x: Tensor<4>, gain: Option<Tensor<1>>, rotary: &Rota
 }
 
 /// Mean of −ln softmax(logits)\[target\] over the rows of `hidden`, `[n, width]`, with the
-/// [soft-capped](soft_cap) logits `hidden`·`head`ᵀ.
+/// [soft-capped](soft_cap) logits `hidden`·`head`ᵀ; with soft targets as [`SoftTargets`] says.
 pub(super) fn mean_loss(
     hidden: Tensor<2>,
     head: Tensor<2>,
     targets: &[u16],
+    soft: Option<&SoftTargets>,
     cap: Option<f32>,
     precision: Precision,
 ) -> Tensor<1> {
     if !fused_in(precision, &hidden.device()) {
-        return composed::mean_loss(hidden, head, targets, cap, precision);
+        return composed::mean_loss(hidden, head, targets, soft, cap, precision);
     }
     Tensor::from_dispatch(Dispatch::mean_cross_entropy(
         hidden.into_dispatch(),
         head.into_dispatch(),
         targets.to_vec(),
+        soft.cloned(),
         cap,
         precision,
     ))
