@@ -103,6 +103,11 @@ impl Columns {
         }
     }
 
+    /// Whether any column was named.
+    pub fn are_given(&self) -> bool {
+        self.text_column.is_some() || self.label_column.is_some()
+    }
+
     /// What was given for files of these paths, as a configuration has it.
     pub fn of(&self, paths: &[PathBuf]) -> DataConfig {
         let paths = paths.to_vec();

@@ -89,16 +89,18 @@ fn configuration(arguments: &Train) -> Result<RunConfig> {
         }
         return Ok(config::parse_file(&path, &[])?);
     }
+    let mut set = arguments.set.clone();
+    if let Some(from) = &arguments.from {
+        let from = toml::Value::String(from.display().to_string());
+        set.push(format!("train.from={from}"));
+    }
     let mut config = match &arguments.config {
-        Some(path) => config::parse_file(path, &arguments.set)?,
-        None => config::parse("", &arguments.set)?,
+        Some(path) => config::parse_file(path, &set)?,
+        None => config::parse("", &set)?,
     };
     arguments.data.put_into(&mut config.data);
     if let Some(tokenizer) = &arguments.tokenizer {
         config.data.tokenizer.clone_from(tokenizer);
-    }
-    if let Some(from) = &arguments.from {
-        config.train.from = from.display().to_string();
     }
     if let Some(precision) = arguments.precision {
         config.train.precision = precision;

@@ -145,3 +145,23 @@ fn every_rate_method_trains_and_leaves_a_file() {
         assert!(trained["decoded"]["bits_per_byte"].as_f64().unwrap().is_finite(), "{method}");
     }
 }
+
+/// `configs/finish.toml` goes on from any run, and lands on a budget.
+#[test]
+fn a_trained_model_is_finished_to_a_budget() {
+    let place = Place::new();
+    place.ok(&borrowed(&place.train("run", &["--set", "train.steps=60"])));
+    let finish = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/finish.toml");
+    let train =
+        ["train", "--config", finish, "--data", "text.txt", "--from", "run", "--out", "small"];
+    let size =
+        ["--set", "train.steps=60", "--set", "train.batch_size=4", "--budget", "6kB", "--json"];
+    let trained = json(&place.ok(&[&train[..], &size].concat()));
+    let size = trained["file_bytes"].as_u64().unwrap();
+    assert!((5_880..=6_000).contains(&size), "{size}");
+    let [before, after] = ["run", "small"].map(|run| {
+        let evaluated = place.ok(&["eval", run, "--data", "text.txt", "--tokens", "200", "--json"]);
+        json(&evaluated)["decoded"]["bits_per_byte"].as_f64().unwrap()
+    });
+    assert!(after < before + 0.5, "{before} {after}");
+}

@@ -114,6 +114,8 @@ fn a_classifier_is_calibrated_on_labelled_texts() {
     let compress = ["compress", "run", "-o", "x.bsl", "--text", "train.tsv"];
     place.fails(&[&compress[..], &["--text-column", "stars"]].concat(), 1, "stars");
     place.fails(&[&compress[..], &["dev.txt"]].concat(), 1, "dev.txt");
+    let without_text = ["compress", "run", "-o", "x.bsl", "--label-column", "1"];
+    place.fails(&without_text, 2, "--text FILE");
 }
 
 #[test]
