@@ -21,6 +21,19 @@ impl Teacher {
         Ok(Self { weights, network, share: config.rate.distillation as f32 })
     }
 
+    /// # Errors
+    /// If a run would take its teacher from weights that have learned nothing.
+    pub(crate) fn check(config: &RunConfig) -> Result<(), TrainError> {
+        if !Self::is_needed(config, 0) || !config.train.from.is_empty() {
+            return Ok(());
+        }
+        Err(TrainError::ConfigValue {
+            key: "rate.distillation",
+            value: config.rate.distillation.to_string(),
+            expected: "needs a model that has learned: one to go on from (--from, train.from), or a rate.start above 0",
+        })
+    }
+
     /// Whether a run has a teacher at a step.
     pub(crate) fn is_needed(config: &RunConfig, step: u64) -> bool {
         let first = config.first_step_in_bits();

@@ -76,6 +76,7 @@ impl Trainer {
         beginning: Beginning,
     ) -> Result<Self, TrainError> {
         config.validate()?;
+        Teacher::check(config)?;
         let Beginning { weights, metadata } = beginning;
         Transformer::from_weights(&config.model, &weights, &device())?;
         let train = &config.train;

@@ -143,13 +143,13 @@ fn a_checkpoint_without_its_teacher_is_refused() {
 
 #[test]
 fn a_teacher_must_have_learned_and_takes_a_rate_in_bits() {
-    for (sets, expected) in [
-        (&["rate.method=bits", "rate.start=0"][..], "train.from"),
-        (&["rate.method=backslash"], "rate.method = \"bits\""),
-    ] {
-        let mut sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-        sets.push("rate.distillation=0.5".to_owned());
-        let error = config::parse("", &sets).unwrap_err().to_string();
-        assert!(error.starts_with("rate.distillation") && error.contains(expected), "{error}");
-    }
+    let (tokens, mut config) = (tokens(), decoder());
+    (config.rate.distillation, config.rate.start) = (0.5, 0.0);
+    let error = Trainer::new(&config, TrainingSet::Tokens(&tokens), beginning(&config)).err();
+    let error = error.unwrap().to_string();
+    assert!(error.starts_with("rate.distillation") && error.contains("train.from"), "{error}");
+
+    let sets = ["rate.method=backslash", "rate.distillation=0.5"].map(str::to_owned);
+    let error = config::parse("", &sets).unwrap_err().to_string();
+    assert!(error.starts_with("rate.distillation") && error.contains("in bits"), "{error}");
 }

@@ -159,6 +159,8 @@ fn a_trained_model_is_finished_to_a_budget() {
     let trained = json(&place.ok(&[&train[..], &size].concat()));
     let size = trained["file_bytes"].as_u64().unwrap();
     assert!((5_880..=6_000).contains(&size), "{size}");
+    let without = ["train", "--config", finish, "--data", "text.txt", "--out", "nothing"];
+    place.fails(&without, 2, "--from");
     let [before, after] = ["run", "small"].map(|run| {
         let evaluated = place.ok(&["eval", run, "--data", "text.txt", "--tokens", "200", "--json"]);
         json(&evaluated)["decoded"]["bits_per_byte"].as_f64().unwrap()

@@ -253,16 +253,6 @@ impl RunConfig {
             });
         }
         self.rate.validate()?;
-        if self.rate.distillation > 0.0
-            && self.first_priced_step() == 0
-            && self.train.from.is_empty()
-        {
-            return Err(TrainError::ConfigValue {
-                key: "rate.distillation",
-                value: self.rate.distillation.to_string(),
-                expected: "needs a network that has learned: a rate.start above 0, or a model to go on from in train.from",
-            });
-        }
         self.optimizer.validate(train)
     }
 

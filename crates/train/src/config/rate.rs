@@ -223,7 +223,7 @@ impl RateConfig {
             return Err(TrainError::ConfigValue {
                 key: "rate.distillation",
                 value: self.distillation.to_string(),
-                expected: "only rate.method = \"bits\" has a start that a teacher can be taken from",
+                expected: "only a rate in bits has a start at which there is a teacher",
             });
         }
         Ok(())
