@@ -1,6 +1,6 @@
 """Trainings by other people's loops end at the weights of a plain one with the same regulariser and batches.
 
-What `docs/pytorch.md` shows: Accelerate, Lightning and the `Trainer` of `transformers`.
+What `docs/pytorch.md` shows: finishing, Accelerate, Lightning and the `Trainer` of `transformers`.
 """
 
 import copy
@@ -284,7 +284,13 @@ DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "pytorch.md"
 
 
 @pytest.mark.parametrize(
-    ("title", "library"), [("Accelerate", "accelerate"), ("Lightning", "lightning"), ("Trainer of transformers", "accelerate")]
+    ("title", "library"),
+    [
+        ("Finishing a trained model", "torch"),
+        ("Accelerate", "accelerate"),
+        ("Lightning", "lightning"),
+        ("Trainer of transformers", "accelerate"),
+    ],
 )
 def test_what_is_documented_runs(title, library, tmp_path, monkeypatch):
     pytest.importorskip(library, reason=f"{library} is not installed: pip install {library}")
