@@ -7,6 +7,8 @@ use backslash_quant::Rung;
 use backslash_train::DataConfig;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::failure::Usage;
+
 mod experiments;
 
 pub use experiments::{Document, Ladder, Ledger, PruneCurve, Report, Sweep};
@@ -103,9 +105,14 @@ impl Columns {
         }
     }
 
-    /// Whether any column was named.
-    pub fn are_given(&self) -> bool {
-        self.text_column.is_some() || self.label_column.is_some()
+    /// Refuses columns where there is no text that they could be columns of.
+    pub fn check(&self, text: &[PathBuf]) -> Result<(), Usage> {
+        match text.is_empty() && (self.text_column.is_some() || self.label_column.is_some()) {
+            true => Err(Usage(
+                "--text-column and --label-column say what stands where in --text FILE, which is missing".to_owned(),
+            )),
+            false => Ok(()),
+        }
     }
 
     /// What was given for files of these paths, as a configuration has it.

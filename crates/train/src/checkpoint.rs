@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use backslash_model::NamedWeights;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::pressure::Pressure;
@@ -18,6 +19,10 @@ use crate::{TrainError, config};
 
 /// Checkpoints kept in a folder, newest first.
 const KEPT: usize = 2;
+
+/// What the names of weights begin with, and those of the teacher.
+const WEIGHTS: &str = "weights";
+const TEACHER: &str = "teacher";
 
 /// How the name of a checkpoint begins while it is written.
 const UNFINISHED: &str = ".step-";
@@ -96,21 +101,20 @@ pub(crate) fn load(trainer: &mut Trainer, data_hash: &str, path: &Path) -> Resul
         Some(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
     };
     let missing = |name: String| wrong(&format!("`{name}` is missing or of another shape"));
-    for tensor in trainer.weights.tensors_mut() {
-        let name = format!("weights/{}", tensor.name);
-        let found = values(&name).filter(|found| found.len() == tensor.data.len());
-        tensor.data = found.ok_or_else(|| missing(name))?;
-    }
-    // A run that is at the start of its rate has its teacher in its weights.
-    if Teacher::is_needed(&trainer.config, step)
-        && trainer.config.first_step_in_bits() != Some(step)
-    {
-        let mut teacher = trainer.weights.clone();
-        for tensor in teacher.tensors_mut() {
-            let name = format!("teacher/{}", tensor.name);
+    let read = |weights: &mut NamedWeights, of: &str| -> Result<(), TrainError> {
+        for tensor in weights.tensors_mut() {
+            let name = format!("{of}/{}", tensor.name);
             let found = values(&name).filter(|found| found.len() == tensor.data.len());
             tensor.data = found.ok_or_else(|| missing(name))?;
         }
+        Ok(())
+    };
+    read(&mut trainer.weights, WEIGHTS)?;
+    // A run that is at the start of its rate has its teacher in its weights.
+    let has_rate = trainer.config.first_step_in_bits().is_some_and(|first| first < step);
+    if has_rate && Teacher::is_needed(&trainer.config, step) {
+        let mut teacher = trainer.weights.clone();
+        read(&mut teacher, TEACHER)?;
         trainer.teacher = Some(Teacher::new(&trainer.config, teacher)?);
     }
     // The state of a step that has been taken with a rate is that of the method for such steps.
@@ -154,13 +158,14 @@ fn serialize(trainer: &Trainer, data_hash: &str) -> Vec<u8> {
     let bytes_of =
         |numbers: &[f64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     let (rate_bytes, budget_bytes): (Vec<u8>, Vec<u8>) = (bytes_of(&rate), bytes_of(&budget));
-    let weights = trainer.weights.tensors().iter();
-    let weights = weights.map(|tensor| (format!("weights/{}", tensor.name), &tensor.data[..]));
+    let teacher = trainer.teacher.as_ref().map(|teacher| (TEACHER, &teacher.weights));
+    let weights = std::iter::once((WEIGHTS, &trainer.weights)).chain(teacher);
+    let weights = weights.flat_map(|(of, weights)| {
+        let tensors = weights.tensors().iter();
+        tensors.map(move |tensor| (format!("{of}/{}", tensor.name), &tensor.data[..]))
+    });
     let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let teacher = trainer.teacher.iter().flat_map(|teacher| teacher.weights.tensors());
-    let teacher = teacher.map(|tensor| (format!("teacher/{}", tensor.name), &tensor.data[..]));
     let named: Vec<(String, Vec<u8>)> = weights
-        .chain(teacher)
         .chain(trainer.optimizer.state())
         .map(|(name, values)| (name, bytes(values)))
         .collect();

@@ -1,13 +1,12 @@
 //! An encoder that learns classes, with every rate, and a run of it that is interrupted.
 
+mod support;
+
 use std::path::Path;
 
 use backslash_data::Example;
-use backslash_model::{NamedWeights, initial_weights};
-use backslash_train::{
-    Beginning, Observer, Record, Run, RunConfig, Scores, Start, StepReport, TrainError,
-    TrainingSet, config,
-};
+use backslash_train::{Record, Run, RunConfig, Start, TrainingSet, config};
+use support::{Watch, beginning};
 
 const METHODS: [(&str, f64); 8] = [
     ("none", 0.0),
@@ -46,25 +45,8 @@ fn examples() -> Vec<Example> {
     (0..64).map(example).collect()
 }
 
-struct Watch;
-
-impl Observer for Watch {
-    fn step(&mut self, _report: &StepReport, _tokens_per_second: f64) {}
-
-    fn evaluate(
-        &mut self,
-        _step: u64,
-        _weights: &NamedWeights,
-        _bits: Option<(f64, f64)>,
-    ) -> Result<Scores, TrainError> {
-        Ok(Scores { nats: 0.5, bits_per_byte: None, accuracy: Some(0.75) })
-    }
-}
-
 fn open(folder: &Path, config: &RunConfig, start: Start) -> Run {
-    let weights = initial_weights(&config.model, config.train.seed).unwrap();
-    let beginning = Beginning { weights, metadata: Default::default() };
-    Run::open(folder, config, TrainingSet::Examples(&examples()), beginning, start).unwrap()
+    Run::open(folder, config, TrainingSet::Examples(&examples()), beginning(config), start).unwrap()
 }
 
 fn records(folder: &Path) -> Vec<Record> {
@@ -132,8 +114,7 @@ fn accuracy_and_tokens_without_padding_stand_in_the_metrics() {
 
     let other = configuration("none", 0.0);
     let fewer = TrainingSet::Examples(&all[1..]);
-    let weights = initial_weights(&other.model, 1).unwrap();
-    let beginning = Beginning { weights, metadata: Default::default() };
-    let error = Run::open(folder.path(), &other, fewer, beginning, Start::Resume).err().unwrap();
+    let error =
+        Run::open(folder.path(), &other, fewer, beginning(&other), Start::Resume).err().unwrap();
     assert!(error.to_string().contains("was made with other training data"), "{error}");
 }

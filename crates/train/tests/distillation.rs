@@ -1,15 +1,14 @@
 //! Training that follows what the network was before its rate.
 
+mod support;
+
 use std::collections::HashMap;
 use std::path::Path;
 
 use backslash_data::Example;
-use backslash_model::{NamedWeights, initial_weights};
-use backslash_train::{
-    Beginning, Observer, Run, RunConfig, Scores, Start, StepReport, TrainError, Trainer,
-    TrainingSet, config,
-};
+use backslash_train::{Run, RunConfig, Start, TrainError, Trainer, TrainingSet, config};
 use safetensors::SafeTensors;
+use support::{Watch, beginning};
 
 /// Sixty steps of which the last twenty-four have a rate, after a learning rate that has come to zero.
 const FINISH: &str = "[train]\nsteps = 60\nbatch_size = 4\nlearning_rate = 0.001\nrestart = 0.6\nseed = 3\nwarmup_steps = 4\n\
@@ -40,11 +39,6 @@ fn examples() -> Vec<Example> {
     (0..64).map(example).collect()
 }
 
-fn beginning(config: &RunConfig) -> Beginning {
-    let weights = initial_weights(&config.model, config.train.seed).unwrap();
-    Beginning { weights, metadata: Default::default() }
-}
-
 /// Norm of the gradient of the loss at the first step with a rate.
 fn gradient_norm_at_the_start(config: &RunConfig, data: TrainingSet<'_>) -> f64 {
     let mut trainer = Trainer::new(config, data, beginning(config)).unwrap();
@@ -72,21 +66,6 @@ fn at_its_teacher_a_network_has_nothing_to_learn_from_it() {
     }
 }
 
-struct Quiet;
-
-impl Observer for Quiet {
-    fn step(&mut self, _report: &StepReport, _tokens_per_second: f64) {}
-
-    fn evaluate(
-        &mut self,
-        _step: u64,
-        _weights: &NamedWeights,
-        _bits: Option<(f64, f64)>,
-    ) -> Result<Scores, TrainError> {
-        Ok(Scores { nats: 1.0, bits_per_byte: None, accuracy: None })
-    }
-}
-
 fn open(
     folder: &Path,
     config: &RunConfig,
@@ -106,16 +85,16 @@ fn an_interrupted_run_has_the_same_teacher() {
         config.rate.distillation = 0.7;
         let folder = tempfile::tempdir().unwrap();
         let mut whole = open(&folder.path().join("whole"), &config, data, Start::Fresh).unwrap();
-        whole.train(data, &mut Quiet).unwrap();
+        whole.train(data, &mut Watch).unwrap();
         let parts = folder.path().join("parts");
         drop(open(&parts, &config, data, Start::Fresh).unwrap());
         // Before the rate, at its start, and after.
         for until in [20, 36, 45] {
             let mut part = open(&parts, &config, data, Start::Resume).unwrap();
-            part.train_until(until, data, &mut Quiet).unwrap();
+            part.train_until(until, data, &mut Watch).unwrap();
         }
         let mut last = open(&parts, &config, data, Start::Resume).unwrap();
-        last.train(data, &mut Quiet).unwrap();
+        last.train(data, &mut Watch).unwrap();
         assert_eq!(last.trainer.weights(), whole.trainer.weights());
     }
 }
@@ -127,7 +106,7 @@ fn a_checkpoint_without_its_teacher_is_refused() {
     let data = TrainingSet::Tokens(&tokens);
     let folder = tempfile::tempdir().unwrap();
     let mut run = open(folder.path(), &config, data, Start::Fresh).unwrap();
-    run.train_until(40, data, &mut Quiet).unwrap();
+    run.train_until(40, data, &mut Watch).unwrap();
     drop(run);
     let path = folder.path().join("checkpoints/step-00000040.safetensors");
     let bytes = std::fs::read(&path).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use backslash_codec::{
     Effort, FileWriter, FloatType, Overwrite, RawTensor, SizeSplit, Tensor, encode_with, inspect,
     write_bytes,
@@ -29,9 +29,7 @@ pub fn run(arguments: Compress) -> Result<()> {
         arguments::Effort::Smallest => Effort::Smallest,
         arguments::Effort::Fast => Effort::Fast,
     };
-    if arguments.text.is_empty() && arguments.columns.are_given() {
-        bail!(Usage("--text-column and --label-column say what stands where in --text FILE, which is missing".to_owned()));
-    }
+    arguments.columns.check(&arguments.text)?;
     // Learned steps are the best there are, as long as nothing but a size is asked for.
     let learned = match arguments.input.is_dir() && !fit::asked_beyond_size(&arguments) {
         true => session::learned_plan(&arguments.input)?,

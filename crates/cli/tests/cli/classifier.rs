@@ -116,6 +116,7 @@ fn a_classifier_is_calibrated_on_labelled_texts() {
     place.fails(&[&compress[..], &["dev.txt"]].concat(), 1, "dev.txt");
     let without_text = ["compress", "run", "-o", "x.bsl", "--label-column", "1"];
     place.fails(&without_text, 2, "--text FILE");
+    place.fails(&["ladder", "run", "--text-column", "0"], 2, "--text FILE");
 }
 
 #[test]

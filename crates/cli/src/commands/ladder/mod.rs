@@ -22,6 +22,7 @@ pub fn run(arguments: Ladder) -> Result<()> {
         true => Rung::ALL.to_vec(),
         false => arguments.rungs.clone(),
     };
+    arguments.columns.check(&arguments.text)?;
     // Before hours of work, not after.
     document::check(arguments.document.section.as_deref())?;
     let text = if arguments.text.is_empty() {

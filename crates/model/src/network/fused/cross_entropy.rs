@@ -157,6 +157,18 @@ fn blocks(hidden: &FlexTensor, vocabulary: usize) -> impl Iterator<Item = (usize
     })
 }
 
+/// Logits, targets and losses of the rows of a block, cut for the threads.
+fn tasks<'a>(
+    logits: &'a mut [f32],
+    targets: &'a [u16],
+    losses: &'a mut [f32],
+) -> impl IndexedParallelIterator<Item = ((&'a mut [f32], &'a [u16]), &'a mut [f32])> {
+    let vocabulary = logits.len() / targets.len();
+    let rows = rows_per_task(vocabulary);
+    let logits = logits.par_chunks_mut(rows * vocabulary);
+    logits.zip(targets.par_chunks(rows)).zip(losses.par_chunks_mut(rows))
+}
+
 /// One value per row.
 fn losses(hidden: &FlexTensor, head: &FlexTensor, targets: &[u16], cap: Option<f32>) -> Vec<f32> {
     let [vocabulary, _] = dimensions(head);
@@ -164,12 +176,9 @@ fn losses(hidden: &FlexTensor, head: &FlexTensor, targets: &[u16], cap: Option<f
     for (start, hidden) in blocks(hidden, vocabulary) {
         let logits = multiply(Precision::Fp32, view(&hidden), view(head).transposed());
         let [count, _] = dimensions(&logits);
-        let rows = rows_per_task(vocabulary);
+        let (targets, losses) = (&targets[start..][..count], &mut losses[start..][..count]);
         update(logits, |logits| {
-            logits
-                .par_chunks_mut(rows * vocabulary)
-                .zip(targets[start..][..count].par_chunks(rows))
-                .zip(losses[start..][..count].par_chunks_mut(rows))
+            tasks(logits, targets, losses)
                 .for_each(|((logits, targets), losses)| evaluate(logits, targets, losses, cap));
         });
     }
@@ -193,27 +202,21 @@ fn with_gradients(
     for (start, hidden) in blocks(hidden, vocabulary) {
         let logits = multiply(precision, view(&hidden), view(head).transposed());
         let [count, _] = dimensions(&logits);
-        let rows = rows_per_task(vocabulary);
-        let of_teacher = soft.map(|soft| {
+        let (targets, losses) = (&targets[start..][..count], &mut losses[start..][..count]);
+        let gradient = update(logits, |logits| {
+            let tasks = tasks(logits, targets, losses);
+            let Some(soft) = soft else {
+                return tasks.for_each(|((logits, targets), losses)| {
+                    differentiate(logits, targets, losses, cap, share);
+                });
+            };
             let hidden = &soft.hidden[start * soft.width..][..count * soft.width];
             let head = MatrixView::new(&soft.head, soft.width).transposed();
-            product(precision, MatrixView::new(hidden, soft.width), head)
-        });
-        let gradient = update(logits, |logits| {
-            let chunks = logits
-                .par_chunks_mut(rows * vocabulary)
-                .zip(targets[start..][..count].par_chunks(rows))
-                .zip(losses[start..][..count].par_chunks_mut(rows));
-            match (soft, of_teacher) {
-                (Some(soft), Some(mut teacher)) => chunks
-                    .zip(teacher.par_chunks_mut(rows * vocabulary))
-                    .for_each(|(((logits, targets), losses), teacher)| {
-                        distil(logits, teacher, targets, losses, cap, share, soft.share);
-                    }),
-                _ => chunks.for_each(|((logits, targets), losses)| {
-                    differentiate(logits, targets, losses, cap, share);
-                }),
-            }
+            let mut teacher = product(precision, MatrixView::new(hidden, soft.width), head);
+            let teacher = teacher.par_chunks_mut(rows_per_task(vocabulary) * vocabulary);
+            tasks.zip(teacher).for_each(|(((logits, targets), losses), teacher)| {
+                distil(logits, teacher, targets, losses, cap, share, soft.share);
+            });
         });
         let of_hidden = product(precision, view(&gradient), view(head));
         let of_head = multiply(precision, view(&gradient).transposed(), view(&hidden));
