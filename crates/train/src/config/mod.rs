@@ -304,6 +304,7 @@ mod tests {
             "rate.scale_learning_rate=-1",
             "rate.start=1",
             "rate.matrix_spectral_decay=-1",
+            "rate.matrix_momentum=1",
             "rate.budget=5000",
             "train.clip_norm=nan",
             "train.token_dropout=1",

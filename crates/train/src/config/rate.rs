@@ -109,6 +109,9 @@ pub struct RateConfig {
     pub matrix_method: OptimizerMethod,
     /// `bits`: learning rate of the matrices from then on, as a multiple of what it would be.
     pub matrix_learning_rate: f64,
+    /// `bits`: the momentum of Muon and its relatives from then on; `optimizer.momentum` if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matrix_momentum: Option<f64>,
     /// `bits`: decay of the singular values of matrices from then on, as a multiple of `optimizer.spectral_decay`.
     pub matrix_spectral_decay: f64,
     /// `bits`: share of the loss that from the start of the rate on is the cross-entropy to what the network predicted at that
@@ -137,6 +140,7 @@ impl Default for RateConfig {
             scale_learning_rate: 0.005,
             matrix_method: OptimizerMethod::Adamw,
             matrix_learning_rate: 1.0,
+            matrix_momentum: None,
             matrix_spectral_decay: 1.0,
             distillation: 0.0,
             epsilon: 1.0,
@@ -152,7 +156,8 @@ impl RateConfig {
 
     /// Checks every value that a type cannot.
     pub(super) fn validate(&self) -> Result<(), TrainError> {
-        let rules: [Rule; 12] = [
+        let momentum = self.matrix_momentum.unwrap_or_default();
+        let rules: [Rule; 13] = [
             ("rate.lambda", self.lambda, not_negative(self.lambda), "must not be negative"),
             ("rate.start", self.start, below_one(self.start), "must be from 0 to below 1"),
             (
@@ -197,6 +202,7 @@ impl RateConfig {
                 positive(self.matrix_learning_rate),
                 "must be positive",
             ),
+            ("rate.matrix_momentum", momentum, below_one(momentum), "must be from 0 to below 1"),
             (
                 "rate.matrix_spectral_decay",
                 self.matrix_spectral_decay,

@@ -5,7 +5,7 @@ use std::path::Path;
 use backslash_model::{Gelu, ModelConfig, SpecialTokens};
 use toml::{Table, Value};
 
-use super::{DataConfig, RunConfig};
+use super::{DataConfig, RateConfig, RunConfig};
 use crate::TrainError;
 
 /// Reads a configuration file and applies overrides.
@@ -98,7 +98,8 @@ fn known_keys() -> Table {
         label_column: "label".to_owned(),
         ..DataConfig::default()
     };
-    let config = RunConfig { data, model, ..RunConfig::default() };
+    let rate = RateConfig { matrix_momentum: Some(0.5), ..RateConfig::default() };
+    let config = RunConfig { data, model, rate, ..RunConfig::default() };
     Table::try_from(config).expect("a configuration is plain data")
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Parameter {
     pub(super) weight_decay: f64,
     /// Strength of the decay of singular values, times the learning rate.
     spectral_decay: f64,
+    /// That of Muon and its relatives, where it is not that of the optimizer.
+    momentum: Option<f64>,
     norm: Option<ConstantNorm>,
 }
 
@@ -136,6 +138,7 @@ impl Parameter {
             learning_rate: group.learning_rate.or(train.learning_rate),
             weight_decay: group.weight_decay.or(inherited_decay),
             spectral_decay: config.spectral_decay,
+            momentum: None,
             norm: layout
                 .filter(|_| config.constant_norm)
                 .map(|layout| ConstantNorm::of(layout, &tensor.data)),
@@ -154,6 +157,7 @@ impl Parameter {
         let Some(layout) = self.layout else { return };
         self.learning_rate *= rate.matrix_learning_rate;
         self.spectral_decay *= rate.matrix_spectral_decay;
+        self.momentum = rate.matrix_momentum;
         if rate.matrix_method == config.method {
             return;
         }
@@ -184,7 +188,9 @@ impl Parameter {
             adamw.update(count, rate, self.weight_decay, cautious, weights, gradient, moments);
         }
         let Some(layout) = self.layout else { return };
-        if let Some(update) = self.state.direction(config, train, layout, time, gradient) {
+        let momentum = self.momentum.unwrap_or_else(|| muon::momentum_at(config, time.step));
+        let direction = self.state.direction(config, train, momentum, layout, time, gradient);
+        if let Some(update) = direction {
             let keep = (1.0 - rate * self.weight_decay) as f32;
             let length = (rate * muon::update_scale(config.update_scale, layout)) as f32;
             for (weight, update) in weights.iter_mut().zip(update) {
@@ -202,18 +208,19 @@ impl Parameter {
 }
 
 impl State {
-    /// The update of a matrix by Muon or one of its relatives, before its scale; `None` for AdamW.
+    /// The update of a matrix by Muon or one of its relatives, whose sum of gradients decays by `decay`, before its scale;
+    /// `None` for AdamW.
     fn direction(
         &mut self,
         config: &OptimizerConfig,
         train: &TrainConfig,
+        decay: f64,
         layout: Layout,
         time: Time,
         gradient: &[f32],
     ) -> Option<Vec<f32>> {
         let polar =
             Polar { polynomials: config.orthogonalization, precision: train.precision.on_host() };
-        let decay = muon::momentum_at(config, time.step);
         let accumulate = |momentum: &mut [f32], nesterov| {
             muon::accumulate(decay, nesterov, layout, momentum, gradient)
         };

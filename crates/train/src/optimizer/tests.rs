@@ -271,3 +271,34 @@ fn spectral_decay_has_an_interval_and_a_multiple_under_the_rate() {
         }
     }
 }
+
+/// From the start of the rate on a matrix moves as under an optimizer that always had its momentum.
+#[test]
+fn a_rate_can_have_a_momentum_of_its_own() {
+    let tensor = NamedTensor {
+        name: "blocks.0.mlp.fc.weight".to_owned(),
+        shape: vec![6, 3],
+        data: cosines(18),
+    };
+    let ends = |sets: &[&str], priced: bool| {
+        let always = ["optimizer.method=muon", "rate.method=bits", "rate.matrix_method=muon"];
+        let sets: Vec<String> = always.iter().chain(sets).map(ToString::to_string).collect();
+        let config = config::parse("", &sets).unwrap();
+        let mut weights = NamedWeights::new(vec![tensor.clone()]);
+        let mut optimizer = Optimizer::new(&config, &weights);
+        if priced {
+            optimizer.begin_pricing(0, &weights);
+        }
+        for step in 0..3 {
+            let values = (0..18).map(|at| ((at * (step + 2)) as f32).sin()).collect();
+            let gradients = Gradients { values: vec![values] };
+            optimizer.update(step, 1.0, &mut weights, &gradients);
+        }
+        weights.tensors()[0].data.clone()
+    };
+    let short = ends(&["optimizer.momentum=0.5"], true);
+    let own = ["optimizer.momentum=0.9", "rate.matrix_momentum=0.5"];
+    assert_eq!(ends(&own, true), short);
+    assert_eq!(ends(&own, false), ends(&["optimizer.momentum=0.9"], true));
+    assert_ne!(ends(&own, false), short);
+}
