@@ -114,6 +114,11 @@ fn cosines(count: usize) -> Vec<f32> {
     (0..count).map(|index| 1e-3 * ((index * index) as f32).cos()).collect()
 }
 
+/// The matrix of a linear layer of three inputs and six outputs.
+fn matrix() -> NamedTensor {
+    NamedTensor { name: "blocks.0.mlp.fc.weight".to_owned(), shape: vec![6, 3], data: cosines(18) }
+}
+
 #[test]
 fn a_state_of_another_shape_is_refused_by_name() {
     let (mut trainer, _) = trainer(&["method=numuon"], "golf");
@@ -187,11 +192,7 @@ fn cautious_decay_is_whole_where_the_step_shrinks_and_none_elsewhere() {
 fn the_golf_preset_takes_the_steps_of_the_baseline() {
     let config = RunConfig { optimizer: OptimizerConfig::golf(), ..RunConfig::default() };
     let layout = groups::Layout { outputs: 6, inputs: 3, by_output: true };
-    let tensor = NamedTensor {
-        name: "blocks.0.mlp.fc.weight".to_owned(),
-        shape: vec![6, 3],
-        data: cosines(18),
-    };
+    let tensor = matrix();
     let mut weights = NamedWeights::new(vec![tensor.clone()]);
     let mut optimizer = Optimizer::new(&config, &weights);
     let gradient: Vec<f32> = cosines(18).iter().map(|x| x + 1e-3).collect();
@@ -214,12 +215,7 @@ fn the_golf_preset_takes_the_steps_of_the_baseline() {
 #[test]
 fn adamw_takes_over_where_the_rate_begins_with_updates_of_the_same_size() {
     let config = RunConfig { optimizer: OptimizerConfig::golf(), ..RunConfig::default() };
-    let tensor = NamedTensor {
-        name: "blocks.0.mlp.fc.weight".to_owned(),
-        shape: vec![6, 3],
-        data: cosines(18),
-    };
-    let mut weights = NamedWeights::new(vec![tensor]);
+    let mut weights = NamedWeights::new(vec![matrix()]);
     let gradients = Gradients { values: vec![cosines(18).iter().map(|x| x + 1e-3).collect()] };
     let mut optimizer = Optimizer::new(&config, &weights);
     optimizer.update(0, 1.0, &mut weights, &gradients);
@@ -249,12 +245,7 @@ fn spectral_decay_has_an_interval_and_a_multiple_under_the_rate() {
     ];
     let config = config::parse("", &sets.map(str::to_owned)).unwrap();
     let layout = groups::Layout { outputs: 6, inputs: 3, by_output: true };
-    let tensor = NamedTensor {
-        name: "blocks.0.mlp.fc.weight".to_owned(),
-        shape: vec![6, 3],
-        data: cosines(18),
-    };
-    let mut weights = NamedWeights::new(vec![tensor]);
+    let mut weights = NamedWeights::new(vec![matrix()]);
     let mut optimizer = Optimizer::new(&config, &weights);
     let gradients = Gradients { values: vec![vec![0.0; 18]] };
     let polar = orthogonalize::Polar::exact(config.optimizer.orthogonalization);
@@ -275,11 +266,7 @@ fn spectral_decay_has_an_interval_and_a_multiple_under_the_rate() {
 /// From the start of the rate on a matrix moves as under an optimizer that always had its momentum.
 #[test]
 fn a_rate_can_have_a_momentum_of_its_own() {
-    let tensor = NamedTensor {
-        name: "blocks.0.mlp.fc.weight".to_owned(),
-        shape: vec![6, 3],
-        data: cosines(18),
-    };
+    let tensor = matrix();
     let ends = |sets: &[&str], priced: bool| {
         let always = ["optimizer.method=muon", "rate.method=bits", "rate.matrix_method=muon"];
         let sets: Vec<String> = always.iter().chain(sets).map(ToString::to_string).collect();
