@@ -32,8 +32,12 @@ impl Progress {
         Self { bar, title: title.to_owned(), total, first, started: now, printed: now }
     }
 
-    /// Says where it stands; `message` is shown beside the count and the time left.
+    /// Says where it stands; `message` is shown beside the count and the time left. Before the first position, where steps are
+    /// taken again that were lost, time is counted from here on.
     pub fn at(&mut self, position: u64, message: &str) {
+        if position < self.first {
+            (self.first, self.started) = (position, Instant::now());
+        }
         let left = left(self.started.elapsed(), position - self.first, self.total - position);
         match &self.bar {
             Some(bar) => {
@@ -103,5 +107,14 @@ mod tests {
         assert_eq!(left(Duration::from_secs(10), 10, 3), "ETA 3s");
         assert_eq!(left(Duration::from_secs(100), 1, 72), "ETA 2h00m");
         assert_eq!(left(Duration::ZERO, 0, 10), "ETA unknown");
+    }
+
+    #[test]
+    fn steps_that_are_taken_again_are_counted_from_where_they_begin() {
+        let mut progress = Progress::new("step", 10, 30);
+        progress.at(6, "");
+        progress.at(8, "");
+        assert_eq!(progress.first, 6);
+        assert!(progress.started.elapsed() < progress.printed.elapsed());
     }
 }
