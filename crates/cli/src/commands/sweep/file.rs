@@ -40,6 +40,8 @@ pub struct Curve {
     pub name: String,
     /// Seeds; those of the file without.
     pub seeds: Option<Vec<u64>>,
+    /// Name of a curve before it whose `set` is taken over, but for what this one sets itself.
+    pub like: Option<String>,
     /// Keys of the configuration that its runs set.
     #[serde(default)]
     pub set: Table,
@@ -141,10 +143,26 @@ impl SweepFile {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let file: Self =
+        let mut file: Self =
             toml::from_str(text).map_err(|error| Usage(error.to_string().trim_end().to_owned()))?;
+        file.take_over()?;
         file.check()?;
         Ok(file)
+    }
+
+    /// Gives curves the settings of those that they are like.
+    fn take_over(&mut self) -> Result<()> {
+        for index in 0..self.curve.len() {
+            let (before, rest) = self.curve.split_at_mut(index);
+            let curve = &mut rest[0];
+            let Some(like) = &curve.like else { continue };
+            let Some(other) = before.iter().find(|other| other.name == *like) else {
+                let name = &curve.name;
+                bail!(Usage(format!("curve `{name}`: like: there is no curve `{like}` before it")));
+            };
+            curve.set = merged(&other.set, &curve.set);
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {
@@ -256,6 +274,21 @@ impl Curve {
     }
 }
 
+/// All values of nested tables, the second's where both have one.
+fn merged(first: &Table, second: &Table) -> Table {
+    let mut all = first.clone();
+    for (key, value) in second {
+        let value = match (first.get(key), value) {
+            (Some(Value::Table(first)), Value::Table(second)) => {
+                Value::Table(merged(first, second))
+            }
+            _ => value.clone(),
+        };
+        all.insert(key.clone(), value);
+    }
+    all
+}
+
 /// Every value of nested tables, with its dotted key.
 fn leaves<'a>(prefix: &str, table: &'a Table) -> Vec<(String, &'a Value)> {
     let mut found = Vec::new();
@@ -316,6 +349,33 @@ mod tests {
     }
 
     #[test]
+    fn a_curve_takes_over_what_it_does_not_set_itself() {
+        let more = r#"
+            [[curve]]
+            name = "large"
+            like = "rate"
+            set.rate.start = 0.5
+            set.model.width = 64
+
+            [[curve]]
+            name = "noise"
+            like = "large"
+            set.rate.start = 0.8
+        "#;
+        let file = SweepFile::parse(&format!("{FILE}{more}")).unwrap();
+        let [_, rate, large, noise] = &file.curve[..] else { panic!("four curves") };
+        assert_eq!(rate.overrides(), ["rate.method=\"bits\""]);
+        for (curve, start) in [(large, 0.5), (noise, 0.8)] {
+            let mut overrides = curve.overrides();
+            overrides.sort();
+            let start = format!("rate.start={start}");
+            assert_eq!(overrides, ["model.width=64", "rate.method=\"bits\"", &start]);
+            assert_eq!(curve.settings().unwrap(), [Vec::<String>::new()]);
+            assert_eq!((&curve.seeds, &curve.export), (&None, &own()));
+        }
+    }
+
+    #[test]
     fn exports_are_named_as_they_are_written() {
         let methods = Method::known().into_iter().map(Export::Ladder);
         for export in
@@ -336,6 +396,7 @@ mod tests {
             ("name = \"rate\"", "name = \"plain\"", "two curves are named `plain`"),
             ("[0.1, 0.3]", "0.1", "grid.rate.lambda = 0.1: expected a list"),
             ("seeds = [1]", "sedes = [1]", "unknown field `sedes`"),
+            ("seeds = [1]", "like = \"rate\"", "no curve `rate` before it"),
             ("train.steps", "train.seed", "`train.seed` cannot be set: `seeds`"),
             ("grid.train.warmdown", "grid.data.train", "`data` cannot be set"),
         ] {
