@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::file::{SweepFile, Wanted};
+use super::export::Wanted;
+use super::file::SweepFile;
 use super::runs::{Plan, Planned};
 use super::{base, make, runs, series, tables};
 use crate::arguments::Sweep;

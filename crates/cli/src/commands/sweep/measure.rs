@@ -11,7 +11,7 @@ use backslash_model::NamedWeights;
 use backslash_quant::{effective_rank, is_coded};
 use backslash_train::{Record, fitted_shape};
 
-use super::file::{Export, Wanted};
+use super::export::{Export, Wanted};
 use super::runs::{Line, Planned, Steered};
 use crate::prepared::{Data, Prepared};
 

@@ -1,12 +1,13 @@
 //! `backslash sweep`: trains every setting of a grid with every seed, makes their files, and sets their curves side by
 //! side.
 //!
-//! `file` says what is compared, `runs` which trainings that takes. `workers` train them in processes of their own
-//! while this one makes the files of those that have ended (`measure`) and adds a line for each to the results, always in
-//! the same order. What has a line is not made again, and a run that was interrupted goes on from its newest checkpoint.
-//! `series` and `tables` are what comes of it, and `check` makes one row of them again.
+//! `file` says what is compared and `export` in which files, `runs` which trainings that takes. `workers` train them in
+//! processes of their own while this one makes the files of those that have ended (`measure`) and adds a line for each to
+//! the results, always in the same order. What has a line is not made again, and a run that was interrupted goes on from
+//! its newest checkpoint. `series` and `tables` are what comes of it, and `check` makes one row of them again.
 
 mod check;
+mod export;
 mod file;
 mod measure;
 mod runs;
@@ -26,7 +27,8 @@ use crate::arguments::Sweep;
 use crate::console::{Progress, say};
 use crate::prepared::{Prepared, prepare};
 use crate::{document, output};
-use file::{SweepFile, Wanted};
+use export::Wanted;
+use file::SweepFile;
 use measure::Measurement;
 use runs::Planned;
 use series::Series;

@@ -10,7 +10,8 @@ use backslash_train::{RateConfig, RunConfig, config};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::file::{Curve, SweepFile, Wanted, assignments};
+use super::export::Wanted;
+use super::file::{Curve, SweepFile, assignments};
 use crate::prepared::{Data, Prepared};
 
 /// A run and the files that are wanted of it. Curves share the runs that they have in common.

@@ -3,7 +3,8 @@
 use backslash_eval::Mean;
 use backslash_eval::plot::{AccuracyPoint, Point};
 
-use super::file::{Curve, SweepFile, Wanted};
+use super::export::Wanted;
+use super::file::{Curve, SweepFile};
 use super::runs::{Line, Plan};
 
 /// The files of a curve.

@@ -3,7 +3,8 @@
 use backslash_eval::table::grouped;
 use backslash_eval::{CoderBits, Mean};
 
-use super::file::{Curve, Export, SweepFile};
+use super::export::Export;
+use super::file::{Curve, SweepFile};
 use super::runs::Line;
 use super::series::{Files, Series};
 use crate::grid::Grid;
