@@ -255,7 +255,9 @@ impl Trainer {
         if bits.rounding_begins(self.step - 1) {
             budget.break_trend();
         }
-        if let Some(effort) = sizing::effort_at(self.step, self.config.train.steps) {
+        let first = self.config.first_priced_step();
+        if let Some(effort) = sizing::effort_at(self.step - first, self.config.train.steps - first)
+        {
             let artifact = sizing::artifact(&self.weights, &bits.plan(), &self.metadata)?;
             let fast = sizing::size(&artifact, Effort::Fast)?;
             budget.measured(&fast, bits_per_weight * bits.coded());
