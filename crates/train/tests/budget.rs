@@ -1,13 +1,11 @@
 //! Runs whose λ follows a number of bytes.
 
-mod support;
-
 use std::collections::BTreeMap;
 
 use backslash_codec::{Effort, encoded_size_with};
+use backslash_model::initial_weights;
 use backslash_quant::Weights;
-use backslash_train::{RunConfig, Trainer, TrainingSet, config};
-use support::beginning;
+use backslash_train::{Beginning, RunConfig, Trainer, TrainingSet, config};
 
 fn config(start: f64, budget: u64) -> RunConfig {
     let text = format!(
@@ -37,7 +35,9 @@ fn the_last_forecast_is_the_file() {
     let data = TrainingSet::Tokens(&tokens);
     for start in [0.0, 0.6, 0.85] {
         let config = config(start, 35_000);
-        let mut trainer = Trainer::new(&config, data, beginning(&config)).unwrap();
+        let weights = initial_weights(&config.model, config.train.seed).unwrap();
+        let beginning = Beginning { weights, metadata: BTreeMap::new() };
+        let mut trainer = Trainer::new(&config, data, beginning).unwrap();
         let mut forecast = None;
         while !trainer.finished() {
             forecast = trainer.step(data).unwrap().forecast;
