@@ -45,8 +45,8 @@ const KNOWN: (f64, f64) = (0.3, 1.0);
 const BITS_OF_ONE_STEP: f64 = 2.0;
 /// How far files end from the aim, as a share of it.
 const USUAL_DEVIATION: f64 = 0.02;
-/// Smallest over fast payload until it has been measured.
-const USUAL_RATIO: f64 = 0.97;
+/// Bytes of payload per bit of code length until that has been measured.
+const USUAL_BYTES: f64 = 0.125;
 
 /// What the finished file is expected to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,10 +64,8 @@ pub struct Forecast {
 struct Scale {
     /// Bytes that are no payload.
     fixed: f64,
-    /// Bytes of the fast coder's payload per bit of code length.
+    /// Bytes of payload per bit of code length.
     per_bit: f64,
-    /// Smallest payload over that of the fast coder.
-    ratio: f64,
 }
 
 /// The controller of one run.
@@ -93,7 +91,7 @@ pub(crate) struct Budget {
 }
 
 /// Numbers of the state in a checkpoint.
-pub(crate) const STATE: usize = 9;
+pub(crate) const STATE: usize = 8;
 
 impl Budget {
     /// A controller for a file of at most `budget` bytes, of which `fixed` are no codes, and `coded` coded weights.
@@ -116,7 +114,7 @@ impl Budget {
             lag: (LAG / rate.learning_rate).min(LONGEST_LAG * total),
             time: 0.0,
             log_lambda: guess.clamp(LOG_LAMBDA.0, LOG_LAMBDA.1),
-            scale: Scale { fixed: fixed as f64, per_bit: 0.125 / USUAL_RATIO, ratio: USUAL_RATIO },
+            scale: Scale { fixed: fixed as f64, per_bit: USUAL_BYTES },
             level: None,
             slope: 0.0,
             wander: 0.0,
@@ -140,17 +138,10 @@ impl Budget {
         self.log_lambda.exp()
     }
 
-    /// Takes note of the size that codes of `bits` bits of code length have in the fast coder's file.
-    pub(crate) fn measured(&mut self, fast: &SizeSplit, bits: f64) {
-        self.scale.fixed = (fast.total() - fast.payload) as f64;
-        self.scale.per_bit = fast.payload as f64 / bits.max(1.0);
-    }
-
-    /// Takes note of what the slow coder makes of the same codes.
-    pub(crate) fn measured_smallest(&mut self, smallest: &SizeSplit, fast: &SizeSplit) {
-        // The slow coder adapts instead of storing tables: all that it saves is counted as payload.
-        let saved = fast.total().saturating_sub(smallest.total()) as f64;
-        self.scale.ratio = 1.0 - saved / (fast.payload as f64).max(1.0);
+    /// Takes note of the size of a file whose codes have `bits` bits of code length.
+    pub(crate) fn measured(&mut self, size: &SizeSplit, bits: f64) {
+        self.scale.fixed = (size.total() - size.payload) as f64;
+        self.scale.per_bit = size.payload as f64 / bits.max(1.0);
     }
 
     /// The smoothed level starts anew: rounding does not cost what noise has cost.
@@ -178,8 +169,7 @@ impl Budget {
 
         let left = (self.total - self.time).max(0.0);
         let change = self.slope * self.lag * (1.0 - (-left / self.lag).exp());
-        let payload =
-            |log_bits: f64| log_bits.exp() * self.coded * self.scale.per_bit * self.scale.ratio;
+        let payload = |log_bits: f64| log_bits.exp() * self.coded * self.scale.per_bit;
         let settling = change < -SETTLED && self.time < LONGEST_HOLD * self.total;
         let change = change - LAST_FALL * (multiplier / LAST_FALL_FROM).min(1.0);
         let change = change.clamp(-LARGEST_CHANGE, LARGEST_CHANGE);
@@ -215,14 +205,13 @@ impl Budget {
     }
 
     pub(crate) fn state(&self) -> [f64; STATE] {
-        let Scale { fixed, per_bit, ratio } = self.scale;
+        let Scale { fixed, per_bit } = self.scale;
         let absent = f64::NAN;
         [
             self.time,
             self.log_lambda,
             fixed,
             per_bit,
-            ratio,
             self.level.unwrap_or(absent),
             self.slope,
             self.wander,
@@ -231,11 +220,11 @@ impl Budget {
     }
 
     pub(crate) fn restore(&mut self, state: &[f64; STATE]) {
-        let [time, log_lambda, fixed, per_bit, ratio, level, slope, wander, forecast] = *state;
+        let [time, log_lambda, fixed, per_bit, level, slope, wander, forecast] = *state;
         let present = |value: f64| (!value.is_nan()).then_some(value);
         self.time = time;
         self.log_lambda = log_lambda;
-        self.scale = Scale { fixed, per_bit, ratio };
+        self.scale = Scale { fixed, per_bit };
         self.level = present(level);
         self.slope = slope;
         self.wander = wander;

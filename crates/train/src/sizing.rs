@@ -8,19 +8,14 @@ use backslash_quant::{Plan, QuantError, Weights};
 
 use crate::TrainError;
 
-/// Share of the steps with a rate between two looks at the fast coder's file.
-const FAST_EVERY: f64 = 0.05;
-/// Shares of these steps at which the slow coder runs too: from the first look on, since where rows have scales of their own
-/// it saves a fifth.
-const SMALLEST_AT: [f64; 3] = [FAST_EVERY, 0.4, 0.8];
+/// Shares of the steps with a rate at which a size is looked at: early, since what code lengths are worth depends on the
+/// model, and not often, since the coder takes the time of several steps. Only the coder of the file will do, as no other
+/// follows its sizes: a fast one is a tenth above, and a fifth where rows have scales of their own.
+const LOOKS_AT: [f64; 4] = [0.05, 0.3, 0.6, 0.9];
 
-/// Whether a size is looked at when so many of the steps with a rate have been taken, and with how much effort.
-pub(crate) fn effort_at(taken: u64, steps: u64) -> Option<Effort> {
-    let at = |share: f64| ((share * steps as f64).round() as u64).max(1);
-    if SMALLEST_AT.iter().any(|share| at(*share) == taken) {
-        return Some(Effort::Smallest);
-    }
-    taken.is_multiple_of(at(FAST_EVERY)).then_some(Effort::Fast)
+/// Whether a size is looked at when so many of the steps with a rate have been taken.
+pub(crate) fn is_looked_at(taken: u64, steps: u64) -> bool {
+    LOOKS_AT.iter().any(|share| ((share * steps as f64).round() as u64).max(1) == taken)
 }
 
 /// The content of the file of weights by a plan.
@@ -38,8 +33,8 @@ pub(crate) fn artifact(
 }
 
 /// The size of a file, by purpose.
-pub(crate) fn size(artifact: &Artifact, effort: Effort) -> Result<SizeSplit, TrainError> {
-    Ok(encoded_size_with(artifact, effort).map_err(QuantError::from)?)
+pub(crate) fn size(artifact: &Artifact) -> Result<SizeSplit, TrainError> {
+    Ok(encoded_size_with(artifact, Effort::Smallest).map_err(QuantError::from)?)
 }
 
 #[cfg(test)]
@@ -47,14 +42,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_look_is_at_both_coders_however_few_steps_there_are() {
-        for steps in [1, 7, 405, 10_000] {
-            let looks: Vec<Effort> =
-                (1..=steps).filter_map(|step| effort_at(step, steps)).collect();
-            assert_eq!(looks[0], Effort::Smallest, "{steps}");
-            assert!(looks.len() as u64 >= steps.min(20), "{steps}");
-            let smallest = looks.iter().filter(|effort| **effort == Effort::Smallest).count();
-            assert!(smallest <= 3, "{steps}");
+    fn sizes_are_looked_at_early_and_seldom() {
+        for (steps, first) in [(1, 1), (7, 1), (405, 20), (10_000, 500)] {
+            let looks: Vec<u64> = (1..=steps).filter(|taken| is_looked_at(*taken, steps)).collect();
+            assert_eq!(looks[0], first, "{steps}");
+            assert!(looks.len() <= 4, "{steps}");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use backslash_codec::Effort;
 use backslash_model::{Gradients, NamedTensor, NamedWeights, Transformer, device};
 use backslash_quant::Plan;
 use rayon::prelude::*;
@@ -239,7 +238,7 @@ impl Trainer {
             return Ok(None);
         };
         let artifact = sizing::artifact(&self.weights, &plan, &self.metadata)?;
-        let split = sizing::size(&artifact, Effort::Smallest)?;
+        let split = sizing::size(&artifact)?;
         Ok(Some(8.0 * (split.payload + split.tables) as f64 / bits.coded()))
     }
 
@@ -256,14 +255,9 @@ impl Trainer {
             budget.break_trend();
         }
         let first = self.config.first_priced_step();
-        if let Some(effort) = sizing::effort_at(self.step - first, self.config.train.steps - first)
-        {
+        if sizing::is_looked_at(self.step - first, self.config.train.steps - first) {
             let artifact = sizing::artifact(&self.weights, &bits.plan(), &self.metadata)?;
-            let fast = sizing::size(&artifact, Effort::Fast)?;
-            budget.measured(&fast, bits_per_weight * bits.coded());
-            if effort == Effort::Smallest {
-                budget.measured_smallest(&sizing::size(&artifact, effort)?, &fast);
-            }
+            budget.measured(&sizing::size(&artifact)?, bits_per_weight * bits.coded());
         }
         budget.step(bits_per_weight, multiplier);
         bits.set_lambda(budget.lambda());
@@ -289,7 +283,7 @@ fn bytes_without_codes(
     let tensors = plan.steps.keys().filter_map(|name| weights.get(name));
     let coded: usize = tensors.map(|tensor| tensor.data.len()).sum();
     let wide = plan.scaled(COARSE);
-    let empty = sizing::size(&sizing::artifact(weights, &wide, metadata)?, Effort::Smallest)?;
+    let empty = sizing::size(&sizing::artifact(weights, &wide, metadata)?)?;
     let smallest = empty.total();
     if budget <= smallest {
         // A byte for every weight is more than any run has needed.

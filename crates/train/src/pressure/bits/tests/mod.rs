@@ -315,7 +315,7 @@ fn rescaled_layers_have_the_same_rate() {
         let rate = values(&mut pressure, weights, 0).0;
         let artifact =
             crate::sizing::artifact(weights, &pressure.plan(), &Default::default()).unwrap();
-        let size = crate::sizing::size(&artifact, backslash_codec::Effort::Smallest).unwrap();
+        let size = crate::sizing::size(&artifact).unwrap();
         (f64::from(loss), rate, size.total() as f64)
     };
     let (before, after) = (of(&weights), of(&rescaled));
