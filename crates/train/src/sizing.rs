@@ -9,8 +9,8 @@ use backslash_quant::{Plan, QuantError, Weights};
 use crate::TrainError;
 
 /// Shares of the steps with a rate at which a size is looked at: early, since what code lengths are worth depends on the
-/// model, and not often, since the coder takes the time of several steps. Only the coder of the file will do, as no other
-/// follows its sizes: a fast one is a tenth above, and a fifth where rows have scales of their own.
+/// model, and not often, since the coder takes the time of several steps. Only the coder of the file will do: a fast one takes
+/// a few percent more for codes, stores tables, and leaves the tokenizer as long as it is.
 const LOOKS_AT: [f64; 4] = [0.05, 0.3, 0.6, 0.9];
 
 /// Whether a size is looked at when so many of the steps with a rate have been taken.
