@@ -17,8 +17,11 @@ const LAG: f64 = 0.6;
 const LONGEST_LAG: f64 = 0.3;
 /// Times over which the level and its slope are averaged, and in which λ moves by what closes a gap, in lags.
 const LEVEL: f64 = 0.15;
-const SLOPE: f64 = 0.25;
+const SLOPE: f64 = 0.5;
 const RESPONSE: f64 = 0.7;
+/// The same towards the end, in times that are left, and the least, in lags.
+const LAST_RESPONSE: f64 = 0.5;
+const LEAST_RESPONSE: f64 = 0.1;
 /// Time in which a gap closes, in lags.
 const CLOSING: f64 = 1.0;
 /// −∂ln λ/∂ln R: the code length falls about as λ^(−⅓).
@@ -29,10 +32,13 @@ const HOLD: f64 = 1.0;
 const LONGEST_HOLD: f64 = 0.4;
 /// Largest fall by the trend, in ln(code length), of what has settled.
 const SETTLED: f64 = 0.05;
-/// What ln(code length) still falls by when weights come to rest, from where the learning rate has fallen to that share
-/// of its peak.
-const LAST_FALL: f64 = 0.05;
-const LAST_FALL_FROM: f64 = 0.4;
+/// Bits per weight that codes still lose when weights come to rest, from where the learning rate has fallen to that share
+/// of its peak: so many for each unit of the time with a rate, as measured, and at most half of all bits.
+const LAST_FALL: f64 = 3e-4;
+const LARGEST_LAST_FALL: f64 = 0.15;
+const LAST_FALL_FROM: f64 = 0.25;
+/// Largest share of the time with a rate, in steps, that the level looks back: weights at rest are those of the file.
+const LONGEST_LEVEL: f64 = 0.02;
 /// Largest change by a trend, in ln(code length).
 const LARGEST_CHANGE: f64 = 0.35;
 /// Largest gap that is acted upon at once, in ln bytes.
@@ -153,8 +159,11 @@ impl Budget {
     /// One step at `multiplier` of the peak learning rate, after which the codes have `bits_per_weight`.
     pub(crate) fn step(&mut self, bits_per_weight: f64, multiplier: f64) {
         self.time += multiplier;
-        let value = bits_per_weight.max(1e-6).ln();
-        let keep = (-multiplier / (LEVEL * self.lag)).exp();
+        let fall = (LAST_FALL * self.total).min(LARGEST_LAST_FALL);
+        let fall = fall * (multiplier / LAST_FALL_FROM).min(1.0);
+        let value = (bits_per_weight - fall).max(0.5 * bits_per_weight).max(1e-6).ln();
+        let longest = (LONGEST_LEVEL * self.total).max(1.0);
+        let keep = (-(multiplier / (LEVEL * self.lag)).max(1.0 / longest)).exp();
         let level = match self.level {
             None => value,
             Some(before) => {
@@ -171,7 +180,6 @@ impl Budget {
         let change = self.slope * self.lag * (1.0 - (-left / self.lag).exp());
         let payload = |log_bits: f64| log_bits.exp() * self.coded * self.scale.per_bit;
         let settling = change < -SETTLED && self.time < LONGEST_HOLD * self.total;
-        let change = change - LAST_FALL * (multiplier / LAST_FALL_FROM).min(1.0);
         let change = change.clamp(-LARGEST_CHANGE, LARGEST_CHANGE);
         let held = payload(level + change).max(1.0);
         let room = self.room();
@@ -187,7 +195,9 @@ impl Budget {
             return;
         }
         let gap = gap.clamp(-LARGEST_GAP, LARGEST_GAP);
-        self.log_lambda += ELASTICITY * gap * multiplier / (RESPONSE * self.lag);
+        // With little time left a price has to be found sooner.
+        let response = (LAST_RESPONSE * left).clamp(LEAST_RESPONSE * self.lag, RESPONSE * self.lag);
+        self.log_lambda += ELASTICITY * gap * multiplier / response;
         self.log_lambda = self.log_lambda.clamp(LOG_LAMBDA.0, LOG_LAMBDA.1);
     }
 
@@ -251,9 +261,14 @@ mod tests {
         TrainConfig { steps: 600, warmup_steps: 20, warmdown: 0.5, ..TrainConfig::default() }
     }
 
-    /// A model whose code length goes to a·λ^(−0.35) with a lag, drops where rounding begins after noise, and falls by 5 %
-    /// as weights come to rest. A late start rounds at once, with steps as wide as weights.
-    fn simulate(budget: u64, amplitude: f64, start: f64) -> (Budget, Vec<Forecast>, f64) {
+    /// A model whose code length goes to a·λ^(−0.35) with a lag, drops where rounding begins after noise, and loses `fall` bits
+    /// for each unit of the time with a rate as weights come to rest. A late start rounds at once, with steps as wide as weights.
+    fn simulate(
+        budget: u64,
+        amplitude: f64,
+        start: f64,
+        fall: f64,
+    ) -> (Budget, Vec<Forecast>, f64) {
         let train = train();
         let mut controller = Budget::new(budget, 20_000, CODED, &rate(start), &train);
         let mut bits = if start == 0.0 { 6.0 } else { 2.0_f64 };
@@ -268,8 +283,7 @@ mod tests {
             }
             let rest = amplitude * controller.lambda().powf(-0.35);
             bits += (rest - bits) * multiplier / 30.0;
-            let at_rest = (-0.05 * (1.0 - (multiplier / 0.4).min(1.0))).exp();
-            seen = at_rest * bits;
+            seen = bits - fall * controller.total * (1.0 - (multiplier / 0.25).min(1.0));
             controller.step(seen, multiplier);
             forecasts.push(controller.forecast());
         }
@@ -280,15 +294,17 @@ mod tests {
     #[test]
     fn files_end_near_the_aim_whatever_the_model() {
         for start in [0.0, 0.4] {
-            for amplitude in [0.4, 0.62, 0.95] {
+            for (amplitude, fall) in [(0.4, 3.6e-4), (0.62, 2.4e-4), (0.95, 3.6e-4), (0.95, 2.4e-4)]
+            {
                 for budget in [300_000, 500_000, 900_000] {
-                    let (controller, forecasts, file) = simulate(budget, amplitude, start);
+                    let (controller, forecasts, file) = simulate(budget, amplitude, start, fall);
                     let share = file / budget as f64;
                     assert!((share - AIM).abs() < 0.03, "{start} {amplitude} {budget}: {share}");
                     let half = forecasts[forecasts.len() / 2].bytes / file;
                     assert!((half - 1.0).abs() < 0.05, "{amplitude} {budget}: {half}");
                     assert!(controller.lambda() > 0.0);
                     let last = forecasts.last().unwrap();
+                    assert!((last.bytes / file - 1.0).abs() < 0.01, "{last:?} {file}");
                     assert!(last.deviation < 0.01 * file, "{last:?}");
                 }
             }

@@ -11,7 +11,7 @@ use crate::TrainError;
 /// Shares of the steps with a rate at which a size is looked at: early, since what code lengths are worth depends on the
 /// model, and not often, since the coder takes the time of several steps. Only the coder of the file will do: a fast one takes
 /// a few percent more for codes, stores tables, and leaves the tokenizer as long as it is.
-const LOOKS_AT: [f64; 4] = [0.05, 0.3, 0.6, 0.9];
+const LOOKS_AT: [f64; 5] = [0.05, 0.3, 0.6, 0.9, 0.97];
 
 /// Whether a size is looked at when so many of the steps with a rate have been taken.
 pub(crate) fn is_looked_at(taken: u64, steps: u64) -> bool {
@@ -46,7 +46,7 @@ mod tests {
         for (steps, first) in [(1, 1), (7, 1), (405, 20), (10_000, 500)] {
             let looks: Vec<u64> = (1..=steps).filter(|taken| is_looked_at(*taken, steps)).collect();
             assert_eq!(looks[0], first, "{steps}");
-            assert!(looks.len() <= 4, "{steps}");
+            assert!(looks.len() <= 5, "{steps}");
         }
     }
 }
