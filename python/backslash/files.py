@@ -65,7 +65,7 @@ def save_file(
         path: The file to write.
         steps: A number: the step of each matrix over its root mean square, to the nearest code. A mapping: the steps
             themselves, by name, for weights whose training has seen multiples of them; with `budget` they are multiplied by
-            one factor, the least with which the file fits.
+            one factor, the least with which the file fits, unless their own file has 98 to 100 % of it.
         bits_per_weight: Largest file, in bits for each float of `tensors`.
         budget: Largest file, in bytes. As with `bits_per_weight` steps are searched, and codes chosen along a trellis.
         metadata: Values that go along, by key. Text is stored as UTF-8.

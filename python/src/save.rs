@@ -8,8 +8,8 @@ use backslash_codec::{
     Artifact, Effort, FileWriter, Overwrite, SizeSplit, Tensor, inspect, write_bytes,
 };
 use backslash_compress::{
-    Allocation, Calibration, CalibrationIndex, CompressError, Fitted, Goal, Recipe, Start, Target,
-    fit_to_bytes,
+    Allocation, Calibration, CalibrationIndex, CompressError, Fitted, Goal, Recipe, Target,
+    fit_trained_to_bytes,
 };
 use backslash_quant::{Gain, LadderOptions, Plan, QuantError, Rung, Weights, is_coded};
 use pyo3::prelude::*;
@@ -95,7 +95,8 @@ pub(crate) fn save_by_steps<'py>(
     split_to_python(py, &split)
 }
 
-/// Codes are multiples of the given steps times the least factor with which the file has at most `budget` bytes.
+/// Codes are multiples of the given steps, or where their file has more than `budget` bytes or less than 98 % of them, of
+/// these steps times the least factor with which it fits.
 #[pyfunction]
 pub(crate) fn save_by_scaled_steps<'py>(
     py: Python<'py>,
@@ -120,7 +121,7 @@ pub(crate) fn save_by_scaled_steps<'py>(
         let mut trials = Trials::new(&progress);
         let target = Target { budget, effort: options.effort() };
         let fitted =
-            fit_to_bytes(&mut make, Start::at(0.0), target, &mut |trial| trials.tell(trial))
+            fit_trained_to_bytes(&mut make, target, &mut |trial| trials.tell(trial))
                 .map_err(errors::compress)?;
         trials.outcome?;
         write_fitted(&options, &fitted)

@@ -51,6 +51,8 @@ pub use recipe::Recipe;
 pub use sensitivity::sensitivities;
 #[cfg(feature = "model")]
 pub use sequential::Sequential;
-pub use solver::{Fitted, Start, Target, Trial, fit_plan_to_bytes, fit_to_bytes};
+pub use solver::{
+    Fitted, Start, Target, Trial, fit_plan_to_bytes, fit_to_bytes, fit_trained_to_bytes,
+};
 #[cfg(feature = "model")]
 pub use text::CalibrationText;

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use backslash_codec::{Artifact, Effort, encode_with, encoded_size_with};
-use backslash_quant::{Plan, QuantError, Weights};
+use backslash_quant::{Levels, Plan, QuantError, Weights};
 
 use crate::CompressError;
 
 /// Share of the budget that is used before the search ends, and that is aimed at.
 const ENOUGH: f64 = 0.997;
 const AIM: f64 = 0.9985;
+/// The same where steps are as trained.
+const ENOUGH_AS_TRAINED: f64 = 0.98;
 /// Most fast sizes between two files, and most files.
 const TRIALS: usize = 24;
 const FILES: usize = 8;
@@ -157,7 +159,29 @@ pub fn fit_to_bytes(
     best.ok_or_else(|| QuantError::Unreachable { budget, smallest }.into())
 }
 
-/// The largest file of at most `target.budget` bytes by a plan of steps, all of them multiplied by κ.
+/// As [`fit_to_bytes`] for weights whose training has seen the steps of κ = 1: their file stays as it is if it uses at least
+/// 98 % of the budget. Trained weights crowd where one code gives way to the next, so a file on another grid loses more than
+/// its bytes are worth.
+///
+/// # Errors
+/// Those of [`fit_to_bytes`].
+pub fn fit_trained_to_bytes(
+    make: &mut dyn FnMut(f64) -> Result<Artifact, CompressError>,
+    target: Target,
+    progress: &mut dyn FnMut(Trial),
+) -> Result<Fitted, CompressError> {
+    let artifact = make(0.0)?;
+    let bytes = encode_with(&artifact, target.effort)?;
+    progress(Trial { file: 1, trial: 1, bytes: bytes.len() as u64 });
+    let used = bytes.len() as f64 / target.budget as f64;
+    match (ENOUGH_AS_TRAINED..=1.0).contains(&used) {
+        true => Ok(Fitted { log_kappa: 0.0, artifact, bytes, ratio: None, inverse_slope: None }),
+        false => fit_to_bytes(make, Start::at(0.0), target, progress),
+    }
+}
+
+/// The largest file of at most `target.budget` bytes by a plan of steps, all of them multiplied by κ, or, where codes are on
+/// the grid of the training, as it is ([`fit_trained_to_bytes`]).
 ///
 /// # Errors
 /// Those of [`fit_to_bytes`] and of [`Plan::artifact`].
@@ -170,7 +194,10 @@ pub fn fit_plan_to_bytes(
 ) -> Result<Fitted, CompressError> {
     let mut make =
         |log_kappa: f64| Ok(plan.scaled(log_kappa.exp() as f32).artifact(weights, metadata)?);
-    fit_to_bytes(&mut make, Start::at(0.0), target, progress)
+    match plan.levels {
+        Levels::Grid => fit_trained_to_bytes(&mut make, target, progress),
+        Levels::Centroids => fit_to_bytes(&mut make, Start::at(0.0), target, progress),
+    }
 }
 
 struct Search<'a> {
@@ -333,5 +360,31 @@ mod tests {
         // More than the weights can use: the finest file there is.
         let fitted = fit_to_bytes(&mut make, start, target(10_000_000), &mut |_| ()).unwrap();
         assert!(fitted.bytes.len() > 150_000, "{}", fitted.bytes.len());
+    }
+
+    /// A grid that weights were trained for is kept where its file uses the budget, and no other.
+    #[test]
+    fn files_on_the_grid_of_the_training_stay() {
+        let data: Vec<f32> = (0..64 * 64).map(|i| ((i * i) % 401) as f32 * 0.01 - 2.0).collect();
+        let weights = [Weights { name: "w", shape: &[64, 64], data: &data }];
+        let trained = Plan::learned(BTreeMap::from([("w".to_owned(), 0.5)]));
+        let empty = BTreeMap::new();
+        let fit = |plan: &Plan, budget| {
+            let target = Target { budget, effort: Effort::Smallest };
+            fit_plan_to_bytes(plan, &weights, &empty, target, &mut |_| ()).unwrap()
+        };
+        let file = encode_with(&trained.artifact(&weights, &empty).unwrap(), Effort::Smallest);
+        let file = file.unwrap();
+        let bytes = file.len() as u64;
+        for budget in [bytes, bytes * 100 / 99] {
+            assert_eq!(fit(&trained, budget).bytes, file);
+        }
+        for budget in [bytes - 1, bytes * 100 / 96] {
+            let fitted = fit(&trained, budget);
+            assert!(fitted.log_kappa != 0.0 && fitted.bytes != file);
+            assert!(fitted.bytes.len() as u64 <= budget);
+        }
+        let centroids = Plan { levels: Levels::Centroids, ..trained };
+        assert!(fit(&centroids, bytes * 100 / 99).bytes.len() > file.len());
     }
 }

@@ -264,7 +264,7 @@ class RateRegularizer:
             path: The file.
             tensors: What else belongs into the file, as buffers and parameters that are not regularised.
             options: Those of `backslash.save_file`. With the method "bits" steps are the learned ones, which a budget multiplies
-                by what lets the file fit.
+                by what lets the file fit, unless their file has 98 to 100 % of it.
 
         Raises:
             ConfigurationError: the rate has not begun, or a name is there twice.

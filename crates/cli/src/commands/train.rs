@@ -212,7 +212,7 @@ fn finish(mut run: Run, mut watch: Watch<'_>, folder: &Path) -> Result<Finished>
             (plan, file)
         }
         budget => {
-            say(&format!("fitting the steps to {} bytes", table::grouped(budget)));
+            say(&format!("making a file of at most {} bytes", table::grouped(budget)));
             let target = Target { budget, effort: Effort::Smallest };
             let fitted = fit_plan_to_bytes(&plan, &views, &metadata, target, &mut |_| ())?;
             (plan.scaled(fitted.log_kappa.exp() as f32), fitted.bytes)
