@@ -20,7 +20,9 @@ AIM = 0.99
 # of the time with a rate.
 _LAG, _LONGEST_LAG = 0.6, 0.3
 # Times over which the level and its slope are averaged, and in which λ moves by what closes a gap, in lags.
-_LEVEL, _SLOPE, _RESPONSE = 0.15, 0.25, 0.7
+_LEVEL, _SLOPE, _RESPONSE = 0.15, 0.5, 0.7
+# The last of these towards the end, in times that are left, and the least, in lags.
+_LAST_RESPONSE, _LEAST_RESPONSE = 0.5, 0.1
 # −∂ln λ/∂ln R: the code length falls about as λ^(−⅓).
 _ELASTICITY = 3.0
 # Time in lags in which λ stays as it is, while steps widen and weights settle, and the longest, as a share of the time with
@@ -28,9 +30,11 @@ _ELASTICITY = 3.0
 _HOLD, _LONGEST_HOLD = 1.0, 0.4
 # Largest fall by the trend, in ln(code length), of what has settled.
 _SETTLED = 0.05
-# What ln(code length) still falls by when weights come to rest, from where the learning rate has fallen to that share of its
-# peak.
-_LAST_FALL, _LAST_FALL_FROM = 0.05, 0.4
+# Bits per weight that codes still lose when weights come to rest, from where the learning rate has fallen to that share of its
+# peak: so many for each unit of the time with a rate, as measured, and at most half of all bits.
+_LAST_FALL, _LARGEST_LAST_FALL, _LAST_FALL_FROM = 3e-4, 0.15, 0.25
+# Largest share of the time with a rate, in steps, that the level looks back: weights at rest are those of the file.
+_LONGEST_LEVEL = 0.02
 # Largest change by a trend in ln(code length), and largest gap that is acted upon at once.
 _LARGEST_CHANGE, _LARGEST_GAP = 0.35, 0.5
 # Bounds of ln λ: from what is hardly felt to what leaves nothing but zeros.
@@ -121,18 +125,19 @@ class Budget:
         total = torch.where(before["total"].isnan(), time + left_time, before["total"])
         lag = (_LONGEST_LAG * total).clamp(max=_LAG / self._learning_rate)
 
-        value = bits.clamp(min=1e-6).log()
+        fall = (_LAST_FALL * total).clamp(max=_LARGEST_LAST_FALL) * (multiplier / _LAST_FALL_FROM).clamp(max=1.0)
+        value = torch.maximum(bits - fall, 0.5 * bits).clamp(min=1e-6).log()
         is_first = before["level"].isnan()
-        keep = (-multiplier / (_LEVEL * lag)).exp()
+        longest = (_LONGEST_LEVEL * total).clamp(min=1.0)
+        keep = (-torch.maximum(multiplier / (_LEVEL * lag), 1 / longest)).exp()
         level = torch.where(is_first, value, keep * before["level"] + (1 - keep) * value)
         keep_slope = (-multiplier / (_SLOPE * lag)).exp()
         slope = keep_slope * before["slope"] + (1 - keep_slope) * (level - before["level"]) / multiplier
         slope = torch.where(is_first, before["slope"], slope)
 
-        fall = _LAST_FALL * (multiplier / _LAST_FALL_FROM).clamp(max=1.0)
         change = slope * lag * (1 - (-left_time / lag).exp())
         is_settling = (change < -_SETTLED) & (time < _LONGEST_HOLD * total)
-        change = (change - fall).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
+        change = change.clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
         held = ((level + change).exp() * self._coded * _BYTES_PER_BIT).clamp(min=1.0)
         gap = (held / self._room).log()
         # What is left of the gap when λ has done its work.
@@ -142,9 +147,10 @@ class Budget:
             before["forecast"].isnan(), before["wander"], keep * before["wander"] + (1 - keep) * moved
         )
         holds = is_settling | (time < torch.minimum(_HOLD * lag, _LONGEST_HOLD * total))
-        log_lambda = before["log_lambda"] + _ELASTICITY * gap.clamp(-_LARGEST_GAP, _LARGEST_GAP) * multiplier / (
-            _RESPONSE * lag
-        )
+        # With little time left a price has to be found sooner.
+        response = torch.minimum(torch.maximum(_LAST_RESPONSE * left_time, _LEAST_RESPONSE * lag), _RESPONSE * lag)
+        moves = _ELASTICITY * gap.clamp(-_LARGEST_GAP, _LARGEST_GAP) * multiplier / response
+        log_lambda = before["log_lambda"] + moves
         log_lambda = torch.where(holds, before["log_lambda"], log_lambda)
         after = {
             "time": time,
