@@ -120,9 +120,8 @@ pub(crate) fn save_by_scaled_steps<'py>(
         };
         let mut trials = Trials::new(&progress);
         let target = Target { budget, effort: options.effort() };
-        let fitted =
-            fit_trained_to_bytes(&mut make, target, &mut |trial| trials.tell(trial))
-                .map_err(errors::compress)?;
+        let fitted = fit_trained_to_bytes(&mut make, target, &mut |trial| trials.tell(trial))
+            .map_err(errors::compress)?;
         trials.outcome?;
         write_fitted(&options, &fitted)
     })?;
