@@ -20,6 +20,9 @@ const NEAR: f64 = 1e-3;
 const ROUGHLY_NEAR: f64 = 1e-2;
 /// Factor on a ratio that is not to be exceeded.
 const MARGIN: f64 = 1.0005;
+/// −d ln κ/d ln bytes before a search has seen it: at low rate ln bytes falls about as fast as ln κ rises, at high rate more
+/// slowly.
+const USUAL_INVERSE_SLOPE: f64 = 1.5;
 /// ln κ never leaves ± this.
 const FURTHEST: f64 = 25.0;
 
@@ -174,10 +177,16 @@ pub fn fit_trained_to_bytes(
     let bytes = encode_with(&artifact, target.effort)?;
     progress(Trial { file: 1, trial: 1, bytes: bytes.len() as u64 });
     let used = bytes.len() as f64 / target.budget as f64;
-    match (ENOUGH_AS_TRAINED..=1.0).contains(&used) {
-        true => Ok(Fitted { log_kappa: 0.0, artifact, bytes, ratio: None, inverse_slope: None }),
-        false => fit_to_bytes(make, Start::at(0.0), target, progress),
+    if (ENOUGH_AS_TRAINED..=1.0).contains(&used) {
+        return Ok(Fitted { log_kappa: 0.0, artifact, bytes, ratio: None, inverse_slope: None });
     }
+    let fast = encoded_size_with(&artifact, Effort::Fast)?.total();
+    let start = Start {
+        log_kappa: USUAL_INVERSE_SLOPE * (used / AIM).ln(),
+        ratio: Some(bytes.len() as f64 / fast as f64),
+        inverse_slope: None,
+    };
+    fit_to_bytes(make, start, target, progress)
 }
 
 /// The largest file of at most `target.budget` bytes by a plan of steps, all of them multiplied by κ, or, where codes are on
@@ -300,8 +309,7 @@ impl Search<'_> {
                 fine.0 + span * share.clamp(0.02, 0.98)
             }
             _ => {
-                // At low rate ln bytes falls about as fast as ln κ rises, at high rate more slowly.
-                let inverse = self.inverse_slope.unwrap_or(1.5);
+                let inverse = self.inverse_slope.unwrap_or(USUAL_INVERSE_SLOPE);
                 let step = (inverse * (log_size.min(60.0) - aim)).clamp(-3.0, 3.0);
                 let step = if step.abs() < 2e-3 { 2e-3 * step.signum() } else { step };
                 (log_kappa + step).clamp(-FURTHEST, FURTHEST)
@@ -384,6 +392,17 @@ mod tests {
             assert!(fitted.log_kappa != 0.0 && fitted.bytes != file);
             assert!(fitted.bytes.len() as u64 <= budget);
         }
+        // What the first file has told is used: no other has its steps again.
+        let mut made = Vec::new();
+        let mut make = |log_kappa: f64| {
+            made.push(log_kappa);
+            Ok(trained.scaled(log_kappa.exp() as f32).artifact(&weights, &empty)?)
+        };
+        let target = Target { budget: bytes * 9 / 10, effort: Effort::Smallest };
+        let fitted = fit_trained_to_bytes(&mut make, target, &mut |_| ()).unwrap();
+        assert!(fitted.log_kappa > 0.0);
+        assert!(made[0] == 0.0 && made[1] > 0.0 && !made[1..].contains(&0.0), "{made:?}");
+
         let centroids = Plan { levels: Levels::Centroids, ..trained };
         assert!(fit(&centroids, bytes * 100 / 99).bytes.len() > file.len());
     }
