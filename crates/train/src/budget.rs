@@ -9,8 +9,8 @@ use backslash_codec::SizeSplit;
 
 use crate::{RateConfig, TrainConfig, schedule};
 
-/// Share of the budget that is aimed at: the solver of the finished file uses the rest.
-const AIM: f64 = 0.99;
+/// Share of the budget that is aimed at: a file above the budget loses about ten times what as much below it costs.
+const AIM: f64 = 0.985;
 /// Time in which codes follow a price, in units of what the rate's learning rate moves a logarithm by 1 in; at most that
 /// share of the time with a rate.
 const LAG: f64 = 0.6;
@@ -39,6 +39,8 @@ const LARGEST_LAST_FALL: f64 = 0.15;
 const LAST_FALL_FROM: f64 = 0.25;
 /// Largest share of the time with a rate, in steps, that the level looks back: weights at rest are those of the file.
 const LONGEST_LEVEL: f64 = 0.02;
+/// Share of a trend that goes on.
+const TRUST: f64 = 0.5;
 /// Largest change by a trend, in ln(code length).
 const LARGEST_CHANGE: f64 = 0.35;
 /// Largest gap that is acted upon at once, in ln bytes.
@@ -177,7 +179,7 @@ impl Budget {
         self.level = Some(level);
 
         let left = (self.total - self.time).max(0.0);
-        let change = self.slope * self.lag * (1.0 - (-left / self.lag).exp());
+        let change = TRUST * self.slope * self.lag * (1.0 - (-left / self.lag).exp());
         let payload = |log_bits: f64| log_bits.exp() * self.coded * self.scale.per_bit;
         let settling = change < -SETTLED && self.time < LONGEST_HOLD * self.total;
         let change = change.clamp(-LARGEST_CHANGE, LARGEST_CHANGE);

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-# Share of the budget that is aimed at: the search of the finished file uses the rest.
-AIM = 0.99
+# Share of the budget that is aimed at: a file above the budget loses about ten times what as much below it costs.
+AIM = 0.985
 # Time in which codes follow a price, in units of what the rate's learning rate moves a logarithm by 1 in; at most that share
 # of the time with a rate.
 _LAG, _LONGEST_LAG = 0.6, 0.3
@@ -35,6 +35,8 @@ _SETTLED = 0.05
 _LAST_FALL, _LARGEST_LAST_FALL, _LAST_FALL_FROM = 3e-4, 0.15, 0.25
 # Largest share of the time with a rate, in steps, that the level looks back: weights at rest are those of the file.
 _LONGEST_LEVEL = 0.02
+# Share of a trend that goes on.
+_TRUST = 0.5
 # Largest change by a trend in ln(code length), and largest gap that is acted upon at once.
 _LARGEST_CHANGE, _LARGEST_GAP = 0.35, 0.5
 # Bounds of ln λ: from what is hardly felt to what leaves nothing but zeros.
@@ -135,7 +137,7 @@ class Budget:
         slope = keep_slope * before["slope"] + (1 - keep_slope) * (level - before["level"]) / multiplier
         slope = torch.where(is_first, before["slope"], slope)
 
-        change = slope * lag * (1 - (-left_time / lag).exp())
+        change = _TRUST * slope * lag * (1 - (-left_time / lag).exp())
         is_settling = (change < -_SETTLED) & (time < _LONGEST_HOLD * total)
         change = change.clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
         held = ((level + change).exp() * self._coded * _BYTES_PER_BIT).clamp(min=1.0)
