@@ -186,7 +186,10 @@ pub fn fit_trained_to_bytes(
         ratio: Some(bytes.len() as f64 / fast as f64),
         inverse_slope: None,
     };
-    fit_to_bytes(make, start, target, progress)
+    let mut after = |trial: Trial| {
+        progress(Trial { file: trial.file + 1, trial: trial.trial + 1, ..trial });
+    };
+    fit_to_bytes(make, start, target, &mut after)
 }
 
 /// The largest file of at most `target.budget` bytes by a plan of steps, all of them multiplied by κ, or, where codes are on
@@ -399,9 +402,15 @@ mod tests {
             Ok(trained.scaled(log_kappa.exp() as f32).artifact(&weights, &empty)?)
         };
         let target = Target { budget: bytes * 9 / 10, effort: Effort::Smallest };
-        let fitted = fit_trained_to_bytes(&mut make, target, &mut |_| ()).unwrap();
+        let mut told: Vec<Trial> = Vec::new();
+        let fitted =
+            fit_trained_to_bytes(&mut make, target, &mut |trial| told.push(trial)).unwrap();
         assert!(fitted.log_kappa > 0.0);
         assert!(made[0] == 0.0 && made[1] > 0.0 && !made[1..].contains(&0.0), "{made:?}");
+        // And counted.
+        assert_eq!((told[0].file, told[0].trial), (1, 1));
+        assert!(told.windows(2).all(|pair| pair[0].trial < pair[1].trial), "{told:?}");
+        assert!(told[1..].iter().all(|trial| trial.file > 1), "{told:?}");
 
         let centroids = Plan { levels: Levels::Centroids, ..trained };
         assert!(fit(&centroids, bytes * 100 / 99).bytes.len() > file.len());
