@@ -29,6 +29,7 @@ set.rate.budget = 6000
 curve = "rate"
 against = "plain"
 bits = [6]
+bytes = [1_000_000]
 "#;
 
 const CONFIG: &str = r#"
@@ -118,7 +119,8 @@ fn a_sweep_killed_and_resumed_gives_the_same_results() {
     let table = place.ok(&[&whole[..], &more].concat());
     assert!(!place.path("whole").exists());
     assert!(table.contains("| rate: rate.lambda=0.01 "), "{table}");
-    assert!(table.contains("| rate, against plain "), "{table}");
+    assert_eq!(table.matches("| rate, against plain ").count(), 2, "{table}");
+    assert!(table.contains(" fewer bytes |") && table.contains(" fewer nats |"), "{table}");
     let document = std::fs::read_to_string(place.path("results.md")).unwrap();
     assert!(document.contains("<!-- section:small -->") && document.contains(table.trim_end()));
     assert!(document.contains("`configuration` ") && document.contains("`data` "), "{document}");

@@ -23,7 +23,7 @@ pub struct SweepFile {
     pub set: Table,
     /// The curves, in the order of tables and legend.
     pub curve: Vec<Curve>,
-    /// Sizes at equal loss that are compared.
+    /// Pairs of curves that are compared, at equal loss or in equal bytes.
     #[serde(default)]
     pub compare: Vec<Compare>,
     /// Sizes, in bytes, whose best file is named for every curve.
@@ -56,16 +56,20 @@ pub struct Curve {
     pub bits: Vec<f64>,
 }
 
-/// A curve whose files are held against those of another at equal loss.
+/// A curve whose files are held against those of another.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
-    /// The curve whose sizes are asked for.
+    /// The curve whose sizes and losses are asked for.
     pub curve: String,
-    /// The curve whose losses are to be reached.
+    /// The curve that it is held against.
     pub against: String,
-    /// The sizes of the other's files, in bits per weight.
+    /// Bits per weight of the other's files whose losses are to be reached, in as few bytes as can be.
+    #[serde(default)]
     pub bits: Vec<f64>,
+    /// Sizes in bytes, for the best file of each curve that is no larger.
+    #[serde(default)]
+    pub bytes: Vec<u64>,
 }
 
 fn own() -> Vec<String> {
@@ -148,6 +152,12 @@ impl SweepFile {
                         names.join(", ")
                     )));
                 }
+            }
+            if compare.bits.is_empty() && compare.bytes.is_empty() {
+                bail!(Usage(format!(
+                    "compare: `{}` against `{}`: `bits` must list files of the other whose losses are to be reached, or `bytes` sizes",
+                    compare.curve, compare.against
+                )));
             }
         }
         Ok(())
@@ -333,9 +343,15 @@ mod tests {
             let error = format!("{:#}", SweepFile::parse(&FILE.replace(from, to)).unwrap_err());
             assert!(error.contains(named), "{error}");
         }
-        let compare =
-            format!("{FILE}\n[[compare]]\ncurve = \"rate\"\nagainst = \"flat\"\nbits = [2]");
-        let error = SweepFile::parse(&compare).unwrap_err().to_string();
-        assert!(error.contains("no curve `flat` (there are plain, rate)"), "{error}");
+        for (against, sizes, named) in [
+            ("flat", "bits = [2]", "no curve `flat` (there are plain, rate)"),
+            ("plain", "", "`rate` against `plain`: `bits` must list"),
+            ("plain", "bytes = [-1]", "invalid value"),
+        ] {
+            let compare =
+                format!("{FILE}\n[[compare]]\ncurve = \"rate\"\nagainst = \"{against}\"\n{sizes}");
+            let error = format!("{:#}", SweepFile::parse(&compare).unwrap_err());
+            assert!(error.contains(named), "{error}");
+        }
     }
 }

@@ -4,10 +4,12 @@
 //! `file` says what is compared and `export` in which files, `runs` which trainings that takes. `workers` train them in
 //! processes of their own while this one makes the files of those that have ended (`measure`) and adds a line for each to
 //! the results, always in the same order. What has a line is not made again, and a run that was interrupted goes on from
-//! its newest checkpoint. `series` and `tables` are what comes of it, and `check` makes one row of them again.
+//! its newest checkpoint. `series`, `tables` and `comparisons` are what comes of it, and `check` makes one row of them again.
 
 mod check;
+mod comparisons;
 mod export;
+mod figures;
 mod file;
 mod measure;
 mod runs;

@@ -266,3 +266,28 @@ fn add_tokens(hash: &mut blake3::Hasher, tokens: &[u16]) {
         hash.update(&bytes);
     }
 }
+
+/// A line of a run, for the tests of what is made of lines.
+#[cfg(test)]
+pub fn line(seed: u64, bytes: u64, nats: f64) -> Line {
+    Line {
+        run: format!("seed{seed}"),
+        seed,
+        settings: Vec::new(),
+        steps: 1,
+        export: "own".to_owned(),
+        target: None,
+        bytes,
+        parameters: 1000,
+        bits_per_weight: bytes as f64 / 125.0,
+        nats,
+        bits_per_byte: Some(0.5 * nats),
+        accuracy: None,
+        float_nats: 3.0,
+        float_accuracy: None,
+        shape: None,
+        effective_rank: None,
+        steered: None,
+        coders: None,
+    }
+}

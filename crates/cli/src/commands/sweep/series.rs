@@ -107,6 +107,13 @@ impl Series<'_> {
         lines.copied().find(|line| line.seed == seed && line.target == Some(target))
     }
 
+    /// The line of a seed that loses least in at most so many bytes.
+    pub fn best_within(&self, seed: u64, bytes: u64) -> Option<&Line> {
+        let lines = self.files.iter().flat_map(|files| &files.lines).copied();
+        let fitting = lines.filter(|line| line.seed == seed && line.bytes <= bytes);
+        fitting.min_by(|one, other| one.nats.total_cmp(&other.nats))
+    }
+
     /// Bytes at which the files of a seed reach a loss: on the line in (loss, ln bytes) between the two files around it, or
     /// those of the smallest file where that loses less. `None` where no file loses as little.
     pub fn bytes_at(&self, seed: u64, nats: f64) -> Option<f64> {
@@ -134,33 +141,11 @@ impl Series<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::runs::line;
     use super::*;
     use std::sync::LazyLock;
 
     static CURVE: LazyLock<Curve> = LazyLock::new(|| toml::from_str("name = \"a\"").unwrap());
-
-    fn line(seed: u64, bytes: u64, nats: f64) -> Line {
-        Line {
-            run: format!("seed{seed}"),
-            seed,
-            settings: Vec::new(),
-            steps: 1,
-            export: "own".to_owned(),
-            target: None,
-            bytes,
-            parameters: 1000,
-            bits_per_weight: bytes as f64 / 125.0,
-            nats,
-            bits_per_byte: Some(0.5 * nats),
-            accuracy: None,
-            float_nats: 3.0,
-            float_accuracy: None,
-            shape: None,
-            effective_rank: None,
-            steered: None,
-            coders: None,
-        }
-    }
 
     #[test]
     fn a_loss_between_two_files_has_a_size_between_theirs() {
@@ -176,6 +161,9 @@ mod tests {
         assert_eq!(series.seeds(), [1, 2]);
         let front: Vec<u64> = series.front().iter().map(|files| files.lines[0].bytes).collect();
         assert_eq!(front, [9, 400]);
+        let best = |seed, bytes| series.best_within(seed, bytes).map(|line| line.bytes);
+        assert_eq!([best(1, 99), best(1, 100), best(1, 399)], [None, Some(100), Some(100)]);
+        assert_eq!([best(1, 400), best(2, 400)], [Some(400), Some(9)]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The curves of a sweep as tables.
 
+use backslash_eval::CoderBits;
 use backslash_eval::table::grouped;
-use backslash_eval::{CoderBits, Mean};
 
+use super::comparisons::comparisons;
 use super::export::Export;
+use super::figures::with_deviation;
 use super::file::{Curve, SweepFile};
 use super::runs::Line;
 use super::series::{Files, Series};
@@ -18,14 +20,6 @@ pub fn tables(file: &SweepFile, series: &[Series<'_>]) -> String {
     text += &limits(file, series);
     text += &steered(series);
     text
-}
-
-/// A mean and, of several figures, their deviation.
-fn with_deviation(figure: Mean) -> String {
-    match figure.count {
-        1 => format!("{:.4}", figure.mean),
-        _ => format!("{:.4} ± {:.4}", figure.mean, figure.deviation),
-    }
 }
 
 /// A row for each of the files.
@@ -145,77 +139,6 @@ pub fn row_title(curve: &Curve, label: &str) -> String {
         true => curve.name.clone(),
         false => format!("{}: {label}", curve.name),
     }
-}
-
-/// Sizes at the losses of another curve's files, seed by seed.
-fn comparisons(file: &SweepFile, series: &[Series<'_>]) -> String {
-    if file.compare.is_empty() {
-        return String::new();
-    }
-    let titles =
-        ["at its", "nats per token", "bytes of the other", "bytes", "fewer bytes", "95 % interval"];
-    let mut grid = Grid::new("curve, against the other", titles.map(str::to_owned));
-    let named = |name: &str| series.iter().find(|series| series.curve.name == name);
-    for compare in &file.compare {
-        let (Some(curve), Some(other)) = (named(&compare.curve), named(&compare.against)) else {
-            continue;
-        };
-        for bits in &compare.bits {
-            let pairs: Vec<(&Line, Option<f64>)> = other
-                .seeds()
-                .into_iter()
-                .filter_map(|seed| other.at(seed, *bits))
-                .filter(|line| curve.seeds().contains(&line.seed))
-                .map(|line| (line, curve.bytes_at(line.seed, line.nats)))
-                .collect();
-            let of = |figure: &dyn Fn(&Line, f64) -> f64| {
-                let found = pairs.iter().filter_map(|(line, bytes)| Some(figure(line, (*bytes)?)));
-                Mean::of(&found.collect::<Vec<_>>())
-            };
-            let mean = |figure: &dyn Fn(&Line) -> f64| {
-                let found: Vec<f64> = pairs.iter().map(|(line, _)| figure(line)).collect();
-                Mean::of(&found)
-            };
-            let bytes = |figure: Option<Mean>| {
-                figure.map_or("–".to_owned(), |figure| grouped(figure.mean.round() as u64))
-            };
-            let reached = of(&|_, bytes| bytes);
-            let saved = of(&|line, bytes| 100.0 * (1.0 - bytes / line.bytes as f64));
-            let (saved, interval) = match saved {
-                None => ("not reached".to_owned(), "–".to_owned()),
-                Some(saved) => saved_with_interval(saved, pairs.len()),
-            };
-            let figures = [
-                format!("{bits} bits"),
-                mean(&|line| line.nats).map_or("–".to_owned(), with_deviation),
-                bytes(mean(&|line| line.bytes as f64)),
-                bytes(reached),
-                saved,
-                interval,
-            ];
-            grid.push(format!("{}, against {}", compare.curve, compare.against), figures);
-        }
-    }
-    format!(
-        "\nBytes at equal loss, seed by seed; between two files of a curve by the line through them in (loss, ln bytes), and those of the smallest file where that loses less; the interval is that of the mean over seeds by Student's t, \"no difference\" where zero is in it:\n\n{}",
-        grid.text()
-    )
-}
-
-/// How much is saved, in percent with the deviation over seeds, and what the mean lies in.
-fn saved_with_interval(saved: Mean, seeds: usize) -> (String, String) {
-    let Mean { mean, deviation, count } = saved;
-    let text = match count {
-        count if count < seeds => format!("{mean:.1} % ({count} of {seeds} seeds)"),
-        1 => format!("{mean:.1} %"),
-        _ => format!("{mean:.1} ± {deviation:.1} %"),
-    };
-    let interval = match saved.interval() {
-        None => "–".to_owned(),
-        Some(_) if !saved.is_certain() => "no difference".to_owned(),
-        Some((least, greatest)) => format!("{least:.1} to {greatest:.1} %"),
-    };
-    (text, interval)
 }
 
 /// The best file of every curve at some sizes.
