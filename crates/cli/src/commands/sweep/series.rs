@@ -92,10 +92,14 @@ impl Series<'_> {
         Some((self.curve.name.clone(), points))
     }
 
+    /// The lines of all its files.
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.files.iter().flat_map(|files| files.lines.iter().copied())
+    }
+
     /// Seeds of its files.
     pub fn seeds(&self) -> Vec<u64> {
-        let lines = self.files.iter().flat_map(|files| &files.lines);
-        let mut seeds: Vec<u64> = lines.map(|line| line.seed).collect();
+        let mut seeds: Vec<u64> = self.lines().map(|line| line.seed).collect();
         seeds.sort_unstable();
         seeds.dedup();
         seeds
@@ -103,22 +107,20 @@ impl Series<'_> {
 
     /// The line of a seed at a size.
     pub fn at(&self, seed: u64, target: f64) -> Option<&Line> {
-        let lines = self.files.iter().flat_map(|files| &files.lines);
-        lines.copied().find(|line| line.seed == seed && line.target == Some(target))
+        self.lines().find(|line| line.seed == seed && line.target == Some(target))
     }
 
     /// The line of a seed that loses least in at most so many bytes.
     pub fn best_within(&self, seed: u64, bytes: u64) -> Option<&Line> {
-        let lines = self.files.iter().flat_map(|files| &files.lines).copied();
-        let fitting = lines.filter(|line| line.seed == seed && line.bytes <= bytes);
+        let fitting = self.lines().filter(|line| line.seed == seed && line.bytes <= bytes);
         fitting.min_by(|one, other| one.nats.total_cmp(&other.nats))
     }
 
     /// Bytes at which the files of a seed reach a loss: on the line in (loss, ln bytes) between the two files around it, or
     /// those of the smallest file where that loses less. `None` where no file loses as little.
     pub fn bytes_at(&self, seed: u64, nats: f64) -> Option<f64> {
-        let lines = self.files.iter().flat_map(|files| &files.lines);
-        let mut files: Vec<(f64, f64)> = lines
+        let mut files: Vec<(f64, f64)> = self
+            .lines()
             .filter(|line| line.seed == seed)
             .map(|line| ((line.bytes as f64).ln(), line.nats))
             .collect();
