@@ -21,6 +21,13 @@ pub(super) struct Component {
     pub(super) columns: Vec<i8>,
 }
 
+impl Component {
+    /// What a product of one in both factors is, in codes.
+    pub(super) fn unit(&self) -> f64 {
+        f64::from(self.scale) / 256.0
+    }
+}
+
 impl Factors {
     /// Fills the predictions of one row.
     pub(super) fn predict(&self, row: usize, prediction: &mut [i32]) {

@@ -1,5 +1,7 @@
 //! Finds the low-rank prediction of a tensor: encoder only, floating point, the same on every machine.
 
+mod passes;
+
 use super::factors::{Component, Factors, MAX_RANK};
 use crate::layout::Layout;
 
@@ -9,6 +11,8 @@ const ROUNDS: usize = 12;
 const REFITS: usize = 4;
 /// Smaller sides cannot pay for their factors.
 const MIN_SIDE: usize = 32;
+/// Added to mean squares, so that an empty row or column does not dominate.
+const FLOOR: f64 = 0.0001;
 
 /// Scales of rows and columns of a residual: rms(i, j) ≈ rows(i)·columns(j).
 struct Scales {
@@ -16,8 +20,8 @@ struct Scales {
     columns: Vec<f64>,
 }
 
-/// What some components leave of the codes, computed row by row: held whole, in double precision, it would take
-/// eight bytes per code.
+/// What some components leave of the codes. It is held nowhere: products with it are those with the codes less those with
+/// the components, and energies take it row by row.
 #[derive(Clone)]
 struct Residual<'a> {
     codes: &'a [i32],
@@ -36,19 +40,35 @@ impl Residual<'_> {
         after
     }
 
-    /// Calls `visit` with the number and the values of each row, in order.
-    fn for_each_row(&self, mut visit: impl FnMut(usize, &[f64])) {
-        let mut values = vec![0.0; self.columns];
-        for (row, codes) in self.codes.chunks_exact(self.columns).enumerate() {
-            values.iter_mut().zip(codes).for_each(|(value, &code)| *value = f64::from(code));
-            for component in &self.components {
-                let factor = f64::from(component.rows[row]) * f64::from(component.scale) / 256.0;
-                let predicted = component.columns.iter().map(|&column| factor * f64::from(column));
-                values.iter_mut().zip(predicted).for_each(|(value, part)| *value -= part);
-            }
-            visit(row, &values);
+    /// Its product with weights of the columns: a value per row.
+    fn times_columns(&self, weights: &[f64]) -> Vec<f64> {
+        let mut products = vec![0.0; self.rows()];
+        passes::times_columns(self.codes, weights, &mut products);
+        for component in &self.components {
+            let share = component.unit() * product(&component.columns, weights);
+            subtract(&component.rows, share, &mut products);
         }
+        products
     }
+
+    /// Its product with weights of the rows: a value per column.
+    fn times_rows(&self, weights: &[f64]) -> Vec<f64> {
+        let mut products = vec![0.0; self.columns];
+        passes::times_rows(self.codes, weights, &mut products);
+        for component in &self.components {
+            let share = component.unit() * product(&component.rows, weights);
+            subtract(&component.columns, share, &mut products);
+        }
+        products
+    }
+}
+
+fn product(factors: &[i8], weights: &[f64]) -> f64 {
+    factors.iter().zip(weights).map(|(&factor, weight)| f64::from(factor) * weight).sum()
+}
+
+fn subtract(factors: &[i8], share: f64, values: &mut [f64]) {
+    values.iter_mut().zip(factors).for_each(|(value, &factor)| *value -= share * f64::from(factor));
 }
 
 /// The components whose estimated saving, n/2·log2(energy before/after) bits, exceeds what they cost.
@@ -85,21 +105,12 @@ impl Scales {
         let (rows, columns) = (residual.rows(), residual.columns);
         let mut scales = Self { rows: vec![1.0; rows], columns: vec![1.0; columns] };
         for _ in 0..3 {
+            let weights: Vec<f64> =
+                scales.columns.iter().map(|scale| 1.0 / (scale * scale)).collect();
             let mut sums = vec![0.0; columns];
-            residual.for_each_row(|row, values| {
-                let energy = values
-                    .iter()
-                    .zip(&scales.columns)
-                    .map(|(value, scale)| (value / scale) * (value / scale));
-                // The floor keeps an empty row from dominating.
-                let row_scale = (energy.sum::<f64>() / columns as f64 + 0.0001).sqrt();
-                scales.rows[row] = row_scale;
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum += (value / row_scale) * (value / row_scale);
-                }
-            });
+            passes::add_energies(residual, &weights, &mut scales.rows, &mut sums);
             for (column, sum) in scales.columns.iter_mut().zip(sums) {
-                *column = (sum / rows as f64 + 0.0001).sqrt();
+                *column = (sum / rows as f64 + FLOOR).sqrt();
             }
         }
         scales
@@ -117,7 +128,7 @@ fn mean_log(scales: &Scales) -> f64 {
 /// The best outer product, quantised.
 fn rank_one(residual: &Residual, scales: &Scales, fineness: f64) -> Option<Component> {
     let (rows, columns) = (scales.rows.len(), scales.columns.len());
-    let mut left = vec![0.0; rows];
+    let mut left = Vec::new();
     // A fixed start that is orthogonal to no likely direction.
     let mut right: Vec<f64> = scales
         .columns
@@ -132,7 +143,8 @@ fn rank_one(residual: &Residual, scales: &Scales, fineness: f64) -> Option<Compo
             .map(|(value, scale)| value / (scale * scale))
             .collect();
         let norm: f64 = right.iter().zip(&weights).map(|(value, weight)| value * weight).sum();
-        residual.for_each_row(|row, values| left[row] = dot(values, &weights) / norm);
+        left = residual.times_columns(&weights);
+        left.iter_mut().for_each(|value| *value /= norm);
         let norm: f64 = left
             .iter()
             .zip(&scales.rows)
@@ -141,12 +153,12 @@ fn rank_one(residual: &Residual, scales: &Scales, fineness: f64) -> Option<Compo
         if norm.is_nan() || norm <= 0.0 {
             return None;
         }
-        right.fill(0.0);
-        residual.for_each_row(|row, values| {
-            let scale = scales.rows[row];
-            let weight = left[row] / (scale * scale) / norm;
-            right.iter_mut().zip(values).for_each(|(right, value)| *right += weight * value);
-        });
+        let weights: Vec<f64> = left
+            .iter()
+            .zip(&scales.rows)
+            .map(|(value, scale)| value / (scale * scale) / norm)
+            .collect();
+        right = residual.times_rows(&weights);
     }
     let rms = |values: &[f64], scales: &[f64]| {
         let sum: f64 =
@@ -176,10 +188,6 @@ fn rank_one(residual: &Residual, scales: &Scales, fineness: f64) -> Option<Compo
     })
 }
 
-fn dot(left: &[f64], right: &[f64]) -> f64 {
-    left.iter().zip(right).map(|(left, right)| left * right).sum()
-}
-
 fn peak(values: &[f64]) -> f64 {
     values.iter().fold(1e-9, |peak: f64, value| peak.max(value.abs()))
 }
@@ -197,4 +205,98 @@ fn cost_bits(component: &Component) -> f64 {
             .sum::<f64>()
     };
     entropy(&component.rows) + entropy(&component.columns) + 300.0
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_pcg::Pcg64;
+
+    use super::*;
+
+    const ROWS: usize = 45;
+    const COLUMNS: usize = 37;
+
+    fn codes(rng: &mut Pcg64) -> Vec<i32> {
+        (0..ROWS * COLUMNS).map(|_| rng.random_range(-9..=9)).collect()
+    }
+
+    fn component(rng: &mut Pcg64) -> Component {
+        let mut side =
+            |count: usize| (0..count).map(|_| rng.random_range(-20..=20)).collect::<Vec<i8>>();
+        let (rows, columns) = (side(ROWS), side(COLUMNS));
+        Component { scale: rng.random_range(1..=40), rows, columns }
+    }
+
+    /// What the components leave, element by element.
+    fn held(residual: &Residual) -> Vec<Vec<f64>> {
+        let at = |row: usize, column: usize| {
+            let predicted = residual.components.iter().map(|component| {
+                let factors = f64::from(component.rows[row]) * f64::from(component.columns[column]);
+                factors * f64::from(component.scale) / 256.0
+            });
+            f64::from(residual.codes[row * COLUMNS + column]) - predicted.sum::<f64>()
+        };
+        (0..ROWS).map(|row| (0..COLUMNS).map(|column| at(row, column)).collect()).collect()
+    }
+
+    fn assert_near(found: &[f64], expected: impl Iterator<Item = f64>) {
+        let expected: Vec<f64> = expected.collect();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-9 * (1.0 + expected.abs()), "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn products_and_energies_are_those_of_the_residual() {
+        let mut rng = Pcg64::seed_from_u64(1);
+        let codes = codes(&mut rng);
+        for rank in 0..3 {
+            let components = (0..rank).map(|_| component(&mut rng)).collect();
+            let residual = Residual { codes: &codes, columns: COLUMNS, components };
+            let values = held(&residual);
+            let weights: Vec<f64> = (0..ROWS.max(COLUMNS)).map(|_| rng.random()).collect();
+
+            let found = residual.times_columns(&weights[..COLUMNS]);
+            let product = |row: &Vec<f64>| row.iter().zip(&weights).map(|(a, b)| a * b).sum();
+            assert_near(&found, values.iter().map(product));
+
+            let found = residual.times_rows(&weights[..ROWS]);
+            let product = |column| (0..ROWS).map(|row| values[row][column] * weights[row]).sum();
+            assert_near(&found, (0..COLUMNS).map(product));
+
+            let mut scales = [0.0_f64; ROWS];
+            let mut sums = [1.0; COLUMNS];
+            passes::add_energies(&residual, &weights[..COLUMNS], &mut scales, &mut sums);
+            let scale = |row: &Vec<f64>| {
+                let energy: f64 = row.iter().zip(&weights).map(|(a, weight)| a * a * weight).sum();
+                (energy / COLUMNS as f64 + FLOOR).sqrt()
+            };
+            assert_near(&scales, values.iter().map(scale));
+            let sum = |column: usize| {
+                1.0 + (0..ROWS).map(|row| (values[row][column] / scales[row]).powi(2)).sum::<f64>()
+            };
+            assert_near(&sums, (0..COLUMNS).map(sum));
+        }
+    }
+
+    #[test]
+    fn an_outer_product_is_found_and_none_in_noise() {
+        let mut rng = Pcg64::seed_from_u64(2);
+        let sides: [Vec<f64>; 2] =
+            [ROWS, COLUMNS].map(|count| (0..count).map(|_| rng.random_range(-5.0..5.0)).collect());
+        let codes: Vec<i32> = sides[0]
+            .iter()
+            .flat_map(|row| sides[1].iter().map(move |column| (row * column).round() as i32))
+            .collect();
+        let layout = Layout { count: codes.len(), columns: COLUMNS };
+        let factors = fit(&codes, layout, 12.0);
+        let energy = |values: &[i32]| values.iter().map(|value| value.pow(2)).sum::<i32>();
+        let left = energy(&factors.residual(&codes, COLUMNS));
+        assert!(left * 50 < energy(&codes), "{left} of {}", energy(&codes));
+
+        let noise = self::codes(&mut rng);
+        assert_eq!(fit(&noise, layout, 12.0), Factors::default());
+    }
 }
