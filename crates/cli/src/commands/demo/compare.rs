@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use backslash_codec::Effort;
+use backslash_codec::{Artifact, Effort, encoded_size_with};
 use backslash_compress::{Target, fit_plan_to_bytes};
 use backslash_data::ByteTable;
 use backslash_eval::plot::{Curve, Point};
@@ -149,12 +149,11 @@ impl Bench<'_> {
     }
 
     fn file(&self, plan: &Plan, weights: &[Weights<'_>]) -> Result<Measured> {
-        self.roundtrip(plan, weights, Effort::Smallest)
+        self.measured(&plan.artifact(weights, &self.metadata)?, Effort::Smallest)
     }
 
-    fn roundtrip(&self, plan: &Plan, weights: &[Weights<'_>], effort: Effort) -> Result<Measured> {
-        let artifact = plan.artifact(weights, &self.metadata)?;
-        session::roundtrip(&artifact, effort, self.tokens, &self.table)
+    fn measured(&self, artifact: &Artifact, effort: Effort) -> Result<Measured> {
+        session::roundtrip(artifact, effort, self.tokens, &self.table)
     }
 
     /// The golf baseline with every matrix in int8: its bytes, and the quality of what comes back.
@@ -195,16 +194,21 @@ impl Bench<'_> {
             for _ in 0..SEARCH_EVALUATIONS {
                 let middle = 0.5 * (fine + coarse);
                 let plan = plan.scaled(middle.exp());
-                let measured = self.roundtrip(&plan, weights, Effort::Fast)?;
+                let artifact = plan.artifact(weights, &self.metadata)?;
+                let bytes = encoded_size_with(&artifact, Effort::Fast)?.total();
                 advance("the smallest file no worse than int8 rows");
+                // Finer steps would make larger files still, so their quality does not matter.
+                if best.as_ref().is_some_and(|(smallest, _)| bytes >= *smallest) {
+                    fine = middle;
+                    continue;
+                }
+                let measured = self.measured(&artifact, Effort::Fast)?;
                 if measured.bits_per_byte() > bits_per_byte {
                     coarse = middle;
                     continue;
                 }
                 fine = middle;
-                if best.as_ref().is_none_or(|(bytes, _)| measured.size() < *bytes) {
-                    best = Some((measured.size(), plan));
-                }
+                best = Some((bytes, plan));
             }
         }
         let plan = match best {
@@ -225,8 +229,7 @@ impl Bench<'_> {
         let target = Target { budget, effort: Effort::Smallest };
         for plan in step_rules(weights) {
             let fitted = fit_plan_to_bytes(&plan, weights, &self.metadata, target, &mut |_| ())?;
-            let measured =
-                session::roundtrip(&fitted.artifact, Effort::Smallest, self.tokens, &self.table)?;
+            let measured = self.measured(&fitted.artifact, Effort::Smallest)?;
             advance("the plain model at the bytes of the rate-trained one");
             if best.as_ref().is_none_or(|best| measured.bits_per_byte() < best.bits_per_byte()) {
                 best = Some(measured);
