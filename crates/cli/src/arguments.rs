@@ -165,7 +165,7 @@ pub struct Train {
     /// Override one key of the configuration; can be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// How exactly matrices multiply in training: fp32, or bf16 where the device has it (train.precision).
+    /// How exactly matrices multiply in training (train.precision): fp32, or bf16, which is faster where the device has instructions for it.
     #[arg(long, value_name = "PRECISION", conflicts_with = "resume")]
     pub precision: Option<Precision>,
     /// Folder of the run.

@@ -20,14 +20,23 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Whether networks on the device [in use](crate::device) are faster for it: bf16 is for processors with AVX512-BF16 or
-    /// AMX, and for GPUs with units that multiply matrices of it.
+    /// Whether networks on the device [in use](crate::device) can be trained in it: bf16 takes a CPU, or a GPU with units that
+    /// multiply matrices of it.
     pub fn is_supported(self) -> bool {
         match self {
             Self::Fp32 => true,
-            Self::Bf16 if crate::device() == Device::flex() => bf16_is_fast_here(),
+            Self::Bf16 if crate::device() == Device::flex() => true,
             Self::Bf16 => Dispatch::dtype_usage(crate::device().as_dispatch(), DType::BF16)
                 .is_superset(DTypeUsage::Storage | DTypeUsage::Accelerated),
+        }
+    }
+
+    /// Whether nothing is faster on the device in use. A CPU without AVX512-BF16 and AMX multiplies bf16 as `f32`, after
+    /// rounding.
+    pub fn is_fast(self) -> bool {
+        match self {
+            Self::Bf16 if crate::device() == Device::flex() => bf16_is_fast_here(),
+            _ => self.is_supported(),
         }
     }
 

@@ -162,6 +162,11 @@ fn open<'a>(
         config.train.steps,
         table::grouped(count as u64),
     ));
+    if !config.train.precision.is_fast() {
+        say(
+            "note: this processor has neither AMX nor AVX512-BF16; train.precision = \"fp32\" is faster on it",
+        );
+    }
     let progress = Progress::new("step", run.trainer.steps_taken(), config.train.steps);
     Ok((run, Watch { progress, config, prepared, last: None }))
 }

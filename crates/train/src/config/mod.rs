@@ -249,7 +249,7 @@ impl RunConfig {
             return Err(TrainError::ConfigValue {
                 key: "train.precision",
                 value: "bf16".to_owned(),
-                expected: "takes a CPU with AVX512-BF16 or AMX, or a GPU that multiplies matrices of it; use \"fp32\"",
+                expected: "takes a CPU, or a GPU that multiplies matrices of it; use \"fp32\"",
             });
         }
         self.rate.validate()?;

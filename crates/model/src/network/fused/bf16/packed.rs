@@ -8,7 +8,7 @@ use super::super::matrix::MatrixView;
 /// Rows of a tile of the left operand, columns of one of the right, and pairs of inner positions in both.
 pub(super) const SIDE: usize = 16;
 /// Inner positions of a tile.
-const DEPTH: usize = 2 * SIDE;
+pub(super) const DEPTH: usize = 2 * SIDE;
 
 /// 16 × 16 pairs of bf16 that follow each other in the inner dimension, the first in the lower half: of a left operand a
 /// row of pairs per row, of a right one a row of pairs per pair of inner positions.
