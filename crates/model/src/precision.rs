@@ -25,9 +25,12 @@ impl Precision {
     pub fn is_supported(self) -> bool {
         match self {
             Self::Fp32 => true,
-            Self::Bf16 if crate::device() == Device::flex() => true,
-            Self::Bf16 => Dispatch::dtype_usage(crate::device().as_dispatch(), DType::BF16)
-                .is_superset(DTypeUsage::Storage | DTypeUsage::Accelerated),
+            Self::Bf16 => {
+                let device = crate::device();
+                device == Device::flex()
+                    || Dispatch::dtype_usage(device.as_dispatch(), DType::BF16)
+                        .is_superset(DTypeUsage::Storage | DTypeUsage::Accelerated)
+            }
         }
     }
 

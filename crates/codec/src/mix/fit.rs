@@ -79,8 +79,8 @@ pub(super) fn fit(codes: &[i32], layout: Layout, fineness: f64) -> Factors {
         return Factors::default();
     }
     let mut residual = Residual { codes, columns, components: Vec::new() };
+    let mut scales = Scales::of(&residual);
     while residual.components.len() < MAX_RANK {
-        let mut scales = Scales::of(&residual);
         let before = mean_log(&scales);
         let mut best = None;
         // The right weights are the variances of what a component leaves, known only after a fit.
