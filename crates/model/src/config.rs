@@ -7,6 +7,7 @@ use crate::{Masking, ModelError};
 const DEFAULT_POWER: u32 = 2;
 const DEFAULT_EPSILON: f32 = 1e-5;
 const MOST_CLASSES: usize = 4096;
+const MOST_BIGRAM_ROWS: usize = 1 << 22;
 
 /// Which network is built from a [`ModelConfig`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,10 @@ pub struct ModelConfig {
     /// followed by a scale and a shift of its own.
     #[serde(skip_serializing_if = "is_one")]
     pub repeats: usize,
+    /// Decoder and golf: rows of a second embedding. To the embedding of each token one of them is added, chosen by a hash of
+    /// that token and the one before it. They are parameters that take bytes and next to no time; 0 for none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bigram_rows: usize,
     /// Longest sequence, in tokens.
     pub context: usize,
     /// Base of the rotary frequencies, where positions are rotary.
@@ -127,6 +132,7 @@ impl Default for ModelConfig {
             mlp_hidden: None,
             activation_power: DEFAULT_POWER,
             repeats: 1,
+            bigram_rows: 0,
             context: 256,
             rope_base: 10_000.0,
             logit_cap: 30.0,
@@ -287,6 +293,19 @@ impl ModelConfig {
         if self.architecture != Architecture::Golf && self.repeats != 1 {
             return wrong("repeats", self.repeats.to_string(), "only golf can repeat its blocks");
         }
+        if self.bigram_rows > MOST_BIGRAM_ROWS {
+            let expected = format!("must be at most {MOST_BIGRAM_ROWS}");
+            return wrong("bigram_rows", self.bigram_rows.to_string(), &expected);
+        }
+        if !matches!(self.architecture, Architecture::Decoder | Architecture::Golf)
+            && self.bigram_rows != 0
+        {
+            return wrong(
+                "bigram_rows",
+                self.bigram_rows.to_string(),
+                "only the decoder and golf can have some",
+            );
+        }
         if self.architecture != Architecture::Llama && !self.tied_head {
             return wrong(
                 "tied_head",
@@ -356,6 +375,10 @@ fn is_default_epsilon(epsilon: &f32) -> bool {
     *epsilon == DEFAULT_EPSILON
 }
 
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 fn is_one(count: &usize) -> bool {
     *count == 1
 }
@@ -396,6 +419,7 @@ mod tests {
         for key in [
             "mlp_hidden",
             "activation_power",
+            "bigram_rows",
             "repeats",
             "norm_epsilon",
             "tied_head",
@@ -452,10 +476,15 @@ mod tests {
             (ModelConfig { norm_epsilon: -1.0, ..small() }, "model.norm_epsilon"),
             (ModelConfig { architecture: Architecture::Gpt2, ..small() }, "model.kv_heads"),
             (ModelConfig { repeats: 2, ..small() }, "model.repeats"),
+            (ModelConfig { bigram_rows: (1 << 22) + 1, ..small() }, "model.bigram_rows"),
             (ModelConfig { tied_head: false, ..small() }, "model.tied_head"),
             (
                 ModelConfig { architecture: Architecture::Llama, activation_power: 3, ..small() },
                 "model.activation_power",
+            ),
+            (
+                ModelConfig { architecture: Architecture::Llama, bigram_rows: 64, ..small() },
+                "model.bigram_rows",
             ),
         ];
         for (config, key) in cases {

@@ -10,8 +10,9 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use crate::ModelError;
 
 /// Last part of the names of embeddings and output matrices, of all families.
-const EMBEDDINGS: [&str; 8] = [
+const EMBEDDINGS: [&str; 9] = [
     "tok_emb",
+    "bigram_emb",
     "embed_tokens",
     "wte",
     "wpe",

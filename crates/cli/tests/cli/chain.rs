@@ -97,6 +97,30 @@ fn steps_of_rows_and_columns_are_learned_steps_too() {
 }
 
 #[test]
+fn rows_for_pairs_of_tokens_go_the_whole_way() {
+    let place = Place::new();
+    let more = ["--set", "train.steps=30", "--set", "model.bigram_rows=300", "--set"];
+    let more = [&more[..], &["rate.method=bits", "--set", "rate.line_scales=learned"]].concat();
+    place.ok(&borrowed(&place.train("run", &more)));
+    let table = "bigram_emb.weight";
+    assert!(place.ok(&["inspect", "run/model.bsl"]).contains(table));
+    place.ok(&["compress", "run", "-o", "again.bsl"]);
+    assert_eq!(bytes(&place.path("again.bsl")), bytes(&place.path("run/model.bsl")));
+
+    // The quantisers of plain models find them too, though no layer multiplies by them.
+    let compress = ["compress", "run", "--text", "text.txt", "--bits-per-weight", "4", "-o"];
+    place.ok(&[&compress[..], &["plain.bsl"]].concat());
+    let evaluate = |file: &str| {
+        let evaluate = ["eval", file, "--data", "text.txt", "--tokens", "2000", "--json"];
+        let evaluated = json(&place.ok(&evaluate));
+        evaluated["decoded"]["bits_per_byte"].as_f64().unwrap()
+    };
+    let learned = evaluate("again.bsl");
+    let plain = evaluate("plain.bsl");
+    assert!(learned < 6.5 && plain < learned + 0.3, "{learned} {plain}");
+}
+
+#[test]
 fn a_profile_has_every_part_of_a_step() {
     let place = Place::new();
     let more = ["--set", "train.steps=2", "--profile", "--device", "cpu"];

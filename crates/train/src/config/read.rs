@@ -83,6 +83,7 @@ fn known_keys() -> Table {
     let model = ModelConfig {
         mlp_hidden: Some(1),
         activation_power: 1,
+        bigram_rows: 1,
         repeats: 2,
         norm_epsilon: 0.5,
         tied_head: false,
@@ -157,6 +158,7 @@ mod tests {
         assert_eq!(parse(&config.to_toml(), &[]).unwrap(), config);
         for key in [
             "activation_power",
+            "bigram_rows",
             "gelu",
             "labels",
             "masked_head",

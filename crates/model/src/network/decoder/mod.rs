@@ -2,6 +2,7 @@
 //!
 //! They are one network: the baseline adds learned controls (residual mix, branch scales, query gains) and
 //! U-net skips, and may run its blocks several times with scales and shifts of their own for each time.
+//! Both may have a second embedding, of pairs of tokens.
 
 mod attention;
 mod block;
@@ -23,6 +24,7 @@ use crate::{Architecture, ModelConfig};
 #[derive(Module, Debug)]
 pub(super) struct Decoder {
     tok_emb: Linear,
+    bigram_emb: Option<Linear>,
     blocks: Vec<Block>,
     skip_weights: Option<Param<Tensor<2>>>,
     repeat_scales: Option<Param<Tensor<2>>>,
@@ -38,6 +40,8 @@ impl Decoder {
         let per_run = || repeated.then(|| parameter([config.runs(), config.width], device));
         Self {
             tok_emb: Linear::new(config.width, config.vocabulary_size, device),
+            bigram_emb: (config.bigram_rows > 0)
+                .then(|| Linear::new(config.width, config.bigram_rows, device)),
             blocks: (0..config.layers).map(|_| Block::new(config, device)).collect(),
             skip_weights: golf.then(|| parameter([config.skips(), config.width], device)),
             repeat_scales: per_run(),
@@ -85,7 +89,12 @@ impl LanguageModel for Decoder {
     fn hidden(&self, tokens: &Tokens<'_>, tap: &mut Tap<'_>) -> Tensor<2> {
         let table = self.tok_emb.weight.val();
         let rotary = Rotary::clockwise(&self.config, tokens.row, &table.device());
-        let start = rms_norm(tokens.embedded(table), f32::EPSILON);
+        let embedded = tokens.embedded(table);
+        let embedded = match &self.bigram_emb {
+            None => embedded,
+            Some(bigrams) => embedded + tokens.bigrams(bigrams.weight.val()),
+        };
+        let start = rms_norm(embedded, f32::EPSILON);
         let hidden = match &self.skip_weights {
             None => self.blocks.iter().fold(start, |x, block| block.forward(x, None, &rotary, tap)),
             Some(weights) => self.skipping(start, weights.val(), &rotary, tap),
