@@ -18,6 +18,7 @@ mod pressure;
 mod profile;
 mod run;
 mod schedule;
+mod sensitivity;
 mod sizing;
 mod teacher;
 mod trainer;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backslash_model::{Gradients, NamedTensor, NamedWeights, Transformer, device};
+use backslash_model::{Gradients, NamedWeights, Transformer, device};
 use backslash_quant::Plan;
 use rayon::prelude::*;
 
@@ -11,6 +11,7 @@ use crate::batches::{Batches, TrainingSet};
 use crate::budget::{Budget, Forecast};
 use crate::optimizer::Optimizer;
 use crate::pressure::Pressure;
+use crate::sensitivity::SquaredGradients;
 use crate::teacher::Teacher;
 use crate::{Part, Profile, RunConfig, TrainError, schedule, sizing};
 
@@ -210,22 +211,13 @@ impl Trainer {
         Ok(())
     }
 
-    /// Sums of the squared gradients of the next batches, which are not used up.
-    fn squared_gradients(&self, data: TrainingSet<'_>) -> Result<Vec<Vec<f64>>, TrainError> {
-        let mut batches = self.batches.clone();
-        let model = &self.config.model;
-        let network = Transformer::from_weights(model, &self.weights, &device().autodiff())?;
-        let zeros = |tensor: &NamedTensor| vec![0.0; tensor.data.len()];
-        let mut squares: Vec<Vec<f64>> = self.weights.tensors().iter().map(zeros).collect();
-        for _ in 0..SENSITIVITY_BATCHES {
-            let loss = batches.next(data).loss(&network);
-            let gradients = network.gradients(&loss, &self.weights);
-            for (squares, gradient) in squares.iter_mut().zip(&gradients.values) {
-                let square = |g: &f32| f64::from(*g).powi(2);
-                squares.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += square(g));
-            }
-        }
-        Ok(squares)
+    /// Squared gradients of the next batches, which are not used up.
+    fn squared_gradients(&self, data: TrainingSet<'_>) -> Result<SquaredGradients, TrainError> {
+        let (config, batches) = (&self.config, self.batches.clone());
+        let network =
+            Transformer::from_weights(&config.model, &self.weights, &device().autodiff())?;
+        let steps = config.train.steps - config.first_priced_step();
+        Ok(SquaredGradients::gather(&network, &self.weights, batches, data, steps))
     }
 
     /// Bits per coded weight that the codec spends on the weights at their learned steps, payload and tables; `None`
@@ -293,8 +285,6 @@ fn bytes_without_codes(
     Ok(smallest - empty.payload)
 }
 
-/// Batches whose gradients tell what an error in each row and column costs.
-const SENSITIVITY_BATCHES: usize = 8;
 /// Factor on steps that makes every code zero.
 const COARSE: f32 = 1e4;
 

@@ -11,6 +11,7 @@ mod trajectory;
 use backslash_model::{Gradients, NamedWeights};
 use backslash_quant::{Plan, is_coded};
 
+use crate::sensitivity::SquaredGradients;
 use crate::{LineScaleRule, RunConfig, StepRule};
 use dropout::coarsening;
 use tensor::{Rounding, TensorRate};
@@ -154,17 +155,17 @@ impl BitsPressure {
         step == self.start && self.line_scales != LineScaleRule::None
     }
 
-    /// Gives rows and columns steps of their own, by the sums of squared gradients of all weights, and begins anew.
+    /// Gives rows and columns steps of their own, by the squared gradients of all weights, and begins anew.
     pub(crate) fn scale_lines(
         &mut self,
-        squares: &[Vec<f64>],
+        squares: &SquaredGradients,
         rows_are_tokens: impl Fn(usize) -> bool,
         weights: &NamedWeights,
     ) {
         let learned = self.line_scales == LineScaleRule::Learned;
         for rate in &mut self.tensors {
             // A few batches say little of the tokens that they do not have.
-            rate.scale_lines(&squares[rate.at], learned || !rows_are_tokens(rate.at));
+            rate.scale_lines(squares, learned || !rows_are_tokens(rate.at));
             if learned {
                 rate.learn_rows();
             }

@@ -13,12 +13,11 @@ use rayon::prelude::*;
 
 use super::gains::RowGains;
 use crate::adamw::{CHUNK, ScalarAdam};
+use crate::sensitivity::SquaredGradients;
 
 /// Exponent p of a line's step, which goes with h^−p where a squared error there costs h. At a high rate ½ is best for
 /// weights that do not move; while they still do, half of that has lost least.
 const LINE_POWER: f64 = 0.25;
-/// Least sensitivity, as a share of the mean.
-const LEAST_SENSITIVITY: f64 = 1e-6;
 
 /// How weights are rounded where the loss is computed.
 #[derive(Clone, Copy, Debug)]
@@ -102,19 +101,12 @@ impl TensorRate {
     }
 
     /// Columns, and rows if asked for, get steps by the squared gradients of all weights.
-    pub(super) fn scale_lines(&mut self, squares: &[f64], rows_too: bool) {
-        let (mut by_row, mut by_column) = (vec![0.0; self.rows], vec![0.0; self.columns]);
-        for (row, squares) in by_row.iter_mut().zip(squares.chunks(self.columns)) {
-            for (column, square) in by_column.iter_mut().zip(squares) {
-                *row += square;
-                *column += square;
-            }
-        }
+    pub(super) fn scale_lines(&mut self, squares: &SquaredGradients, rows_too: bool) {
         let rows = match rows_too {
-            true => half_octaves(&by_row).map(scale_of).collect(),
+            true => scales_by(&squares.by_row(self.at, self.columns)),
             false => vec![1.0; self.rows],
         };
-        let columns = half_octaves(&by_column).map(scale_of).collect();
+        let columns = scales_by(&squares.by_column(self.at, self.columns));
         self.scales = Some(LineScales { rows, columns });
     }
 
@@ -359,17 +351,11 @@ fn moved_by_step(gradient: &[f32], points: &[f32], weights: &[f32]) -> f64 {
     terms.map(|(g, (point, weight))| f64::from(*g) * f64::from(point - weight)).sum()
 }
 
-/// The logarithm of h^−p over the geometric mean of all, p being [`LINE_POWER`], in half octaves and at most three octaves.
-fn half_octaves(sensitivities: &[f64]) -> impl Iterator<Item = f64> {
-    let count = sensitivities.len().max(1) as f64;
-    let least = LEAST_SENSITIVITY * sensitivities.iter().sum::<f64>() / count;
-    let log = move |h: &f64| (h + least).max(f64::MIN_POSITIVE).log2();
-    let middle = sensitivities.iter().map(log).sum::<f64>() / count;
-    sensitivities
-        .iter()
-        .map(move |h| (2.0 * LINE_POWER * (middle - log(h))).round().clamp(-6.0, 6.0))
-}
-
-fn scale_of(half_octaves: f64) -> f32 {
-    round_scale((0.5 * half_octaves).exp2() as f32)
+/// h^−p over the geometric mean of all, p being [`LINE_POWER`], in half octaves and at most three octaves.
+fn scales_by(sensitivities: &[f64]) -> Vec<f32> {
+    let log = |h: &f64| h.max(f64::MIN_POSITIVE).log2();
+    let middle = sensitivities.iter().map(log).sum::<f64>() / sensitivities.len().max(1) as f64;
+    let half_octaves = |h| (2.0 * LINE_POWER * (middle - log(h))).round().clamp(-6.0, 6.0);
+    let scale = |h| round_scale((0.5 * half_octaves(h)).exp2() as f32);
+    sensitivities.iter().map(scale).collect()
 }

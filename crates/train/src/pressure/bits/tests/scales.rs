@@ -2,14 +2,17 @@
 
 use super::*;
 
-/// Squared gradients of which a row and a column are larger than the others; the vector comes first by its name.
-fn uneven_squares() -> Vec<Vec<f64>> {
-    let square = |index: usize| match (index / 64, index % 64) {
-        (5, _) => 16.0,
-        (_, 9) => 256.0,
+/// Those of gradients of which a row and a column are larger than the others; the vector comes first by its name.
+fn uneven_squares() -> SquaredGradients {
+    let gradient = |index: usize| match (index / 64, index % 64) {
+        (5, _) => 4.0,
+        (_, 9) => 16.0,
         _ => 1.0,
     };
-    vec![vec![0.0; 8], (0..64 * 64).map(square).collect()]
+    let values = vec![vec![0.0; 8], (0..64 * 64).map(gradient).collect()];
+    let mut squares = SquaredGradients::of_nothing(&weights());
+    squares.add(&Gradients { values }, 1 << 20);
+    squares
 }
 
 fn scaled_pressure(rounding_from: f64) -> BitsPressure {

@@ -1,0 +1,135 @@
+//! What an error in a weight costs, by the gradients of a few batches.
+
+use backslash_model::{Gradients, NamedWeights, Transformer, is_embedding};
+
+use crate::batches::{Batches, TrainingSet};
+
+/// Least batches whose gradients are gathered.
+const LEAST_BATCHES: u64 = 8;
+/// Tokens to see for every row of the largest embedding.
+const TOKENS_PER_ROW: u64 = 40;
+/// What more batches than the least may be of the steps that they are for.
+const SHARE: f64 = 1.0 / 16.0;
+
+/// Sums of the squared gradients of all weights.
+#[derive(Clone, Debug)]
+pub(crate) struct SquaredGradients {
+    sums: Vec<Vec<f64>>,
+    tokens: u64,
+}
+
+impl SquaredGradients {
+    pub(crate) fn of_nothing(weights: &NamedWeights) -> Self {
+        let sums = weights.tensors().iter().map(|tensor| vec![0.0; tensor.data.len()]).collect();
+        Self { sums, tokens: 0 }
+    }
+
+    /// Those of the next batches, for so many steps. Most rows of a large embedding are read seldom, and one that no token of
+    /// the batches reads would seem to matter to none: so they are as many as have 40 tokens for each of its rows, where that
+    /// is not more than a sixteenth of the steps.
+    pub(crate) fn gather(
+        network: &Transformer,
+        weights: &NamedWeights,
+        mut batches: Batches,
+        data: TrainingSet<'_>,
+        steps: u64,
+    ) -> Self {
+        let most = LEAST_BATCHES.max((SHARE * steps as f64) as u64);
+        let enough = TOKENS_PER_ROW * most_embedded(weights);
+        let mut squares = Self::of_nothing(weights);
+        for taken in 0..most {
+            if taken >= LEAST_BATCHES && squares.tokens >= enough {
+                break;
+            }
+            let batch = batches.next(data);
+            let gradients = network.gradients(&batch.loss(network), weights);
+            squares.add(&gradients, batch.tokens());
+        }
+        squares
+    }
+
+    /// Adds the squares of the gradients of a batch of so many tokens.
+    pub(crate) fn add(&mut self, gradients: &Gradients, tokens: usize) {
+        for (sums, gradient) in self.sums.iter_mut().zip(&gradients.values) {
+            sums.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += f64::from(*g).powi(2));
+        }
+        self.tokens += tokens as u64;
+    }
+
+    /// Sums over the columns of each row of a tensor, by its number.
+    pub(crate) fn by_row(&self, at: usize, columns: usize) -> Vec<f64> {
+        let sums = self.sums[at].chunks(columns).map(|row| row.iter().sum()).collect();
+        self.with_what_was_not_seen(sums)
+    }
+
+    /// Sums over the rows of each column of a tensor, by its number.
+    pub(crate) fn by_column(&self, at: usize, columns: usize) -> Vec<f64> {
+        let mut sums = vec![0.0; columns];
+        for row in self.sums[at].chunks(columns) {
+            sums.iter_mut().zip(row).for_each(|(sum, square)| *sum += square);
+        }
+        self.with_what_was_not_seen(sums)
+    }
+
+    /// Each line gets half of what a token adds to all of them, so that none seems to matter to no token.
+    ///
+    /// Source: the estimator of Krichevsky and Trofimov, The performance of universal encoding (1981), which counts half an
+    /// event more of each kind than were seen.
+    fn with_what_was_not_seen(&self, mut sums: Vec<f64>) -> Vec<f64> {
+        let of_half_a_token = 0.5 * sums.iter().sum::<f64>() / self.tokens.max(1) as f64;
+        sums.iter_mut().for_each(|sum| *sum += of_half_a_token);
+        sums
+    }
+}
+
+/// Rows of the largest embedding.
+fn most_embedded(weights: &NamedWeights) -> u64 {
+    let embeddings = weights.tensors().iter().filter(|tensor| is_embedding(&tensor.name));
+    embeddings.map(|tensor| tensor.shape[0] as u64).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RunConfig;
+    use backslash_model::{ModelConfig, NamedTensor, device, initial_weights};
+
+    fn gradients(values: &[f32]) -> Gradients {
+        Gradients { values: vec![values.to_vec()] }
+    }
+
+    #[test]
+    fn lines_have_the_squares_of_their_weights_and_half_of_what_a_token_adds() {
+        let data = vec![0.0; 6];
+        let tensor = NamedTensor { name: "tok_emb.weight".to_owned(), shape: vec![3, 2], data };
+        let mut squares = SquaredGradients::of_nothing(&NamedWeights::new(vec![tensor]));
+        squares.add(&gradients(&[1.0, -2.0, 0.0, 0.0, 0.0, 0.0]), 3);
+        squares.add(&gradients(&[0.0, 3.0, 0.0, 0.0, 1.0, 0.0]), 2);
+        // Five tokens have added 15, so half of one has 1.5.
+        assert_eq!(squares.by_row(0, 2), [14.0 + 1.5, 1.5, 1.0 + 1.5]);
+        assert_eq!(squares.by_column(0, 2), [2.0 + 1.5, 13.0 + 1.5]);
+    }
+
+    /// 8 batches of 2 rows of 16 tokens have 256 tokens, which is enough for 6 rows of an embedding.
+    #[test]
+    fn many_rows_take_more_batches_up_to_a_share_of_the_steps() {
+        let tokens = |bigram_rows, steps| {
+            let mut config = RunConfig::default();
+            config.model =
+                ModelConfig { vocabulary_size: 6, width: 8, layers: 1, heads: 2, ..config.model };
+            config.model = ModelConfig { kv_heads: 2, context: 16, bigram_rows, ..config.model };
+            config.train.batch_size = 2;
+            let text: Vec<u16> = (0..1000).map(|at| at % 6).collect();
+            let data = TrainingSet::Tokens(&text);
+            let batches = Batches::new(&config, data).unwrap();
+            let weights = initial_weights(&config.model, 1).unwrap();
+            let device = device().autodiff();
+            let network = Transformer::from_weights(&config.model, &weights, &device).unwrap();
+            SquaredGradients::gather(&network, &weights, batches, data, steps).tokens
+        };
+        assert_eq!(tokens(0, 10_000), 8 * 32);
+        assert_eq!(tokens(20, 10_000), 40 * 20);
+        assert_eq!(tokens(20, 160), 10 * 32);
+        assert_eq!(tokens(20, 16), 8 * 32);
+    }
+}
