@@ -7,7 +7,7 @@ use crate::{Masking, ModelError};
 const DEFAULT_POWER: u32 = 2;
 const DEFAULT_EPSILON: f32 = 1e-5;
 const MOST_CLASSES: usize = 4096;
-const MOST_BIGRAM_ROWS: usize = 1 << 22;
+const MOST_NGRAM_ROWS: usize = 1 << 22;
 
 /// Which network is built from a [`ModelConfig`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,13 @@ pub struct ModelConfig {
     /// that token and the one before it. They are parameters that take bytes and next to no time; 0 for none.
     #[serde(skip_serializing_if = "is_zero")]
     pub bigram_rows: usize,
+    /// As `bigram_rows`, chosen by a hash of the token and the two before it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub trigram_rows: usize,
+    /// Channels of the rows of pairs and triples, whose sum a matrix takes to those of the network; 0 for as many as the
+    /// network has, and no matrix.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ngram_width: usize,
     /// Longest sequence, in tokens.
     pub context: usize,
     /// Base of the rotary frequencies, where positions are rotary.
@@ -133,6 +140,8 @@ impl Default for ModelConfig {
             activation_power: DEFAULT_POWER,
             repeats: 1,
             bigram_rows: 0,
+            trigram_rows: 0,
+            ngram_width: 0,
             context: 256,
             rope_base: 10_000.0,
             logit_cap: 30.0,
@@ -281,9 +290,8 @@ impl ModelConfig {
         if !self.heads.is_multiple_of(self.kv_heads) {
             return wrong("kv_heads", self.kv_heads.to_string(), "must divide model.heads");
         }
-        if !matches!(self.architecture, Architecture::Decoder | Architecture::Golf)
-            && self.activation_power != DEFAULT_POWER
-        {
+        let is_ours = matches!(self.architecture, Architecture::Decoder | Architecture::Golf);
+        if !is_ours && self.activation_power != DEFAULT_POWER {
             return wrong(
                 "activation_power",
                 self.activation_power.to_string(),
@@ -293,17 +301,23 @@ impl ModelConfig {
         if self.architecture != Architecture::Golf && self.repeats != 1 {
             return wrong("repeats", self.repeats.to_string(), "only golf can repeat its blocks");
         }
-        if self.bigram_rows > MOST_BIGRAM_ROWS {
-            let expected = format!("must be at most {MOST_BIGRAM_ROWS}");
-            return wrong("bigram_rows", self.bigram_rows.to_string(), &expected);
+        for (key, value, limit) in [
+            ("bigram_rows", self.bigram_rows, MOST_NGRAM_ROWS),
+            ("trigram_rows", self.trigram_rows, MOST_NGRAM_ROWS),
+            ("ngram_width", self.ngram_width, self.width),
+        ] {
+            if value > limit {
+                return wrong(key, value.to_string(), &format!("must be at most {limit}"));
+            }
+            if value != 0 && !is_ours {
+                return wrong(key, value.to_string(), "only the decoder and golf can have some");
+            }
         }
-        if !matches!(self.architecture, Architecture::Decoder | Architecture::Golf)
-            && self.bigram_rows != 0
-        {
+        if self.ngram_width != 0 && self.bigram_rows + self.trigram_rows == 0 {
             return wrong(
-                "bigram_rows",
-                self.bigram_rows.to_string(),
-                "only the decoder and golf can have some",
+                "ngram_width",
+                self.ngram_width.to_string(),
+                "there are no such rows without model.bigram_rows or model.trigram_rows",
             );
         }
         if self.architecture != Architecture::Llama && !self.tied_head {
@@ -420,6 +434,8 @@ mod tests {
             "mlp_hidden",
             "activation_power",
             "bigram_rows",
+            "trigram_rows",
+            "ngram_width",
             "repeats",
             "norm_epsilon",
             "tied_head",
@@ -477,6 +493,9 @@ mod tests {
             (ModelConfig { architecture: Architecture::Gpt2, ..small() }, "model.kv_heads"),
             (ModelConfig { repeats: 2, ..small() }, "model.repeats"),
             (ModelConfig { bigram_rows: (1 << 22) + 1, ..small() }, "model.bigram_rows"),
+            (ModelConfig { trigram_rows: (1 << 22) + 1, ..small() }, "model.trigram_rows"),
+            (ModelConfig { bigram_rows: 9, ngram_width: 129, ..small() }, "model.ngram_width"),
+            (ModelConfig { ngram_width: 64, ..small() }, "model.ngram_width"),
             (ModelConfig { tied_head: false, ..small() }, "model.tied_head"),
             (
                 ModelConfig { architecture: Architecture::Llama, activation_power: 3, ..small() },

@@ -11,7 +11,7 @@ use crate::{Architecture, ModelConfig, ModelError, NamedTensor, NamedWeights};
 /// Initial weights for a configuration, the same for the same seed on every machine.
 ///
 /// As in the Parameter Golf baseline: embeddings are drawn from N(0, `embedding_std`²), linear layers
-/// uniformly from ±1/√(inputs), and the matrices that write to the residual stream start at zero, as do rows for pairs of
+/// uniformly from ±1/√(inputs), and the matrices that write to the residual stream start at zero, as do rows for pairs and triples of
 /// tokens. Scales and gains of norms start at 1, biases and shifts at 0, the residual mix at (1, 0), query gains at 1.5.
 /// Each tensor has a random stream of its own.
 ///
@@ -77,9 +77,8 @@ fn value_at_start(config: &ModelConfig, name: &str, shape: &[usize]) -> AtStart 
         | "word_embeddings"
         | "position_embeddings"
         | "token_type_embeddings" => AtStart::Normal,
-        "bigram_emb" | "proj" | "o_proj" | "down_proj" | "c_proj" | "bias" | "repeat_shifts" => {
-            AtStart::Constant(0.0)
-        }
+        "bigram_emb" | "trigram_emb" | "proj" | "o_proj" | "down_proj" | "c_proj" | "bias"
+        | "repeat_shifts" => AtStart::Constant(0.0),
         "q_gain" => AtStart::Constant(1.5),
         "resid_mix" => AtStart::OnesThenZeros,
         "attn_scale" | "mlp_scale" | "skip_weights" | "repeat_scales" => AtStart::Constant(1.0),

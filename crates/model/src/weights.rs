@@ -10,9 +10,10 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use crate::ModelError;
 
 /// Last part of the names of embeddings and output matrices, of all families.
-const EMBEDDINGS: [&str; 9] = [
+const EMBEDDINGS: [&str; 10] = [
     "tok_emb",
     "bigram_emb",
+    "trigram_emb",
     "embed_tokens",
     "wte",
     "wpe",

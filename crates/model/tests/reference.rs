@@ -47,13 +47,21 @@ impl Reference<'_> {
 
     fn logits(&self, tokens: &[u16]) -> Matrix {
         let embedding = self.matrix("tok_emb.weight");
-        let bigrams = (self.config.bigram_rows > 0).then(|| self.matrix("bigram_emb.weight"));
+        let table = |rows, name| (rows > 0).then(|| self.matrix(name));
+        let bigrams = table(self.config.bigram_rows, "bigram_emb.weight");
+        let trigrams = table(self.config.trigram_rows, "trigram_emb.weight");
+        let wider = table(self.config.ngram_width, "ngram_proj.weight");
         let start: Matrix = (0..tokens.len())
             .map(|at| {
                 let mut x = embedding[usize::from(tokens[at])].clone();
-                if let Some(bigrams) = &bigrams {
-                    let bigram = &bigrams[bigram_row(tokens, at, bigrams.len())];
-                    x.iter_mut().zip(bigram).for_each(|(x, bigram)| *x += bigram);
+                let pair = bigrams.iter().map(|t| t[bigram_row(tokens, at, t.len())].clone());
+                let triple = trigrams.iter().map(|t| t[trigram_row(tokens, at, t.len())].clone());
+                for row in pair.chain(triple) {
+                    let row: Vec<f64> = match &wider {
+                        Some(matrix) => matrix.iter().map(|weights| dot(weights, &row)).collect(),
+                        None => row,
+                    };
+                    x.iter_mut().zip(row).for_each(|(x, row)| *x += row);
                 }
                 rms_norm(&x)
             })
@@ -177,6 +185,15 @@ fn bigram_row(tokens: &[u16], at: usize, rows: usize) -> usize {
     (fraction * rows as f64) as usize
 }
 
+/// Row of a triple: its key times φ, folded by the upper bits, times another odd number, as a fraction of 2^64.
+fn trigram_row(tokens: &[u16], at: usize, rows: usize) -> usize {
+    let token = |back: usize| if at < back { 0 } else { u128::from(tokens[at - back]) + 1 };
+    let key = token(2) * (1 << 40) + token(1) * (1 << 20) + u128::from(tokens[at]);
+    let product = key * 0x9E37_79B9_7F4A_7C15 % (1 << 64);
+    let folded = (product ^ (product / (1 << 29))) * 0xBF58_476D_1CE4_E5B9 % (1 << 64);
+    (folded as f64 / 2.0_f64.powi(64) * rows as f64) as usize
+}
+
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
@@ -194,7 +211,7 @@ fn add_scaled(x: &mut Matrix, branch: &Matrix, scale: &[f64]) {
     }
 }
 
-fn configurations() -> [ModelConfig; 6] {
+fn configurations() -> [ModelConfig; 8] {
     let decoder = ModelConfig {
         vocabulary_size: 11,
         width: 16,
@@ -212,7 +229,9 @@ fn configurations() -> [ModelConfig; 6] {
     let repeated = ModelConfig { layers: 3, repeats: 3, ..golf.clone() };
     let bigrams = ModelConfig { bigram_rows: 7, ..decoder.clone() };
     let golf_bigrams = ModelConfig { bigram_rows: 40, ..golf.clone() };
-    [decoder, golf, cubed, repeated, bigrams, golf_bigrams]
+    let trigrams = ModelConfig { trigram_rows: 5, ngram_width: 3, ..decoder.clone() };
+    let both = ModelConfig { trigram_rows: 50, ngram_width: 7, ..bigrams.clone() };
+    [decoder, golf, cubed, repeated, bigrams, golf_bigrams, trigrams, both]
 }
 
 /// Initial weights with every tensor moved away from its special value (zero, one).

@@ -97,13 +97,22 @@ fn steps_of_rows_and_columns_are_learned_steps_too() {
 }
 
 #[test]
-fn rows_for_pairs_of_tokens_go_the_whole_way() {
+fn rows_for_pairs_and_triples_of_tokens_go_the_whole_way() {
     let place = Place::new();
-    let more = ["--set", "train.steps=30", "--set", "model.bigram_rows=300", "--set"];
-    let more = [&more[..], &["rate.method=bits", "--set", "rate.line_scales=learned"]].concat();
+    let settings = [
+        "train.steps=30",
+        "model.bigram_rows=300",
+        "model.trigram_rows=200",
+        "model.ngram_width=24",
+        "rate.method=bits",
+        "rate.line_scales=learned",
+    ];
+    let more: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
     place.ok(&borrowed(&place.train("run", &more)));
-    let table = "bigram_emb.weight";
-    assert!(place.ok(&["inspect", "run/model.bsl"]).contains(table));
+    let inspected = place.ok(&["inspect", "run/model.bsl"]);
+    for tensor in ["bigram_emb.weight", "trigram_emb.weight", "ngram_proj.weight"] {
+        assert!(inspected.contains(tensor), "{tensor}: {inspected}");
+    }
     place.ok(&["compress", "run", "-o", "again.bsl"]);
     assert_eq!(bytes(&place.path("again.bsl")), bytes(&place.path("run/model.bsl")));
 

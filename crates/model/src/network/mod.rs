@@ -73,7 +73,7 @@ pub struct Transformer {
 
 #[derive(Clone, Debug)]
 enum Family {
-    Decoder(Decoder),
+    Decoder(Box<Decoder>),
     Llama(Llama),
     Gpt2(Gpt2),
     Bert(Box<Encoder>),
@@ -82,7 +82,7 @@ enum Family {
 impl Family {
     fn language_model(&self) -> &dyn LanguageModel {
         match self {
-            Self::Decoder(network) => network,
+            Self::Decoder(network) => network.as_ref(),
             Self::Llama(network) => network,
             Self::Gpt2(network) => network,
             Self::Bert(network) => network.as_ref(),
@@ -141,7 +141,8 @@ impl Transformer {
         config.validate()?;
         let family = match config.architecture {
             Architecture::Decoder | Architecture::Golf => {
-                Family::Decoder(bound(Decoder::new(config, device), weights, device)?)
+                let network = bound(Decoder::new(config, device), weights, device)?;
+                Family::Decoder(Box::new(network))
             }
             Architecture::Llama => {
                 Family::Llama(bound(Llama::new(config, device), weights, device)?)

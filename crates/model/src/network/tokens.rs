@@ -26,11 +26,28 @@ impl<'a> Tokens<'a> {
 
     /// The row of the table for each token and the one before it in its row, `[tokens, channels]`.
     pub(super) fn bigrams(&self, table: Tensor<2>) -> Tensor<2> {
-        let [rows, _] = table.dims();
-        let before = |at: usize| (!at.is_multiple_of(self.row)).then(|| self.ids[at - 1]);
-        let hashes = self.ids.iter().enumerate().map(|(at, id)| bigram_row(before(at), *id, rows));
-        let hashes = indices(hashes, &table.device());
-        table.select(0, hashes)
+        self.hashed(table, |at| bigram_hash(self.before(at, 1), self.ids[at]))
+    }
+
+    /// The row of the table for each token and the two before it in its row, `[tokens, channels]`.
+    pub(super) fn trigrams(&self, table: Tensor<2>) -> Tensor<2> {
+        self.hashed(table, |at| trigram_hash(self.before(at, 2), self.before(at, 1), self.ids[at]))
+    }
+
+    /// One more than the token that stands so many before another in its row, 0 where there is none.
+    fn before(&self, at: usize, distance: usize) -> u64 {
+        match at % self.row >= distance {
+            true => u64::from(self.ids[at - distance]) + 1,
+            false => 0,
+        }
+    }
+
+    /// For each token the row ⌊rows · h / 2^32⌋ of the table, where h is the hash of its position.
+    fn hashed(&self, table: Tensor<2>, hash: impl Fn(usize) -> u64) -> Tensor<2> {
+        let rows = table.dims()[0] as u64;
+        let chosen = (0..self.ids.len()).map(|at| ((hash(at) * rows) >> 32) as i32);
+        let chosen = indices(chosen, &table.device());
+        table.select(0, chosen)
     }
 
     /// The rows of `x`, one per token, that belong to tokens of this id.
@@ -60,15 +77,25 @@ pub(super) fn assert_known(ids: &[u16], vocabulary_size: usize) {
     assert!(usize::from(largest) < vocabulary_size, "token {largest} is outside");
 }
 
-/// The row of a pair of tokens in a table of so many: ⌊rows · h / 2^32⌋, where h are the upper 32 bits of
-/// (2^16 · (before + 1) + token) · 0x9E3779B97F4A7C15 mod 2^64, and before + 1 is 0 where none is before.
+/// 2^64 over the golden ratio.
+const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The hash of a pair of tokens: the upper 32 bits of (2^16 · before + token) · φ mod 2^64, φ being [`GOLDEN_RATIO`].
 ///
 /// Source: Knuth, The Art of Computer Programming 3, section 6.4, multiplicative hashing by the golden ratio.
-fn bigram_row(before: Option<u16>, token: u16, rows: usize) -> i32 {
-    const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
-    let before = before.map_or(0, |id| u64::from(id) + 1);
-    let hash = (before << 16 | u64::from(token)).wrapping_mul(GOLDEN_RATIO) >> 32;
-    ((hash * rows as u64) >> 32) as i32
+fn bigram_hash(before: u64, token: u16) -> u64 {
+    (before << 16 | u64::from(token)).wrapping_mul(GOLDEN_RATIO) >> 32
+}
+
+/// The hash of a triple of tokens: the upper 32 bits of (z ⊕ ⌊z / 2^29⌋) · 0xBF58476D1CE4E5B9 mod 2^64, where z is
+/// (2^40 · second before + 2^20 · before + token) · φ mod 2^64, φ being [`GOLDEN_RATIO`]. A product alone would choose rows by
+/// a sum of one number for each of the three, and the triples of a row would differ by few amounts.
+///
+/// Source: the finaliser of Steele, Lea and Flood, Fast splittable pseudorandom number generators (2014), with one round.
+fn trigram_hash(second_before: u64, before: u64, token: u16) -> u64 {
+    let key = second_before << 40 | before << 20 | u64::from(token);
+    let mixed = key.wrapping_mul(GOLDEN_RATIO);
+    (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32
 }
 
 fn indices(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {

@@ -84,6 +84,8 @@ fn known_keys() -> Table {
         mlp_hidden: Some(1),
         activation_power: 1,
         bigram_rows: 1,
+        trigram_rows: 1,
+        ngram_width: 1,
         repeats: 2,
         norm_epsilon: 0.5,
         tied_head: false,
@@ -163,11 +165,13 @@ mod tests {
             "labels",
             "masked_head",
             "mlp_hidden",
+            "ngram_width",
             "norm_epsilon",
             "repeats",
             "special_tokens",
             "tied_head",
             "token_types",
+            "trigram_rows",
         ] {
             assert!(known_keys()["model"].get(key).is_some(), "{key}");
         }

@@ -2,7 +2,7 @@
 //!
 //! They are one network: the baseline adds learned controls (residual mix, branch scales, query gains) and
 //! U-net skips, and may run its blocks several times with scales and shifts of their own for each time.
-//! Both may have a second embedding, of pairs of tokens.
+//! Both may have more embeddings, of pairs and triples of tokens.
 
 mod attention;
 mod block;
@@ -25,6 +25,8 @@ use crate::{Architecture, ModelConfig};
 pub(super) struct Decoder {
     tok_emb: Linear,
     bigram_emb: Option<Linear>,
+    trigram_emb: Option<Linear>,
+    ngram_proj: Option<Linear>,
     blocks: Vec<Block>,
     skip_weights: Option<Param<Tensor<2>>>,
     repeat_scales: Option<Param<Tensor<2>>>,
@@ -38,15 +40,31 @@ impl Decoder {
         let golf = config.architecture == Architecture::Golf;
         let repeated = golf && config.repeats > 1;
         let per_run = || repeated.then(|| parameter([config.runs(), config.width], device));
+        let narrow = config.ngram_width > 0;
+        let channels = if narrow { config.ngram_width } else { config.width };
+        let ngrams = |rows| (rows > 0).then(|| Linear::new(channels, rows, device));
         Self {
             tok_emb: Linear::new(config.width, config.vocabulary_size, device),
-            bigram_emb: (config.bigram_rows > 0)
-                .then(|| Linear::new(config.width, config.bigram_rows, device)),
+            bigram_emb: ngrams(config.bigram_rows),
+            trigram_emb: ngrams(config.trigram_rows),
+            ngram_proj: narrow.then(|| Linear::new(channels, config.width, device)),
             blocks: (0..config.layers).map(|_| Block::new(config, device)).collect(),
             skip_weights: golf.then(|| parameter([config.skips(), config.width], device)),
             repeat_scales: per_run(),
             repeat_shifts: per_run(),
             config: config.clone(),
+        }
+    }
+
+    /// The row of each token, and with it those of the pair and the triple that it ends.
+    fn embedded(&self, tokens: &Tokens<'_>, tap: &Tap<'_>) -> Tensor<2> {
+        let embedded = tokens.embedded(self.tok_emb.weight.val());
+        let pairs = self.bigram_emb.iter().map(|table| tokens.bigrams(table.weight.val()));
+        let triples = self.trigram_emb.iter().map(|table| tokens.trigrams(table.weight.val()));
+        match (pairs.chain(triples).reduce(|pairs, triples| pairs + triples), &self.ngram_proj) {
+            (None, _) => embedded,
+            (Some(rows), None) => embedded + rows,
+            (Some(rows), Some(matrix)) => embedded + matrix.forward(rows, tap),
         }
     }
 
@@ -87,14 +105,8 @@ fn row(matrix: &Tensor<2>, at: usize) -> Tensor<2> {
 
 impl LanguageModel for Decoder {
     fn hidden(&self, tokens: &Tokens<'_>, tap: &mut Tap<'_>) -> Tensor<2> {
-        let table = self.tok_emb.weight.val();
-        let rotary = Rotary::clockwise(&self.config, tokens.row, &table.device());
-        let embedded = tokens.embedded(table);
-        let embedded = match &self.bigram_emb {
-            None => embedded,
-            Some(bigrams) => embedded + tokens.bigrams(bigrams.weight.val()),
-        };
-        let start = rms_norm(embedded, f32::EPSILON);
+        let rotary = Rotary::clockwise(&self.config, tokens.row, &self.tok_emb.weight.device());
+        let start = rms_norm(self.embedded(tokens, tap), f32::EPSILON);
         let hidden = match &self.skip_weights {
             None => self.blocks.iter().fold(start, |x, block| block.forward(x, None, &rotary, tap)),
             Some(weights) => self.skipping(start, weights.val(), &rotary, tap),
