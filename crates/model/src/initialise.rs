@@ -11,8 +11,8 @@ use crate::{Architecture, ModelConfig, ModelError, NamedTensor, NamedWeights};
 /// Initial weights for a configuration, the same for the same seed on every machine.
 ///
 /// As in the Parameter Golf baseline: embeddings are drawn from N(0, `embedding_std`²), linear layers
-/// uniformly from ±1/√(inputs), and the matrices that write to the residual stream start at zero, as do rows for pairs and triples of
-/// tokens. Scales and gains of norms start at 1, biases and shifts at 0, the residual mix at (1, 0), query gains at 1.5.
+/// uniformly from ±1/√(inputs), and the matrices that write to the residual stream start at zero, as do rows for
+/// pairs and triples of tokens. Scales and gains of norms start at 1, biases and shifts at 0, the residual mix at (1, 0), query gains at 1.5.
 /// Each tensor has a random stream of its own.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! What an error in a weight costs, by the gradients of a few batches.
 
-use backslash_model::{Gradients, NamedWeights, Transformer, is_embedding};
+use backslash_model::{Gradients, NamedTensor, NamedWeights, Transformer, is_embedding};
 
 use crate::batches::{Batches, TrainingSet};
 
@@ -8,20 +8,31 @@ use crate::batches::{Batches, TrainingSet};
 const LEAST_BATCHES: u64 = 8;
 /// Tokens to see for every row of the largest embedding.
 const TOKENS_PER_ROW: u64 = 40;
-/// What more batches than the least may be of the steps that they are for.
-const SHARE: f64 = 1.0 / 16.0;
+/// Steps for each batch, where there are more than the least.
+const STEPS_PER_BATCH: u64 = 16;
 
-/// Sums of the squared gradients of all weights.
+/// Sums of the squared gradients of the rows and of the columns of all tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct SquaredGradients {
-    sums: Vec<Vec<f64>>,
+    sums: Vec<Lines>,
     tokens: u64,
+}
+
+/// Sums of one tensor.
+#[derive(Clone, Debug)]
+struct Lines {
+    rows: Vec<f64>,
+    columns: Vec<f64>,
 }
 
 impl SquaredGradients {
     pub(crate) fn of_nothing(weights: &NamedWeights) -> Self {
-        let sums = weights.tensors().iter().map(|tensor| vec![0.0; tensor.data.len()]).collect();
-        Self { sums, tokens: 0 }
+        let lines = |tensor: &NamedTensor| {
+            let columns = tensor.shape[1..].iter().product::<usize>().max(1);
+            let rows = tensor.data.len() / columns;
+            Lines { rows: vec![0.0; rows], columns: vec![0.0; columns] }
+        };
+        Self { sums: weights.tensors().iter().map(lines).collect(), tokens: 0 }
     }
 
     /// Those of the next batches, for so many steps. Most rows of a large embedding are read seldom, and one that no token of
@@ -34,7 +45,7 @@ impl SquaredGradients {
         data: TrainingSet<'_>,
         steps: u64,
     ) -> Self {
-        let most = LEAST_BATCHES.max((SHARE * steps as f64) as u64);
+        let most = LEAST_BATCHES.max(steps / STEPS_PER_BATCH);
         let enough = TOKENS_PER_ROW * most_embedded(weights);
         let mut squares = Self::of_nothing(weights);
         for taken in 0..most {
@@ -50,35 +61,36 @@ impl SquaredGradients {
 
     /// Adds the squares of the gradients of a batch of so many tokens.
     pub(crate) fn add(&mut self, gradients: &Gradients, tokens: usize) {
-        for (sums, gradient) in self.sums.iter_mut().zip(&gradients.values) {
-            sums.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += f64::from(*g).powi(2));
+        for (lines, gradient) in self.sums.iter_mut().zip(&gradients.values) {
+            let rows = gradient.chunks(lines.columns.len());
+            for (row, gradient) in lines.rows.iter_mut().zip(rows) {
+                for (column, g) in lines.columns.iter_mut().zip(gradient) {
+                    let square = f64::from(*g).powi(2);
+                    *row += square;
+                    *column += square;
+                }
+            }
         }
         self.tokens += tokens as u64;
     }
 
-    /// Sums over the columns of each row of a tensor, by its number.
-    pub(crate) fn by_row(&self, at: usize, columns: usize) -> Vec<f64> {
-        let sums = self.sums[at].chunks(columns).map(|row| row.iter().sum()).collect();
-        self.with_what_was_not_seen(sums)
+    /// The sums of each row of a tensor, by its number.
+    pub(crate) fn by_row(&self, at: usize) -> Vec<f64> {
+        self.with_what_was_not_seen(&self.sums[at].rows)
     }
 
-    /// Sums over the rows of each column of a tensor, by its number.
-    pub(crate) fn by_column(&self, at: usize, columns: usize) -> Vec<f64> {
-        let mut sums = vec![0.0; columns];
-        for row in self.sums[at].chunks(columns) {
-            sums.iter_mut().zip(row).for_each(|(sum, square)| *sum += square);
-        }
-        self.with_what_was_not_seen(sums)
+    /// The sums of each column of a tensor, by its number.
+    pub(crate) fn by_column(&self, at: usize) -> Vec<f64> {
+        self.with_what_was_not_seen(&self.sums[at].columns)
     }
 
     /// Each line gets half of what a token adds to all of them, so that none seems to matter to no token.
     ///
     /// Source: the estimator of Krichevsky and Trofimov, The performance of universal encoding (1981), which counts half an
     /// event more of each kind than were seen.
-    fn with_what_was_not_seen(&self, mut sums: Vec<f64>) -> Vec<f64> {
+    fn with_what_was_not_seen(&self, sums: &[f64]) -> Vec<f64> {
         let of_half_a_token = 0.5 * sums.iter().sum::<f64>() / self.tokens.max(1) as f64;
-        sums.iter_mut().for_each(|sum| *sum += of_half_a_token);
-        sums
+        sums.iter().map(|sum| sum + of_half_a_token).collect()
     }
 }
 
@@ -92,7 +104,7 @@ fn most_embedded(weights: &NamedWeights) -> u64 {
 mod tests {
     use super::*;
     use crate::RunConfig;
-    use backslash_model::{ModelConfig, NamedTensor, device, initial_weights};
+    use backslash_model::{ModelConfig, device, initial_weights};
 
     fn gradients(values: &[f32]) -> Gradients {
         Gradients { values: vec![values.to_vec()] }
@@ -106,8 +118,8 @@ mod tests {
         squares.add(&gradients(&[1.0, -2.0, 0.0, 0.0, 0.0, 0.0]), 3);
         squares.add(&gradients(&[0.0, 3.0, 0.0, 0.0, 1.0, 0.0]), 2);
         // Five tokens have added 15, so half of one has 1.5.
-        assert_eq!(squares.by_row(0, 2), [14.0 + 1.5, 1.5, 1.0 + 1.5]);
-        assert_eq!(squares.by_column(0, 2), [2.0 + 1.5, 13.0 + 1.5]);
+        assert_eq!(squares.by_row(0), [14.0 + 1.5, 1.5, 1.0 + 1.5]);
+        assert_eq!(squares.by_column(0), [2.0 + 1.5, 13.0 + 1.5]);
     }
 
     /// 8 batches of 2 rows of 16 tokens have 256 tokens, which is enough for 6 rows of an embedding.

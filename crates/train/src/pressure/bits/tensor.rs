@@ -103,10 +103,10 @@ impl TensorRate {
     /// Columns, and rows if asked for, get steps by the squared gradients of all weights.
     pub(super) fn scale_lines(&mut self, squares: &SquaredGradients, rows_too: bool) {
         let rows = match rows_too {
-            true => scales_by(&squares.by_row(self.at, self.columns)),
+            true => scales_by(&squares.by_row(self.at)),
             false => vec![1.0; self.rows],
         };
-        let columns = scales_by(&squares.by_column(self.at, self.columns));
+        let columns = scales_by(&squares.by_column(self.at));
         self.scales = Some(LineScales { rows, columns });
     }
 
