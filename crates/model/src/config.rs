@@ -8,6 +8,7 @@ const DEFAULT_POWER: u32 = 2;
 const DEFAULT_EPSILON: f32 = 1e-5;
 const MOST_CLASSES: usize = 4096;
 const MOST_NGRAM_ROWS: usize = 1 << 22;
+const MOST_EXPERTS: usize = 1_024;
 
 /// Which network is built from a [`ModelConfig`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +93,11 @@ pub struct ModelConfig {
     /// network has, and no matrix.
     #[serde(skip_serializing_if = "is_zero")]
     pub ngram_width: usize,
+    /// Decoder and golf: MLPs that each block has beside its own, each of them as wide. A token goes through that of the block
+    /// and through one of these, chosen by a hash of its id and the block. They are parameters that take bytes and no more
+    /// time than one of them; 0 for none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub experts: usize,
     /// Longest sequence, in tokens.
     pub context: usize,
     /// Base of the rotary frequencies, where positions are rotary.
@@ -142,6 +148,7 @@ impl Default for ModelConfig {
             bigram_rows: 0,
             trigram_rows: 0,
             ngram_width: 0,
+            experts: 0,
             context: 256,
             rope_base: 10_000.0,
             logit_cap: 30.0,
@@ -305,6 +312,7 @@ impl ModelConfig {
             ("bigram_rows", self.bigram_rows, MOST_NGRAM_ROWS),
             ("trigram_rows", self.trigram_rows, MOST_NGRAM_ROWS),
             ("ngram_width", self.ngram_width, self.width),
+            ("experts", self.experts, MOST_EXPERTS),
         ] {
             if value > limit {
                 return wrong(key, value.to_string(), &format!("must be at most {limit}"));

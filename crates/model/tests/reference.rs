@@ -82,7 +82,7 @@ impl Reference<'_> {
                     }
                 }
             }
-            x = self.block(&x, &start, run % self.config.layers);
+            x = self.block(&x, &start, tokens, run % self.config.layers);
             if self.config.repeats > 1 {
                 let scale = &self.matrix("repeat_scales")[run];
                 let shift = &self.matrix("repeat_shifts")[run];
@@ -104,7 +104,7 @@ impl Reference<'_> {
             .collect()
     }
 
-    fn block(&self, x: &Matrix, start: &Matrix, block: usize) -> Matrix {
+    fn block(&self, x: &Matrix, start: &Matrix, tokens: &[u16], block: usize) -> Matrix {
         let name = |tail: &str| format!("blocks.{block}.{tail}");
         let ones = vec![1.0; self.config.width];
         let (mut x, mut attention_scale, mut mlp_scale) = (x.clone(), ones.clone(), ones);
@@ -121,13 +121,21 @@ impl Reference<'_> {
         let normed: Matrix = x.iter().map(|row| rms_norm(row)).collect();
         add_scaled(&mut x, &self.attention(&normed, block), &attention_scale);
         let normed: Matrix = x.iter().map(|row| rms_norm(row)).collect();
-        let mut hidden = self.linear(&normed, &name("mlp.fc.weight"));
-        hidden
-            .iter_mut()
-            .flatten()
-            .for_each(|z| *z = z.max(0.0).powi(self.config.activation_power as i32));
-        add_scaled(&mut x, &self.linear(&hidden, &name("mlp.proj.weight")), &mlp_scale);
+        let mut branch = self.mlp(&normed, &name("mlp"));
+        for (at, token) in tokens.iter().enumerate().filter(|_| self.config.experts > 0) {
+            let expert = expert(*token, block, self.config.experts);
+            let added = self.mlp(&normed[at..=at].to_vec(), &name(&format!("experts.{expert}")));
+            branch[at].iter_mut().zip(&added[0]).for_each(|(x, added)| *x += added);
+        }
+        add_scaled(&mut x, &branch, &mlp_scale);
         x
+    }
+
+    fn mlp(&self, x: &Matrix, name: &str) -> Matrix {
+        let mut hidden = self.linear(x, &format!("{name}.fc.weight"));
+        let power = self.config.activation_power as i32;
+        hidden.iter_mut().flatten().for_each(|z| *z = z.max(0.0).powi(power));
+        self.linear(&hidden, &format!("{name}.proj.weight"))
     }
 
     fn attention(&self, x: &Matrix, block: usize) -> Matrix {
@@ -177,12 +185,19 @@ impl Reference<'_> {
     }
 }
 
-/// Position of the fractional part of pair · φ among so many rows, with φ = 0x9E3779B97F4A7C15 / 2^64.
+/// Position of the fractional part of key · φ among so many, with φ = 0x9E3779B97F4A7C15 / 2^64.
+fn place(key: u128, among: usize) -> usize {
+    let fraction = (key * 0x9E37_79B9_7F4A_7C15 % (1 << 64)) as f64 / 2.0_f64.powi(64);
+    (fraction * among as f64) as usize
+}
+
 fn bigram_row(tokens: &[u16], at: usize, rows: usize) -> usize {
     let before = if at == 0 { 0 } else { u128::from(tokens[at - 1]) + 1 };
-    let product = (before * 65_536 + u128::from(tokens[at])) * 0x9E37_79B9_7F4A_7C15;
-    let fraction = (product % (1 << 64)) as f64 / 2.0_f64.powi(64);
-    (fraction * rows as f64) as usize
+    place(before * 65_536 + u128::from(tokens[at]), rows)
+}
+
+fn expert(token: u16, block: usize, experts: usize) -> usize {
+    place((block as u128 + 1) * 65_536 + u128::from(token), experts)
 }
 
 /// Row of a triple: its key times φ, folded by the upper bits, times another odd number, as a fraction of 2^64.
@@ -211,7 +226,7 @@ fn add_scaled(x: &mut Matrix, branch: &Matrix, scale: &[f64]) {
     }
 }
 
-fn configurations() -> [ModelConfig; 8] {
+fn configurations() -> [ModelConfig; 10] {
     let decoder = ModelConfig {
         vocabulary_size: 11,
         width: 16,
@@ -231,7 +246,10 @@ fn configurations() -> [ModelConfig; 8] {
     let golf_bigrams = ModelConfig { bigram_rows: 40, ..golf.clone() };
     let trigrams = ModelConfig { trigram_rows: 5, ngram_width: 3, ..decoder.clone() };
     let both = ModelConfig { trigram_rows: 50, ngram_width: 7, ..bigrams.clone() };
-    [decoder, golf, cubed, repeated, bigrams, golf_bigrams, trigrams, both]
+    let experts = ModelConfig { experts: 3, ..decoder.clone() };
+    // Of eight there are some that no token of the text has.
+    let golf_experts = ModelConfig { experts: 8, activation_power: 3, ..repeated.clone() };
+    [decoder, golf, cubed, repeated, bigrams, golf_bigrams, trigrams, both, experts, golf_experts]
 }
 
 /// Initial weights with every tensor moved away from its special value (zero, one).

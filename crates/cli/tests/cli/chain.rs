@@ -96,27 +96,20 @@ fn steps_of_rows_and_columns_are_learned_steps_too() {
     assert!(!place.path("wrong.bsl").exists());
 }
 
-#[test]
-fn rows_for_pairs_and_triples_of_tokens_go_the_whole_way() {
+/// Trains a model with these settings under a rate, compresses it by its learned steps and as a plain one, and compares the two.
+fn goes_the_whole_way(settings: &[&str], tensors: &[&str]) {
     let place = Place::new();
-    let settings = [
-        "train.steps=30",
-        "model.bigram_rows=300",
-        "model.trigram_rows=200",
-        "model.ngram_width=24",
-        "rate.method=bits",
-        "rate.line_scales=learned",
-    ];
-    let more: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let rate = ["train.steps=30", "rate.method=bits", "rate.line_scales=learned"];
+    let settings = rate.iter().chain(settings);
+    let more: Vec<&str> = settings.flat_map(|setting| ["--set", setting]).collect();
     place.ok(&borrowed(&place.train("run", &more)));
     let inspected = place.ok(&["inspect", "run/model.bsl"]);
-    for tensor in ["bigram_emb.weight", "trigram_emb.weight", "ngram_proj.weight"] {
+    for tensor in tensors {
         assert!(inspected.contains(tensor), "{tensor}: {inspected}");
     }
     place.ok(&["compress", "run", "-o", "again.bsl"]);
     assert_eq!(bytes(&place.path("again.bsl")), bytes(&place.path("run/model.bsl")));
 
-    // The quantisers of plain models find them too, though no layer multiplies by them.
     let compress = ["compress", "run", "--text", "text.txt", "--bits-per-weight", "4", "-o"];
     place.ok(&[&compress[..], &["plain.bsl"]].concat());
     let evaluate = |file: &str| {
@@ -127,6 +120,24 @@ fn rows_for_pairs_and_triples_of_tokens_go_the_whole_way() {
     let learned = evaluate("again.bsl");
     let plain = evaluate("plain.bsl");
     assert!(learned < 6.5 && plain < learned + 0.3, "{learned} {plain}");
+}
+
+/// The quantisers of plain models find them too, though no layer multiplies by them.
+#[test]
+fn rows_for_pairs_and_triples_of_tokens_go_the_whole_way() {
+    goes_the_whole_way(
+        &["model.bigram_rows=300", "model.trigram_rows=200", "model.ngram_width=24"],
+        &["bigram_emb.weight", "trigram_emb.weight", "ngram_proj.weight"],
+    );
+}
+
+/// There are so many that some have no token of the text.
+#[test]
+fn experts_go_the_whole_way() {
+    goes_the_whole_way(
+        &["model.experts=60", "model.mlp_ratio=1"],
+        &["blocks.0.experts.0.fc.weight", "blocks.0.experts.59.proj.weight"],
+    );
 }
 
 #[test]

@@ -24,14 +24,27 @@ impl<'a> Tokens<'a> {
         table.select(0, ids)
     }
 
-    /// The row of the table for each token and the one before it in its row, `[tokens, channels]`.
+    /// The row of the table for each token and the one before it in its row, `[tokens, channels]`: the
+    /// key of its hash is 2^16 · before + token.
     pub(super) fn bigrams(&self, table: Tensor<2>) -> Tensor<2> {
-        self.hashed(table, |at| bigram_hash(self.before(at, 1), self.ids[at]))
+        self.hashed(table, |at| fibonacci_hash(self.before(at, 1) << 16 | u64::from(self.ids[at])))
     }
 
     /// The row of the table for each token and the two before it in its row, `[tokens, channels]`.
     pub(super) fn trigrams(&self, table: Tensor<2>) -> Tensor<2> {
         self.hashed(table, |at| trigram_hash(self.before(at, 2), self.before(at, 1), self.ids[at]))
+    }
+
+    /// Positions of the tokens of each expert of a block: that of a token is ⌊experts · h / 2^32⌋, where h is the hash of
+    /// 2^16 · (block + 1) + id. Ids that follow one another are spread evenly by it (Knuth, The Art of Computer Programming 3,
+    /// section 6.4, theorem S).
+    pub(super) fn positions_by_expert(&self, experts: usize, block: usize) -> Vec<Vec<i32>> {
+        let mut positions = vec![Vec::new(); experts];
+        for (at, id) in (0..).zip(self.ids) {
+            let hash = fibonacci_hash((block as u64 + 1) << 16 | u64::from(*id));
+            positions[((hash * experts as u64) >> 32) as usize].push(at);
+        }
+        positions
     }
 
     /// One more than the token that stands so many before another in its row, 0 where there is none.
@@ -80,11 +93,11 @@ pub(super) fn assert_known(ids: &[u16], vocabulary_size: usize) {
 /// 2^64 over the golden ratio.
 const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The hash of a pair of tokens: the upper 32 bits of (2^16 · before + token) · φ mod 2^64, φ being [`GOLDEN_RATIO`].
+/// The upper 32 bits of key · φ mod 2^64, φ being [`GOLDEN_RATIO`].
 ///
 /// Source: Knuth, The Art of Computer Programming 3, section 6.4, multiplicative hashing by the golden ratio.
-fn bigram_hash(before: u64, token: u16) -> u64 {
-    (before << 16 | u64::from(token)).wrapping_mul(GOLDEN_RATIO) >> 32
+fn fibonacci_hash(key: u64) -> u64 {
+    key.wrapping_mul(GOLDEN_RATIO) >> 32
 }
 
 /// The hash of a triple of tokens: the upper 32 bits of (z ⊕ ⌊z / 2^29⌋) · 0xBF58476D1CE4E5B9 mod 2^64, where z is
@@ -98,7 +111,8 @@ fn trigram_hash(second_before: u64, before: u64, token: u16) -> u64 {
     (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32
 }
 
-fn indices(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
+/// Numbers of rows, for a selection of them.
+pub(super) fn indices(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
     let values: Vec<i32> = values.collect();
     let count = values.len();
     Tensor::from_data(TensorData::new(values, [count]), device)

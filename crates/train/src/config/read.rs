@@ -86,6 +86,7 @@ fn known_keys() -> Table {
         bigram_rows: 1,
         trigram_rows: 1,
         ngram_width: 1,
+        experts: 1,
         repeats: 2,
         norm_epsilon: 0.5,
         tied_head: false,
@@ -161,6 +162,7 @@ mod tests {
         for key in [
             "activation_power",
             "bigram_rows",
+            "experts",
             "gelu",
             "labels",
             "masked_head",

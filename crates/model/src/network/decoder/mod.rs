@@ -2,10 +2,11 @@
 //!
 //! They are one network: the baseline adds learned controls (residual mix, branch scales, query gains) and
 //! U-net skips, and may run its blocks several times with scales and shifts of their own for each time.
-//! Both may have more embeddings, of pairs and triples of tokens.
+//! Both may have more embeddings, of pairs and triples of tokens, and more MLPs, of which a token takes one.
 
 mod attention;
 mod block;
+mod experts;
 mod mlp;
 
 use burn::module::{Module, Param};
@@ -48,7 +49,7 @@ impl Decoder {
             bigram_emb: ngrams(config.bigram_rows),
             trigram_emb: ngrams(config.trigram_rows),
             ngram_proj: narrow.then(|| Linear::new(channels, config.width, device)),
-            blocks: (0..config.layers).map(|_| Block::new(config, device)).collect(),
+            blocks: (0..config.layers).map(|at| Block::new(config, at, device)).collect(),
             skip_weights: golf.then(|| parameter([config.skips(), config.width], device)),
             repeat_scales: per_run(),
             repeat_shifts: per_run(),
@@ -68,6 +69,18 @@ impl Decoder {
         }
     }
 
+    /// The decoder: one block after the other.
+    fn plain(
+        &self,
+        start: Tensor<2>,
+        rotary: &Rotary,
+        tokens: &Tokens<'_>,
+        tap: &mut Tap<'_>,
+    ) -> Tensor<2> {
+        let blocks = self.blocks.iter();
+        blocks.fold(start, |x, block| block.forward(x, None, rotary, tokens, tap))
+    }
+
     /// The golf network: the first half of the runs of blocks stores its outputs, the second half adds
     /// them, last in first out, each times its own skip weights.
     fn skipping(
@@ -75,6 +88,7 @@ impl Decoder {
         start: Tensor<2>,
         weights: Tensor<2>,
         rotary: &Rotary,
+        tokens: &Tokens<'_>,
         tap: &mut Tap<'_>,
     ) -> Tensor<2> {
         let mut x = start.clone();
@@ -87,7 +101,7 @@ impl Decoder {
                 x = x + row(&weights, run - skips) * output;
             }
             let block = &self.blocks[run % self.blocks.len()];
-            x = block.forward(x, Some(start.clone()), rotary, tap);
+            x = block.forward(x, Some(start.clone()), rotary, tokens, tap);
             if let (Some(scales), Some(shifts)) = (&self.repeat_scales, &self.repeat_shifts) {
                 x = row(&scales.val(), run) * x + row(&shifts.val(), run);
             }
@@ -108,8 +122,8 @@ impl LanguageModel for Decoder {
         let rotary = Rotary::clockwise(&self.config, tokens.row, &self.tok_emb.weight.device());
         let start = rms_norm(self.embedded(tokens, tap), f32::EPSILON);
         let hidden = match &self.skip_weights {
-            None => self.blocks.iter().fold(start, |x, block| block.forward(x, None, &rotary, tap)),
-            Some(weights) => self.skipping(start, weights.val(), &rotary, tap),
+            None => self.plain(start, &rotary, tokens, tap),
+            Some(weights) => self.skipping(start, weights.val(), &rotary, tokens, tap),
         };
         rms_norm(hidden, f32::EPSILON)
     }
