@@ -24,10 +24,9 @@ impl<'a> Tokens<'a> {
         table.select(0, ids)
     }
 
-    /// The row of the table for each token and the one before it in its row, `[tokens, channels]`: the
-    /// key of its hash is 2^16 · before + token.
+    /// The row of the table for each token and the one before it in its row, `[tokens, channels]`.
     pub(super) fn bigrams(&self, table: Tensor<2>) -> Tensor<2> {
-        self.hashed(table, |at| fibonacci_hash(self.before(at, 1) << 16 | u64::from(self.ids[at])))
+        self.hashed(table, |at| pair_hash(self.before(at, 1), self.ids[at]))
     }
 
     /// The row of the table for each token and the two before it in its row, `[tokens, channels]`.
@@ -36,13 +35,12 @@ impl<'a> Tokens<'a> {
     }
 
     /// Positions of the tokens of each expert of a block: that of a token is ⌊experts · h / 2^32⌋, where h is the hash of
-    /// 2^16 · (block + 1) + id. Ids that follow one another are spread evenly by it (Knuth, The Art of Computer Programming 3,
+    /// the pair of block + 1 and id. Ids that follow one another are spread evenly by it (Knuth, The Art of Computer Programming 3,
     /// section 6.4, theorem S).
     pub(super) fn positions_by_expert(&self, experts: usize, block: usize) -> Vec<Vec<i32>> {
         let mut positions = vec![Vec::new(); experts];
         for (at, id) in (0..).zip(self.ids) {
-            let hash = fibonacci_hash((block as u64 + 1) << 16 | u64::from(*id));
-            positions[((hash * experts as u64) >> 32) as usize].push(at);
+            positions[place(pair_hash(block as u64 + 1, *id), experts)].push(at);
         }
         positions
     }
@@ -57,8 +55,8 @@ impl<'a> Tokens<'a> {
 
     /// For each token the row ⌊rows · h / 2^32⌋ of the table, where h is the hash of its position.
     fn hashed(&self, table: Tensor<2>, hash: impl Fn(usize) -> u64) -> Tensor<2> {
-        let rows = table.dims()[0] as u64;
-        let chosen = (0..self.ids.len()).map(|at| ((hash(at) * rows) >> 32) as i32);
+        let [rows, _] = table.dims();
+        let chosen = (0..self.ids.len()).map(|at| place(hash(at), rows) as i32);
         let chosen = indices(chosen, &table.device());
         table.select(0, chosen)
     }
@@ -93,11 +91,16 @@ pub(super) fn assert_known(ids: &[u16], vocabulary_size: usize) {
 /// 2^64 over the golden ratio.
 const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The upper 32 bits of key · φ mod 2^64, φ being [`GOLDEN_RATIO`].
+/// The hash of a number and a token: the upper 32 bits of (2^16 · number + token) · φ mod 2^64, φ being [`GOLDEN_RATIO`].
 ///
 /// Source: Knuth, The Art of Computer Programming 3, section 6.4, multiplicative hashing by the golden ratio.
-fn fibonacci_hash(key: u64) -> u64 {
-    key.wrapping_mul(GOLDEN_RATIO) >> 32
+fn pair_hash(number: u64, token: u16) -> u64 {
+    (number << 16 | u64::from(token)).wrapping_mul(GOLDEN_RATIO) >> 32
+}
+
+/// ⌊count · hash / 2^32⌋: which of so many a hash of 32 bits chooses.
+fn place(hash: u64, count: usize) -> usize {
+    ((hash * count as u64) >> 32) as usize
 }
 
 /// The hash of a triple of tokens: the upper 32 bits of (z ⊕ ⌊z / 2^29⌋) · 0xBF58476D1CE4E5B9 mod 2^64, where z is
