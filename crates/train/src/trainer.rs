@@ -178,6 +178,9 @@ impl Trainer {
         self.profile.ends(Part::Optimizer);
         let cycle = schedule::cycle(&self.config.train, self.step);
         self.pressure.after_step(&mut self.weights, self.step, cycle);
+        if let Some(teacher) = self.teacher.take() {
+            self.teacher = Some(teacher.follow(&self.config, &self.weights)?);
+        }
         self.step += 1;
         if let Some(bits_per_weight) = bits_per_weight {
             self.steer(bits_per_weight, cycle)?;

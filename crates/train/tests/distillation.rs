@@ -1,4 +1,4 @@
-//! Training that follows what the network was before its rate.
+//! Training that follows what the network was before its rate, or its average since.
 
 mod support;
 
@@ -78,11 +78,13 @@ fn open(
 #[test]
 fn an_interrupted_run_has_the_same_teacher() {
     let (tokens, examples) = (tokens(), examples());
-    for (mut config, data) in [
-        (decoder(), TrainingSet::Tokens(&tokens)),
-        (classifier(), TrainingSet::Examples(&examples)),
+    for (mut config, data, teacher_decay) in [
+        (decoder(), TrainingSet::Tokens(&tokens), 1.0),
+        (decoder(), TrainingSet::Tokens(&tokens), 0.9),
+        (classifier(), TrainingSet::Examples(&examples), 1.0),
     ] {
         config.rate.distillation = 0.7;
+        config.rate.teacher_decay = teacher_decay;
         let folder = tempfile::tempdir().unwrap();
         let mut whole = open(&folder.path().join("whole"), &config, data, Start::Fresh).unwrap();
         whole.train(data, &mut Watch).unwrap();
@@ -97,6 +99,42 @@ fn an_interrupted_run_has_the_same_teacher() {
         last.train(data, &mut Watch).unwrap();
         assert_eq!(last.trainer.weights(), whole.trainer.weights());
     }
+}
+
+#[test]
+fn a_teacher_that_decays_is_the_average_of_the_weights_since() {
+    let (tokens, mut config) = (tokens(), decoder());
+    (config.rate.distillation, config.rate.teacher_decay) = (0.7, 0.9);
+    let data = TrainingSet::Tokens(&tokens);
+    let mut trainer = Trainer::new(&config, data, beginning(&config)).unwrap();
+    let mut weights_after = |step: u64| {
+        while trainer.steps_taken() < step {
+            trainer.step(data).unwrap();
+        }
+        trainer.weights().clone()
+    };
+    let start = weights_after(36);
+    let later: Vec<_> = (37..=40).map(&mut weights_after).collect();
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = open(folder.path(), &config, data, Start::Fresh).unwrap();
+    run.train_until(40, data, &mut Watch).unwrap();
+    let bytes = std::fs::read(folder.path().join("checkpoints/step-00000040.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut moved = 0.0_f64;
+    for (at, tensor) in start.tensors().iter().enumerate() {
+        let found = file.tensor(&format!("teacher/{}", tensor.name)).unwrap();
+        for (index, bytes) in found.data().as_chunks::<4>().0.iter().enumerate() {
+            let first = f64::from(tensor.data[index]);
+            let average = later.iter().fold(first, |average, weights| {
+                0.9 * average + 0.1 * f64::from(weights.tensors()[at].data[index])
+            });
+            let found = f64::from(f32::from_le_bytes(*bytes));
+            assert!((found - average).abs() < 1e-6, "{} {index}: {found} {average}", tensor.name);
+            moved = moved.max((average - first).abs());
+        }
+    }
+    assert!(moved > 1e-4, "{moved}");
 }
 
 #[test]

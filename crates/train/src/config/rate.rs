@@ -114,10 +114,14 @@ pub struct RateConfig {
     pub matrix_momentum: Option<f64>,
     /// `bits`: decay of the singular values of matrices from then on, as a multiple of `optimizer.spectral_decay`.
     pub matrix_spectral_decay: f64,
-    /// `bits`: share of the loss that from the start of the rate on is the cross-entropy to what the network predicted at that
-    /// point, unrounded. It makes gradients quieter, so that rounded weights find their codes in fewer steps, at the price
-    /// of another forward pass in each.
+    /// `bits`: share of the loss that from the start of the rate on is the cross-entropy to what a teacher predicts: the network
+    /// as it was at that point, unrounded, or its average since. It makes gradients quieter, so that rounded weights find
+    /// their codes in fewer steps, at the price of another forward pass in each.
     pub distillation: f64,
+    /// `bits`: what the weights of that teacher keep of themselves at each step; the rest comes from the weights then. At 1 the
+    /// teacher stays what it was at the start, which has to be good for that: where the learning rate has come to zero. At
+    /// 0.98 it is the average over fifty steps, which needs no such point.
+    pub teacher_decay: f64,
     /// `backslash`: ε in (|θ|+ε)^(ν−1).
     pub epsilon: f64,
 }
@@ -143,6 +147,7 @@ impl Default for RateConfig {
             matrix_momentum: None,
             matrix_spectral_decay: 1.0,
             distillation: 0.0,
+            teacher_decay: 1.0,
             epsilon: 1.0,
         }
     }
@@ -157,7 +162,7 @@ impl RateConfig {
     /// Checks every value that a type cannot.
     pub(super) fn validate(&self) -> Result<(), TrainError> {
         let momentum = self.matrix_momentum.unwrap_or_default();
-        let rules: [Rule; 13] = [
+        let rules: [Rule; 14] = [
             ("rate.lambda", self.lambda, not_negative(self.lambda), "must not be negative"),
             ("rate.start", self.start, below_one(self.start), "must be from 0 to below 1"),
             (
@@ -213,6 +218,12 @@ impl RateConfig {
                 "rate.distillation",
                 self.distillation,
                 share(self.distillation),
+                "must be from 0 to 1",
+            ),
+            (
+                "rate.teacher_decay",
+                self.teacher_decay,
+                share(self.teacher_decay),
                 "must be from 0 to 1",
             ),
             ("rate.epsilon", self.epsilon, positive(self.epsilon), "must be positive"),
