@@ -94,7 +94,7 @@ impl Sensitivity {
     }
 }
 
-/// Moments of the inputs of every matrix of a network.
+/// Moments of the inputs of every matrix of a network that has been shown any but zeros.
 ///
 /// # Errors
 /// If the weights do not fit the configuration, or an activation is not a number.
@@ -128,5 +128,6 @@ pub fn covariances(
         progress(index + 1);
     }
     failure?;
-    Ok(sharing.into_iter().map(|(name, first)| (name, sums[&first].clone())).collect())
+    let of = |(name, first): (String, String)| (name, sums[&first].clone());
+    Ok(sharing.into_iter().map(of).filter(|(_, covariance)| covariance.has_moments()).collect())
 }

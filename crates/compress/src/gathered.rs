@@ -66,6 +66,9 @@ impl Calibration {
                     covariance.width()
                 )));
             }
+            if !covariance.has_moments() {
+                continue;
+            }
             if index.tied.contains(matrix) {
                 covariance = covariance.identity_plus(TIED_HEAD_WEIGHT)?;
             }
@@ -204,6 +207,13 @@ mod tests {
         let plain = gathered(&index(), &tensors()).unwrap().covariances["w"].clone();
         assert_eq!(covariance, plain.identity_plus(TIED_HEAD_WEIGHT).unwrap());
         assert_ne!(covariance, plain);
+    }
+
+    #[test]
+    fn a_matrix_that_was_shown_nothing_but_zeros_has_no_moments() {
+        let mut tensors = tensors();
+        tensors.insert("moments/x".to_owned(), (vec![2, 2], vec![0.0; 4]));
+        assert!(gathered(&index(), &tensors).unwrap().covariances.is_empty());
     }
 
     #[test]

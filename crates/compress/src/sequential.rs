@@ -57,14 +57,12 @@ impl Recipe<'_> {
             done: BTreeSet::new(),
             log_kappa,
         };
-        let mut order = Vec::new();
+        let mut to_come = BTreeSet::new();
         first.observe_inputs(&float, &mut |names, _, _| {
             let names = names.iter().filter(|name| !config.ties(name));
-            order.extend(names.map(|name| (*name).to_owned()));
+            to_come.extend(names.map(|name| (*name).to_owned()));
         });
-        order.sort_unstable();
-        order.dedup();
-        let prefix = walk.before(&order)?;
+        let prefix = walk.before(&to_come)?;
         let prefix = Transformer::from_weights(config, &prefix, &device())?;
         let mut outcome = Ok(());
         std::thread::scope(|scope| {
@@ -74,7 +72,9 @@ impl Recipe<'_> {
                 let step = || walk.layer(config, names, values, &receiver);
                 match outcome.is_ok().then(step).unwrap_or(Ok(Vec::new())) {
                     Ok(replaced) => {
-                        progress(walk.done.len(), order.len());
+                        // An expert may have inputs on other text alone.
+                        to_come.extend(walk.done.iter().cloned());
+                        progress(walk.done.len(), to_come.len());
                         replaced
                     }
                     Err(error) => {
@@ -108,9 +108,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// The network before its first layer: everything is quantised but the matrices that are still to come.
-    fn before(&self, to_come: &[String]) -> Result<NamedWeights, CompressError> {
+    fn before(&self, to_come: &BTreeSet<String>) -> Result<NamedWeights, CompressError> {
         let decoded = self.recipe.weights.par_iter().map(|tensor| {
-            let data = if to_come.iter().any(|name| name == tensor.name) {
+            let data = if to_come.contains(tensor.name) {
                 tensor.data.to_vec()
             } else {
                 self.decoded(tensor)?
@@ -137,10 +137,11 @@ impl Walk<'_> {
         drift.accumulate(&before, now)?;
         drop(before);
         for name in names {
-            let float = self.recipe.metrics.get(*name);
+            let (float, now) = (self.recipe.metrics.get(*name), drift.covariance());
             let metric = match float {
-                Some(float) => float.blended(drift.covariance(), NOW)?,
-                None => drift.covariance().clone(),
+                Some(float) if now.has_moments() => float.blended(now, NOW)?,
+                Some(float) => float.clone(),
+                None => now.clone(),
             };
             self.recipe.metrics.insert((*name).to_owned(), metric.clone());
             self.found.metrics.insert((*name).to_owned(), metric);
@@ -215,11 +216,8 @@ mod tests {
             embedding_std: 0.5,
             ..ModelConfig::default()
         };
-        let mut weights = initial_weights(&config, 3).unwrap();
         let mut random = rand_pcg::Pcg64::seed_from_u64(4);
-        for tensor in weights.tensors_mut() {
-            tensor.data.iter_mut().for_each(|w| *w += 0.2 * (random.random::<f32>() - 0.5));
-        }
+        let weights = drawn(&config, &mut random);
         let tokens: Vec<u16> = (0..1601).map(|_| random.random_range(0..40)).collect();
         let text = if is_classifier {
             // Texts of 1 to 16 tokens, so that there is padding.
@@ -233,6 +231,15 @@ mod tests {
             CalibrationText::new(&config, &tokens, tokens.len())
         };
         (config, weights, text.unwrap())
+    }
+
+    /// Weights none of which is zero.
+    fn drawn(config: &ModelConfig, random: &mut rand_pcg::Pcg64) -> NamedWeights {
+        let mut weights = initial_weights(config, 3).unwrap();
+        for tensor in weights.tensors_mut() {
+            tensor.data.iter_mut().for_each(|w| *w += 0.2 * (random.random::<f32>() - 0.5));
+        }
+        weights
     }
 
     fn views(weights: &NamedWeights) -> Vec<Weights<'_>> {
@@ -295,6 +302,50 @@ mod tests {
                 assert_eq!(same, !moves, "{}", tensor.name);
             }
         }
+    }
+
+    #[test]
+    fn experts_that_the_first_text_lacks_are_counted_too() {
+        let (config, _, _) = model(Architecture::Decoder);
+        let config = ModelConfig { experts: 60, ..config };
+        let tokens: Vec<u16> =
+            (0..1601_u32).map(|i| (i * i % if i < 1200 { 8 } else { 40 }) as u16).collect();
+        let text = CalibrationText::new(&config, &tokens, tokens.len()).unwrap();
+        let weights = drawn(&config, &mut rand_pcg::Pcg64::seed_from_u64(5));
+        let network = Transformer::from_weights(&config, &weights, &device()).unwrap();
+        let mut first = BTreeSet::new();
+        text.batches().next().unwrap().observe_inputs(&network, &mut |names, _, _| {
+            let names = names.iter().filter(|name| !config.ties(name));
+            first.extend(names.map(|name| (*name).to_owned()));
+        });
+        let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
+        let (metadata, rung) = (BTreeMap::new(), Rung::Gptq);
+        let recipe =
+            Recipe::calibrated(views(&weights), metadata, calibration, rung, Allocation::Rows);
+        let recipe = recipe.unwrap();
+        let mut reports = Vec::new();
+        let tell = |done, total| reports.push((done, total));
+        let log_kappa = recipe.guess(3.0);
+        recipe.sequential((&config, &weights), &text, log_kappa, tell).unwrap();
+        assert!(reports.iter().all(|(done, total)| done <= total));
+        let (done, total) = reports[reports.len() - 1];
+        assert!(done == total && first.len() < done, "{} {done} {total}", first.len());
+    }
+
+    #[test]
+    fn a_matrix_that_is_shown_nothing_but_zeros_is_quantised_too() {
+        let (config, mut weights, text) = model(Architecture::Decoder);
+        let dead = weights.position("blocks.0.mlp.fc.weight").unwrap();
+        weights.tensors_mut()[dead].data.fill(0.0);
+        let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
+        assert!(!calibration.covariances.contains_key("blocks.0.mlp.proj.weight"));
+        let (metadata, rung) = (BTreeMap::new(), Rung::Watersic);
+        let recipe =
+            Recipe::calibrated(views(&weights), metadata, calibration, rung, Allocation::Rows);
+        let recipe = recipe.unwrap();
+        let log_kappa = recipe.guess(2.5);
+        recipe.artifact(log_kappa).unwrap();
+        recipe.sequential((&config, &weights), &text, log_kappa, |_, _| ()).unwrap();
     }
 
     #[test]

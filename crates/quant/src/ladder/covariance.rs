@@ -233,6 +233,12 @@ impl Covariance {
         Ok((logs.iter().sum::<f64>() / logs.len().max(1) as f64).exp())
     }
 
+    /// Whether there was any input but zeros.
+    #[must_use]
+    pub fn has_moments(&self) -> bool {
+        self.diagonal().iter().any(|moment| *moment != 0.0)
+    }
+
     fn mean_diagonal(&self) -> Result<f64, QuantError> {
         let diagonal = self.diagonal();
         let mean = diagonal.iter().sum::<f64>() / self.width.max(1) as f64;

@@ -73,7 +73,8 @@ impl Drift {
     }
 
     /// The weights W′ = W + W·E\[(x − x̂)·x̂ᵀ\]·(Σ̂ + ρ·I)⁻¹, row-major, whose W′·x̂ is nearest to W·x: with ρ the share
-    /// `ridge` of the mean of the diagonal, of all matrices the one of least E|W·x − W′·x̂|² + ρ·|W′ − W|².
+    /// `ridge` of the mean of the diagonal, of all matrices the one of least E|W·x − W′·x̂|² + ρ·|W′ − W|². Where all x̂ are
+    /// zero, as behind a layer that is quantised to nothing, no weights make anything of them, and W′ is W.
     ///
     /// # Errors
     /// If there are not as many columns as inputs, nothing was gathered, or no ridge makes Σ̂ positive definite.
@@ -83,6 +84,9 @@ impl Drift {
         if columns != width {
             let name = weights.name.to_owned();
             return Err(QuantError::CovarianceWidth { name, columns, width });
+        }
+        if self.covariance.samples() > 0 && !self.covariance.has_moments() {
+            return Ok(weights.data.to_vec());
         }
         let metric = self.covariance.damped(ridge)?;
         let samples = self.covariance.samples().max(1) as f64;
@@ -182,6 +186,17 @@ mod tests {
             let slope = (nudged(1e-3) - nudged(-1e-3)) / 2e-3;
             assert!(slope.abs() < 1e-5, "{index}: {slope}");
         }
+    }
+
+    #[test]
+    fn inputs_that_have_become_zero_correct_nothing() {
+        let mut drift = Drift::new(4).unwrap();
+        drift.accumulate(&gaussian(4 * 50, 6), &[0.0; 4 * 50]).unwrap();
+        let data = gaussian(8, 7);
+        let weights = Weights { name: "w", shape: &[2, 4], data: &data };
+        assert_eq!(drift.corrected(&weights, 0.1).unwrap(), data);
+        let turned = Weights { shape: &[4, 2], ..weights };
+        assert_eq!(drift.corrected_inputs_first(&turned, 0.1).unwrap(), data);
     }
 
     #[test]
