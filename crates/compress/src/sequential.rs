@@ -57,11 +57,11 @@ impl Recipe<'_> {
             done: BTreeSet::new(),
             log_kappa,
         };
+        let untied = |names: &[&str]| -> Vec<String> {
+            names.iter().filter(|name| !config.ties(name)).map(|name| (*name).to_owned()).collect()
+        };
         let mut to_come = BTreeSet::new();
-        first.observe_inputs(&float, &mut |names, _, _| {
-            let names = names.iter().filter(|name| !config.ties(name));
-            to_come.extend(names.map(|name| (*name).to_owned()));
-        });
+        first.observe_inputs(&float, &mut |names, _, _| to_come.extend(untied(names)));
         let prefix = walk.before(&to_come)?;
         let prefix = Transformer::from_weights(config, &prefix, &device())?;
         let mut outcome = Ok(());
@@ -73,7 +73,7 @@ impl Recipe<'_> {
                 match outcome.is_ok().then(step).unwrap_or(Ok(Vec::new())) {
                     Ok(replaced) => {
                         // An expert may have inputs on other text alone.
-                        to_come.extend(walk.done.iter().cloned());
+                        to_come.extend(untied(names));
                         progress(walk.done.len(), to_come.len());
                         replaced
                     }
@@ -247,6 +247,11 @@ mod tests {
         tensors.map(|NamedTensor { name, shape, data }| Weights { name, shape, data }).collect()
     }
 
+    fn recipe_of(weights: &NamedWeights, calibration: Calibration, rung: Rung) -> Recipe<'_> {
+        let (views, metadata) = (views(weights), BTreeMap::new());
+        Recipe::calibrated(views, metadata, calibration, rung, Allocation::Rows).unwrap()
+    }
+
     fn decoded(artifact: &Artifact) -> NamedWeights {
         let tensors = artifact.tensors.iter().map(|(name, tensor)| {
             let data = tensor.to_f32(name).unwrap();
@@ -263,14 +268,7 @@ mod tests {
             let (config, weights, text) = model(architecture);
             let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
             let float = calibration.covariances.clone();
-            let recipe = Recipe::calibrated(
-                views(&weights),
-                BTreeMap::new(),
-                calibration,
-                Rung::Watersic,
-                Allocation::Rows,
-            );
-            let recipe = recipe.unwrap();
+            let recipe = recipe_of(&weights, calibration, Rung::Watersic);
             let log_kappa = recipe.guess(2.5);
             let mut last = (0, 1);
             let found = recipe.sequential((&config, &weights), &text, log_kappa, |done, total| {
@@ -319,10 +317,7 @@ mod tests {
             first.extend(names.map(|name| (*name).to_owned()));
         });
         let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
-        let (metadata, rung) = (BTreeMap::new(), Rung::Gptq);
-        let recipe =
-            Recipe::calibrated(views(&weights), metadata, calibration, rung, Allocation::Rows);
-        let recipe = recipe.unwrap();
+        let recipe = recipe_of(&weights, calibration, Rung::Gptq);
         let mut reports = Vec::new();
         let tell = |done, total| reports.push((done, total));
         let log_kappa = recipe.guess(3.0);
@@ -339,10 +334,7 @@ mod tests {
         weights.tensors_mut()[dead].data.fill(0.0);
         let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
         assert!(!calibration.covariances.contains_key("blocks.0.mlp.proj.weight"));
-        let (metadata, rung) = (BTreeMap::new(), Rung::Watersic);
-        let recipe =
-            Recipe::calibrated(views(&weights), metadata, calibration, rung, Allocation::Rows);
-        let recipe = recipe.unwrap();
+        let recipe = recipe_of(&weights, calibration, Rung::Watersic);
         let log_kappa = recipe.guess(2.5);
         recipe.artifact(log_kappa).unwrap();
         recipe.sequential((&config, &weights), &text, log_kappa, |_, _| ()).unwrap();
@@ -352,10 +344,7 @@ mod tests {
     fn errors_on_the_way_are_returned() {
         let (config, weights, text) = model(Architecture::Decoder);
         let calibration = Calibration::of(&config, &weights, &text, 1, |_, _| ()).unwrap();
-        let (metadata, rung) = (BTreeMap::new(), Rung::Gptq);
-        let recipe =
-            Recipe::calibrated(views(&weights), metadata, calibration, rung, Allocation::Rows);
-        let mut recipe = recipe.unwrap();
+        let mut recipe = recipe_of(&weights, calibration, Rung::Gptq);
         recipe.rules.remove("blocks.1.mlp.fc.weight");
         let log_kappa = recipe.guess(3.0);
         let whole = (&config, &weights);
