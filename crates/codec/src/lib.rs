@@ -54,8 +54,8 @@ pub use comparison::{CoderResult, compare_coders, fast_kernel_seconds, max_kerne
 pub use container::reseal;
 pub use container::{
     Effort, FileReader, FileWriter, Inspection, Limits, TensorInfo, TensorReport, Verification,
-    decode, decode_tensor, encode, encode_with, encoded_size, encoded_size_with,
-    estimated_code_bytes, inspect, inspect_codes, verify,
+    decode, decode_tensor, encode, encode_with, encoded_size, encoded_size_with, estimated_size,
+    inspect, inspect_codes, verify,
 };
 pub use error::CodecError;
 pub use file::{Overwrite, read_bytes, read_file, write_bytes, write_file};

@@ -5,7 +5,7 @@ mod common;
 use backslash_codec::{
     Artifact, CodecError, Effort, Limits, Origin, QuantizedTensor, RawTensor, Reconstruction,
     Tensor, decode, decode_tensor, encode, encode_with, encoded_size, encoded_size_with,
-    estimated_code_bytes, inspect,
+    estimated_size, inspect,
 };
 
 use common::codes_of;
@@ -282,9 +282,9 @@ fn codes_on_a_trellis_come_back_and_take_the_bits_of_their_indices() {
         origin: None,
     };
     assert!((tensor.entropy_bits() - 1.5).abs() < 0.01, "{}", tensor.entropy_bits());
-    let estimate = estimated_code_bytes("w", &tensor).unwrap();
     let mut artifact = Artifact::default();
     artifact.tensors.insert("w".into(), Tensor::Quantized(tensor));
+    let estimate = estimated_size(&artifact).unwrap().total();
     for effort in [Effort::Smallest, Effort::Fast] {
         let file = encode_with(&artifact, effort).unwrap();
         assert!(decode(&file, &Limits::default()).unwrap() == artifact, "{effort:?}");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use backslash_codec::{
     Artifact, Effort, Limits, QuantizedTensor, Reconstruction, Tensor, decode, encode_with,
-    encoded_size_with, estimated_code_bytes, inspect, round_scale,
+    encoded_size_with, estimated_size, inspect, round_scale,
 };
 
 /// The int8 codes with their row scales, or `None` where the data is absent.
@@ -56,18 +56,12 @@ fn real_codes_reach_their_sizes() {
 }
 
 #[test]
-fn the_estimate_is_within_half_a_percent() {
+fn the_estimate_is_near_the_size() {
     let Some(artifact) = real_codes() else { return };
-    let file = encode_with(&artifact, Effort::Fast).unwrap();
-    let split = inspect(&file).unwrap().split;
-    let estimates = artifact.tensors.iter().map(|(name, tensor)| match tensor {
-        Tensor::Quantized(tensor) => estimated_code_bytes(name, tensor).unwrap(),
-        Tensor::Raw(_) => 0,
-    });
-    let estimate = estimates.sum::<u64>() as f64;
-    let exact = (split.payload + split.tables) as f64;
+    let exact = encoded_size_with(&artifact, Effort::Smallest).unwrap().total() as f64;
+    let estimate = estimated_size(&artifact).unwrap().total() as f64;
     eprintln!("estimate {estimate}, exact {exact}");
-    assert!((estimate / exact - 1.0).abs() < 0.005, "{estimate} against {exact}");
+    assert!((estimate / exact - 1.0).abs() < 3e-3, "{estimate} against {exact}");
 }
 
 /// Row scales that are f16 values take two bytes before coding, and one on the logarithmic grid.

@@ -252,7 +252,7 @@ impl Trainer {
         let first = self.config.first_priced_step();
         if sizing::is_looked_at(self.step - first, self.config.train.steps - first) {
             let artifact = sizing::artifact(&self.weights, &bits.plan(), &self.metadata)?;
-            budget.measured(&sizing::size(&artifact)?, bits_per_weight * bits.coded());
+            budget.measured(&sizing::estimate(&artifact)?, bits_per_weight * bits.coded());
         }
         budget.step(bits_per_weight, multiplier);
         bits.set_lambda(budget.lambda());

@@ -11,6 +11,10 @@ use crate::quantized::QuantizedTensor;
 use crate::rans::{self, Classes, TrellisClasses};
 use crate::trellis::{Indices, indices_to_codes};
 
+/// Most codes of which all are looked at for an estimate, and about how many of larger tensors are.
+const SEARCHED: usize = 1 << 16;
+const SAMPLED: usize = 1 << 15;
+
 /// What the encoder may spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Effort {
@@ -65,6 +69,27 @@ impl Encoding {
             fast = Self { coder, tables, blocks: Blocks::Made(blocks) };
         }
         fast
+    }
+
+    /// As [`Encoding::choose`] with all effort, but of large tensors only some rows are looked at to choose, and by the slow
+    /// coder alone, which few of them are larger by.
+    pub(super) fn estimate(tensor: &QuantizedTensor) -> Self {
+        let layout = Layout::new(&tensor.shape);
+        let every = layout.count.div_ceil(SAMPLED).min(layout.rows());
+        if layout.count <= SEARCHED || every < 2 {
+            return Self::choose(tensor, Effort::Smallest);
+        }
+        let (coder, (parameters, blocks)) = match Indices::of(&tensor.codes, &tensor.shape) {
+            Some(indices) => {
+                let chosen =
+                    mix::Parameters::choose_on_trellis_by_rows(&indices.values, layout, every);
+                (CodeCoder::TrellisMix, chosen)
+            }
+            None => (CodeCoder::Mix, mix::Parameters::choose_by_rows(&tensor.codes, layout, every)),
+        };
+        let mut tables = Vec::new();
+        parameters.write(&mut tables);
+        Self { coder, tables, blocks: Blocks::Made(blocks) }
     }
 
     fn fast(tensor: &QuantizedTensor, layout: Layout, indices: Option<Indices>) -> Self {
@@ -187,22 +212,4 @@ impl Decoder {
         };
         chunks.map(decode).collect()
     }
-}
-
-/// Bytes of payload and tables under the fast coder, from histograms of rows and columns alone: within
-/// about 0.5 % for tensors of 100,000 codes and more, at a fraction of the time that encoding takes. The
-/// smallest file is up to a few percent smaller where codes are predictable, as in embeddings.
-///
-/// # Errors
-///
-/// [`CodecError::InvalidArgument`] when the tensor contradicts its shape.
-pub fn estimated_code_bytes(name: &str, tensor: &QuantizedTensor) -> Result<u64, CodecError> {
-    tensor.validate(name)?;
-    let layout = Layout::new(&tensor.shape);
-    let bits = match Indices::of(&tensor.codes, &tensor.shape) {
-        Some(indices) => TrellisClasses::choose(&indices, layout).0,
-        None => Classes::choose(&tensor.codes, layout).0,
-    };
-    // Lane states carry 16 bits of the message each; the other 16 are overhead.
-    Ok((bits / 8.0) as u64 + 70 * layout.blocks() as u64)
 }

