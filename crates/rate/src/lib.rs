@@ -36,4 +36,4 @@ pub use generalised_gaussian::{moment_ratio, published_shape, shape_from_ratio};
 pub use lines::{LineLevels, LineSums};
 pub use mixture::{CodeLength, LaplaceMixture, RateSums};
 pub use moments::Moments;
-pub use quantiser::{add_uniform_noise, round_some_to_step, round_to_step};
+pub use quantiser::{add_uniform_noise, gain_by_moving, round_some_to_step, round_to_step};

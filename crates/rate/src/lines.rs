@@ -1,5 +1,7 @@
 //! How rows and columns of a matrix differ in scale: what a coder that adapts to both knows.
 
+use std::collections::HashMap;
+
 use multiversion::multiversion;
 
 /// Codes of average magnitude that a line is assumed to have more: the fewer it has, the less it says.
@@ -66,10 +68,13 @@ impl LineSums {
             // Without a code other than zero there is nothing to tell lines apart by.
             if octaves.is_nan() { 0 } else { (LEVELS * octaves).clamp(-FURTHEST, FURTHEST) as i16 }
         };
-        LineLevels {
-            rows: self.rows.iter().map(|sum| level(sum, columns)).collect(),
-            columns: self.columns.iter().map(|sum| level(sum, rows)).collect(),
-        }
+        // Sums are whole numbers, and many rows of a table have the same.
+        let levels = |sums: &[f64], count: usize| {
+            let mut known = HashMap::new();
+            let of = |sum: &f64| *known.entry(sum.to_bits()).or_insert_with(|| level(sum, count));
+            sums.iter().map(of).collect()
+        };
+        LineLevels { rows: levels(&self.rows, columns), columns: levels(&self.columns, rows) }
     }
 }
 

@@ -67,6 +67,25 @@ pub fn round_some_to_step(
     }
 }
 
+/// Σ g·(p − w): what a gradient gains by points p in the place of weights w.
+///
+/// # Panics
+/// If the slices differ in length.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+pub fn gain_by_moving(gradient: &[f32], points: &[f32], weights: &[f32]) -> f64 {
+    assert!(gradient.len() == points.len() && points.len() == weights.len());
+    const LANES: usize = 16;
+    let mut lanes = [0.0_f64; LANES];
+    let pairs = points.chunks(LANES).zip(weights.chunks(LANES));
+    for (gradient, (points, weights)) in gradient.chunks(LANES).zip(pairs) {
+        let terms = gradient.iter().zip(points.iter().zip(weights));
+        for (lane, (g, (point, weight))) in lanes.iter_mut().zip(terms) {
+            *lane += f64::from(*g) * f64::from(point - weight);
+        }
+    }
+    lanes.iter().sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +119,19 @@ mod tests {
         for (weight, rounded) in weights.iter().zip(&rounded) {
             assert_eq!((rounded / 0.25).fract(), 0.0);
             assert!((weight - rounded).abs() <= 0.125 + 1e-6);
+        }
+    }
+
+    #[test]
+    fn gains_are_those_of_a_sum_in_order() {
+        for count in [0, 1, 15, 16, 48, 1001] {
+            let of = |k: usize| (0..count).map(|i| ((i * k) % 97) as f32 * 0.01 - 0.3).collect();
+            let [gradient, points, weights]: [Vec<f32>; 3] = [31, 57, 11].map(of);
+            let terms = gradient.iter().zip(points.iter().zip(&weights));
+            let terms = terms.map(|(g, (p, w))| f64::from(*g) * f64::from(p - w));
+            let expected: f64 = terms.sum();
+            let found = gain_by_moving(&gradient, &points, &weights);
+            assert!((found - expected).abs() < 1e-9, "{count}: {found} {expected}");
         }
     }
 

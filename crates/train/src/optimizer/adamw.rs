@@ -91,14 +91,24 @@ impl<const N: usize> ScalarAdam<N> {
     const BETA1: f64 = 0.9;
     const BETA2: f64 = 0.99;
 
-    /// What to add to the numbers.
-    pub(crate) fn step(&mut self, time: u64, learning_rate: f64, gradient: [f64; N]) -> [f64; N] {
+    /// What the means of a step are divided by, since they began at zero.
+    pub(crate) fn corrections(time: u64) -> [f64; 2] {
+        [Self::BETA1, Self::BETA2].map(|beta| correction(beta, time))
+    }
+
+    /// What to add to the numbers, by the corrections of the step.
+    pub(crate) fn step(
+        &mut self,
+        corrections: [f64; 2],
+        learning_rate: f64,
+        gradient: [f64; N],
+    ) -> [f64; N] {
         std::array::from_fn(|index| {
             let g = gradient[index];
             self.first[index] += (1.0 - Self::BETA1) * (g - self.first[index]);
             self.second[index] += (1.0 - Self::BETA2) * (g * g - self.second[index]);
-            let mean = self.first[index] / correction(Self::BETA1, time);
-            let square = self.second[index] / correction(Self::BETA2, time);
+            let mean = self.first[index] / corrections[0];
+            let square = self.second[index] / corrections[1];
             -learning_rate * mean / (square.sqrt() + 1e-12)
         })
     }
@@ -136,7 +146,8 @@ mod tests {
         let mut adam = ScalarAdam::<2>::default();
         let mut x = [3.0_f64, -2.0];
         for time in 1..2000 {
-            let step = adam.step(time, 0.01, [2.0 * (x[0] - 1.0), 20.0 * x[1]]);
+            let corrections = ScalarAdam::<2>::corrections(time);
+            let step = adam.step(corrections, 0.01, [2.0 * (x[0] - 1.0), 20.0 * x[1]]);
             x = [x[0] + step[0], x[1] + step[1]];
         }
         assert!((x[0] - 1.0).abs() < 1e-3 && x[1].abs() < 1e-3, "{x:?}");

@@ -1,6 +1,9 @@
 //! Scales of rows that are learned.
 
+use std::collections::HashMap;
+
 use backslash_codec::round_scale;
+use backslash_rate::gain_by_moving;
 
 use crate::adamw::ScalarAdam;
 
@@ -49,23 +52,25 @@ impl RowGains {
         start: &[f32],
         columns: usize,
     ) {
+        let zeros = vec![0.0; columns];
         let rows = gradient.chunks(columns).zip(points.chunks(columns)).enumerate();
         for (gain, (row, (gradient, points))) in self.rows.iter_mut().zip(rows) {
-            let terms = gradient.iter().zip(points).map(|(g, p)| f64::from(g * p));
-            let start = start.get(row * columns..).unwrap_or(&[]);
-            let of_start = gradient.iter().zip(start).map(|(g, s)| f64::from(g * s));
-            gain.gradient = terms.sum::<f64>() - of_start.sum::<f64>();
+            let start = start.get(row * columns..(row + 1) * columns).unwrap_or(&zeros);
+            gain.gradient = gain_by_moving(gradient, points, start);
         }
     }
 
     /// Moves the scales; what each is multiplied by.
     pub(super) fn update(&mut self, time: u64, learning_rate: f64, scales: &mut [f32]) -> Vec<f32> {
+        let corrections = ScalarAdam::<1>::corrections(time);
+        let mut scale_at = HashMap::new();
         let rows = self.rows.iter_mut().zip(scales);
         let moved = rows.map(|(gain, scale)| {
-            let [step] = gain.adam.step(time, learning_rate, [gain.gradient]);
+            let [step] = gain.adam.step(corrections, learning_rate, [gain.gradient]);
             gain.log += step;
             let before = *scale;
-            *scale = rounded(gain.log);
+            let number = on_grid(gain.log);
+            *scale = *scale_at.entry(number).or_insert_with(|| scale_of(number));
             *scale / before
         });
         moved.collect()
@@ -90,8 +95,12 @@ impl RowGains {
     }
 }
 
-/// The scale of a logarithm on the grid.
-fn rounded(log: f64) -> f32 {
-    let octaves = (log * std::f64::consts::LOG2_E * PER_OCTAVE).round() / PER_OCTAVE;
-    round_scale(octaves.exp2() as f32)
+/// The number on the grid that is nearest to a logarithm.
+fn on_grid(log: f64) -> i64 {
+    (log * std::f64::consts::LOG2_E * PER_OCTAVE).round() as i64
+}
+
+/// The scale that a number of the grid stands for.
+fn scale_of(number: i64) -> f32 {
+    round_scale((number as f64 / PER_OCTAVE).exp2() as f32)
 }

@@ -11,6 +11,7 @@ mod trajectory;
 use backslash_model::{Gradients, NamedWeights};
 use backslash_quant::{Plan, is_coded};
 
+use crate::adamw::ScalarAdam;
 use crate::sensitivity::SquaredGradients;
 use crate::{LineScaleRule, RunConfig, StepRule};
 use dropout::coarsening;
@@ -237,8 +238,10 @@ impl BitsPressure {
     /// Moves steps, models and scales by Adam after a step with a rate, and with learned scales the weights of their rows.
     pub(crate) fn update(&mut self, step: u64, multiplier: f64, weights: &mut NamedWeights) {
         let time = step + 1 - self.start;
+        let corrections = ScalarAdam::<4>::corrections(time);
         for rate in &mut self.tensors {
-            let moved = rate.adam.step(time, multiplier * self.learning_rate, rate.gradient);
+            let learning_rate = multiplier * self.learning_rate;
+            let moved = rate.adam.step(corrections, learning_rate, rate.gradient);
             if self.learned {
                 rate.log_step += moved[0];
             }

@@ -6,8 +6,8 @@ use backslash_codec::{Origin, round_scale};
 use backslash_model::NamedTensor;
 use backslash_quant::LineScales;
 use backslash_rate::{
-    LaplaceMixture, LineLevels, LineSums, Moments, RateSums, add_uniform_noise, round_some_to_step,
-    round_to_step,
+    LaplaceMixture, LineLevels, LineSums, Moments, RateSums, add_uniform_noise, gain_by_moving,
+    round_some_to_step, round_to_step,
 };
 use rayon::prelude::*;
 
@@ -239,7 +239,7 @@ impl TensorRate {
             let sums = self.unscaled(chunk * rows, gradient, |gradient| {
                 code_length.accumulate(&moved, weight_of_bit as f32, gradient)
             });
-            (sums, moved_by_step(gradient, points, weights))
+            (sums, gain_by_moving(gradient, points, weights))
         });
         total(parts.collect())
     }
@@ -285,7 +285,7 @@ impl TensorRate {
             });
             match self.scales.is_none() && rounding.is_plain() {
                 true => (sums, through_points),
-                false => (sums, moved_by_step(gradient, points, weights)),
+                false => (sums, gain_by_moving(gradient, points, weights)),
             }
         });
         total(parts.collect())
@@ -343,12 +343,6 @@ fn expected_scale(weights: &[f32], shape: &[usize]) -> f64 {
     let rms = Moments::of(weights).root_mean_square();
     let inputs: usize = shape[1..].iter().product();
     if rms > 0.0 { rms } else { 1.0 / (3.0 * inputs as f64).sqrt() }
-}
-
-/// Σ g·(point − w): the gradient by ln Δ that passes through the points.
-fn moved_by_step(gradient: &[f32], points: &[f32], weights: &[f32]) -> f64 {
-    let terms = gradient.iter().zip(points.iter().zip(weights));
-    terms.map(|(g, (point, weight))| f64::from(*g) * f64::from(point - weight)).sum()
 }
 
 /// h^−p over the geometric mean of all, p being [`LINE_POWER`], in half octaves and at most three octaves.
