@@ -1,11 +1,12 @@
 //! Ratio and speed of the coders: `cargo bench -p backslash-codec --features comparison`. One thread, the
-//! best of several runs. With a `.bsl` file as argument (`-- FILE`): every coder on the codes of that file.
+//! best of several runs. With a `.bsl` file as argument (`-- FILE`): every coder on the codes of that file, and the
+//! estimate of its size.
 
 use std::time::Instant;
 
 use backslash_codec::{
-    Limits, QuantizedTensor, Reconstruction, compare_coders, fast_kernel_seconds,
-    max_kernel_seconds, read_file,
+    Artifact, CodecError, Limits, QuantizedTensor, Reconstruction, SizeSplit, compare_coders,
+    encoded_size, estimated_size, fast_kernel_seconds, max_kernel_seconds, read_file,
 };
 
 const COUNT: usize = 1 << 20;
@@ -61,6 +62,12 @@ fn compare(path: &str) {
             speed(row.decode_seconds)
         );
     }
+    let timed = |size: fn(&Artifact) -> Result<SizeSplit, CodecError>| {
+        let start = Instant::now();
+        let bytes = size(&artifact).expect("a size").total();
+        format!("{bytes} bytes in {:.2} s", start.elapsed().as_secs_f64())
+    };
+    println!("size: {}; estimated: {}", timed(encoded_size), timed(estimated_size));
 }
 
 /// Best seconds of turning codes into weights.

@@ -71,8 +71,8 @@ impl Encoding {
         fast
     }
 
-    /// As [`Encoding::choose`] with all effort, but of large tensors only some rows are looked at to choose, and by the slow
-    /// coder alone, which few of them are larger by.
+    /// As [`Encoding::choose`] with all effort, but what pays for a large tensor is chosen on some of its rows, and the fast
+    /// coder, which is hardly ever the smaller one there, is not tried.
     pub(super) fn estimate(tensor: &QuantizedTensor) -> Self {
         let layout = Layout::new(&tensor.shape);
         let every = layout.count.div_ceil(SAMPLED).min(layout.rows());
