@@ -1,6 +1,7 @@
 //! The public face of the container: round trips, determinism, hostile bytes.
 
 mod common;
+mod tensors;
 
 use backslash_codec::{
     Artifact, CodecError, Effort, Limits, Origin, QuantizedTensor, RawTensor, Reconstruction,
@@ -9,6 +10,7 @@ use backslash_codec::{
 };
 
 use common::codes_of;
+use tensors::tensor;
 
 /// A deterministic sequence of small codes, peaked at zero.
 fn codes(count: usize, seed: u64) -> Vec<i32> {
@@ -272,15 +274,7 @@ fn codes_on_a_trellis_come_back_and_take_the_bits_of_their_indices() {
     };
     let indices: Vec<i32> = (0..700 * 2000).map(|_| index()).collect();
     let codes = codes_of(&indices, 700, 2000);
-    let tensor = QuantizedTensor {
-        shape: shape.to_vec(),
-        codes,
-        step: 0.5,
-        row_scales: None,
-        column_scales: None,
-        reconstruction: Reconstruction::Uniform,
-        origin: None,
-    };
+    let tensor = tensor(&shape, codes);
     assert!((tensor.entropy_bits() - 1.5).abs() < 0.01, "{}", tensor.entropy_bits());
     let mut artifact = Artifact::default();
     artifact.tensors.insert("w".into(), Tensor::Quantized(tensor));

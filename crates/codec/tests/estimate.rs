@@ -1,25 +1,18 @@
 //! The estimate of a size against the size, for codes of which only some rows are looked at.
 
-use backslash_codec::{
-    Artifact, QuantizedTensor, Reconstruction, Tensor, encoded_size, estimated_size,
-};
+mod tensors;
+
+use backslash_codec::{Artifact, Tensor, encoded_size, estimated_size};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
+use tensors::tensor;
 
 const COLUMNS: usize = 48;
 
 /// A file with nothing but the rounded values, in rows.
 fn artifact(values: impl Iterator<Item = f64>) -> Artifact {
     let codes: Vec<i32> = values.map(|value| value.round() as i32).collect();
-    let tensor = QuantizedTensor {
-        shape: vec![codes.len() / COLUMNS, COLUMNS],
-        codes,
-        step: 0.5,
-        row_scales: None,
-        column_scales: None,
-        reconstruction: Reconstruction::Uniform,
-        origin: None,
-    };
+    let tensor = tensor(&[codes.len() / COLUMNS, COLUMNS], codes);
     let mut artifact = Artifact::default();
     artifact.tensors.insert("weight".into(), Tensor::Quantized(tensor));
     artifact

@@ -1,30 +1,20 @@
 //! Codes on a trellis in the container: sizes against the entropy, round trips, and what is refused.
 
 mod common;
+mod tensors;
 mod viterbi;
 
 use backslash_codec::trellis::rows_per_run;
 use backslash_codec::{
-    Artifact, CodecError, Effort, Limits, QuantizedTensor, Reconstruction, Tensor, TensorReport,
-    decode, encode_with, encoded_size, estimated_size, inspect_codes, reseal,
+    Artifact, CodecError, Effort, Limits, QuantizedTensor, Tensor, TensorReport, decode,
+    encode_with, encoded_size, estimated_size, inspect_codes, reseal,
 };
 use common::codes_of;
 use proptest::prelude::*;
+use tensors::tensor;
 use viterbi::{Noise, quantise};
 
 const SIDE: usize = 1024;
-
-fn tensor(shape: &[usize], codes: Vec<i32>) -> QuantizedTensor {
-    QuantizedTensor {
-        shape: shape.to_vec(),
-        codes,
-        step: 0.5,
-        row_scales: None,
-        column_scales: None,
-        reconstruction: Reconstruction::Uniform,
-        origin: None,
-    }
-}
 
 fn artifact(tensor: &QuantizedTensor) -> Artifact {
     let mut artifact = Artifact::default();
