@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backslash_codec::{Artifact, Effort, encode_with, encoded_size_with};
+use backslash_codec::{Artifact, Effort, encode_with, encoded_size_with, estimated_size};
 use backslash_quant::{Levels, Plan, QuantError, Weights};
 
 use crate::CompressError;
@@ -20,6 +20,10 @@ const NEAR: f64 = 1e-3;
 const ROUGHLY_NEAR: f64 = 1e-2;
 /// Factor on a ratio that is not to be exceeded.
 const MARGIN: f64 = 1.0005;
+/// The size of a file over that of the fast coder's, about, before a search has seen it.
+const USUAL_RATIO: f64 = 0.93;
+/// How far an estimated size may be from that of the file, as a share of it.
+const DOUBT: f64 = 0.002;
 /// −d ln κ/d ln bytes before a search has seen it: at low rate ln bytes falls about as fast as ln κ rises, at high rate more
 /// slowly.
 const USUAL_INVERSE_SLOPE: f64 = 1.5;
@@ -83,8 +87,9 @@ pub struct Target {
 ///
 /// `make` turns ln κ into the content of a file; its size falls with κ, by about one bit per weight each time κ
 /// doubles. The search runs on sizes of the fast coder, which stand in a steady ratio to those of the smallest
-/// files; then a file is made, and the ratio corrected, until the file fits and uses at least 99.7 % of the budget
-/// (or until eight files have been made, and the best of them is taken). `start` is a first guess of ln κ.
+/// files. What it ends at is estimated, and made where the estimate says that it may do, and the ratio corrected, until
+/// a file fits and uses at least 99.7 % of the budget (or until eight contents have been tried, and the best of them is
+/// taken). `start` is a first guess of ln κ.
 ///
 /// # Errors
 /// [`QuantError::Unreachable`] with the smallest size found if the budget cannot be met; otherwise those of `make`.
@@ -112,9 +117,13 @@ pub fn fit_to_bytes(
         near,
     };
     let mut best: Option<Fitted> = None;
-    let (mut ratio, mut log_kappa) = (known.unwrap_or(1.0), start.log_kappa);
+    // The largest content that is expected to fit and has not been made.
+    let mut left: Option<Candidate> = None;
+    let (mut ratio, mut log_kappa) = (known.unwrap_or(USUAL_RATIO), start.log_kappa);
+    // The size of the last file over what it was estimated at.
+    let mut bias = 1.0;
     let mut smallest = u64::MAX;
-    // Files on both sides of the budget, as ln κ and ln bytes.
+    // Sizes on both sides of the budget, as ln κ and ln bytes.
     let mut above: Option<(f64, f64)> = None;
     let mut below: Option<(f64, f64)> = None;
     for file in 1..=FILES {
@@ -128,36 +137,54 @@ pub fn fit_to_bytes(
             }
             _ => search.approach(log_kappa, budget as f64 / ratio)?,
         };
-        let bytes = encode_with(&artifact, effort)?;
-        let size = bytes.len() as u64;
-        smallest = smallest.min(size);
+        let estimate = match effort {
+            Effort::Fast => fast,
+            Effort::Smallest => estimated_size(&artifact)?.total(),
+        };
+        let expected = (bias * estimate as f64).round() as u64;
+        let may_do = (ENOUGH - DOUBT..=1.0 + DOUBT).contains(&(expected as f64 / budget as f64));
         log_kappa = at;
+        let size = if may_do || at.abs() >= FURTHEST {
+            let made = search.make_file(at, artifact, fast, effort)?;
+            let size = made.bytes.len() as u64;
+            bias = size as f64 / estimate as f64;
+            smallest = smallest.min(size);
+            if size <= budget && best.as_ref().is_none_or(|best| size > best.bytes.len() as u64) {
+                best = Some(made);
+            }
+            size
+        } else {
+            if expected <= budget && left.as_ref().is_none_or(|left| expected > left.expected) {
+                left = Some(Candidate { log_kappa: at, artifact, fast, expected });
+            }
+            expected
+        };
         let used = size as f64 / budget as f64;
         match used > 1.0 {
             true => above = Some((at, (size as f64).ln())),
             false => below = Some((at, (size as f64).ln())),
         }
-        let better = best.as_ref().is_none_or(|best| bytes.len() > best.bytes.len());
-        if size <= budget && better {
-            best = Some(Fitted {
-                log_kappa: at,
-                artifact,
-                bytes,
-                ratio: Some(size as f64 / fast as f64),
-                inverse_slope: search.inverse_slope,
-            });
-        }
-        // The finest steps there are, or a file that uses the budget.
-        if (ENOUGH..=1.0).contains(&used) || (size <= budget && at <= -FURTHEST) {
-            break;
-        }
-        if size > budget && at >= FURTHEST {
+        // A file that uses the budget, or the finest and the coarsest steps there are.
+        if (may_do && (ENOUGH..=1.0).contains(&used))
+            || (size <= budget && at <= -FURTHEST)
+            || (size > budget && at >= FURTHEST)
+        {
             break;
         }
         // A file just above the budget would be met again: aim a little lower.
         let margin = if size > budget { MARGIN } else { 1.0 };
         ratio = margin * size as f64 / fast as f64;
         search.near = NEAR;
+    }
+    let used = best.as_ref().map_or(0, |best| best.bytes.len() as u64);
+    if let Some(left) = left.filter(|left| left.expected > used) {
+        let Candidate { log_kappa, artifact, fast, .. } = left;
+        let made = search.make_file(log_kappa, artifact, fast, effort)?;
+        let size = made.bytes.len() as u64;
+        smallest = smallest.min(size);
+        if (used + 1..=budget).contains(&size) {
+            best = Some(made);
+        }
     }
     best.ok_or_else(|| QuantError::Unreachable { budget, smallest }.into())
 }
@@ -174,16 +201,30 @@ pub fn fit_trained_to_bytes(
     progress: &mut dyn FnMut(Trial),
 ) -> Result<Fitted, CompressError> {
     let artifact = make(0.0)?;
-    let bytes = encode_with(&artifact, target.effort)?;
-    progress(Trial { file: 1, trial: 1, bytes: bytes.len() as u64 });
-    let used = bytes.len() as f64 / target.budget as f64;
-    if (ENOUGH_AS_TRAINED..=1.0).contains(&used) {
-        return Ok(Fitted { log_kappa: 0.0, artifact, bytes, ratio: None, inverse_slope: None });
+    let of_budget = |size: u64| size as f64 / target.budget as f64;
+    let mut size = match target.effort {
+        Effort::Fast => encoded_size_with(&artifact, Effort::Fast)?.total(),
+        Effort::Smallest => estimated_size(&artifact)?.total(),
+    };
+    if (ENOUGH_AS_TRAINED - DOUBT..=1.0 + DOUBT).contains(&of_budget(size)) {
+        let bytes = encode_with(&artifact, target.effort)?;
+        size = bytes.len() as u64;
+        if (ENOUGH_AS_TRAINED..=1.0).contains(&of_budget(size)) {
+            progress(Trial { file: 1, trial: 1, bytes: size });
+            return Ok(Fitted {
+                log_kappa: 0.0,
+                artifact,
+                bytes,
+                ratio: None,
+                inverse_slope: None,
+            });
+        }
     }
+    progress(Trial { file: 1, trial: 1, bytes: size });
     let fast = encoded_size_with(&artifact, Effort::Fast)?.total();
     let start = Start {
-        log_kappa: USUAL_INVERSE_SLOPE * (used / AIM).ln(),
-        ratio: Some(bytes.len() as f64 / fast as f64),
+        log_kappa: USUAL_INVERSE_SLOPE * (of_budget(size) / AIM).ln(),
+        ratio: Some(size as f64 / fast as f64),
         inverse_slope: None,
     };
     let mut after = |trial: Trial| {
@@ -212,6 +253,16 @@ pub fn fit_plan_to_bytes(
     }
 }
 
+/// A content that is no file yet.
+struct Candidate {
+    log_kappa: f64,
+    artifact: Artifact,
+    /// Bytes of its fast file.
+    fast: u64,
+    /// About those of its file.
+    expected: u64,
+}
+
 struct Search<'a> {
     make: &'a mut dyn FnMut(f64) -> Result<Artifact, CompressError>,
     progress: &'a mut dyn FnMut(Trial),
@@ -229,6 +280,19 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// The file of a content that the search has found, whose fast file has `fast` bytes.
+    fn make_file(
+        &self,
+        log_kappa: f64,
+        artifact: Artifact,
+        fast: u64,
+        effort: Effort,
+    ) -> Result<Fitted, CompressError> {
+        let bytes = encode_with(&artifact, effort)?;
+        let ratio = Some(bytes.len() as f64 / fast as f64);
+        Ok(Fitted { log_kappa, artifact, bytes, ratio, inverse_slope: self.inverse_slope })
+    }
+
     /// The content at ln κ and the size of its fast file.
     fn at(&mut self, log_kappa: f64) -> Result<(f64, Artifact, u64), CompressError> {
         let artifact = (self.make)(log_kappa)?;
@@ -371,6 +435,36 @@ mod tests {
         // More than the weights can use: the finest file there is.
         let fitted = fit_to_bytes(&mut make, start, target(10_000_000), &mut |_| ()).unwrap();
         assert!(fitted.bytes.len() > 150_000, "{}", fitted.bytes.len());
+    }
+
+    /// Tensors of more codes, whose sizes are estimated before a file is made.
+    #[test]
+    fn large_files_meet_their_budget_by_estimates() {
+        let mut random = rand_pcg::Pcg64::seed_from_u64(3);
+        let mut row = |index: usize| {
+            let scale = (1 + index % 7) as f32;
+            (0..256).map(|_| scale * random.random_range(-1.0_f32..1.0).powi(3)).collect()
+        };
+        let data: Vec<f32> = (0..700).flat_map::<Vec<f32>, _>(&mut row).collect();
+        let weights = [Weights { name: "w", shape: &[700, 256], data: &data }];
+        let plan = Plan::relative(&weights, 1.0);
+        let made = std::cell::Cell::new(0);
+        let mut make = |x: f64| {
+            made.set(made.get() + 1);
+            Ok(plan.scaled(x.exp() as f32).artifact(&weights, &BTreeMap::new())?)
+        };
+        for budget in [12_000_u64, 40_000, 80_000] {
+            let target = Target { budget, effort: Effort::Smallest };
+            made.set(0);
+            let fitted = fit_to_bytes(&mut make, Start::at(0.0), target, &mut |_| ()).unwrap();
+            let bytes = fitted.bytes.len() as u64;
+            assert!(bytes <= budget && bytes * 1000 >= budget * 997, "{budget}: {bytes}");
+            assert_eq!(fitted.bytes, encode_with(&fitted.artifact, Effort::Smallest).unwrap());
+            assert!(made.get() < 16, "{budget}: {}", made.get());
+            // The file is as the content says, and so is the ratio.
+            let fast = encoded_size_with(&fitted.artifact, Effort::Fast).unwrap().total();
+            assert_eq!(fitted.ratio, Some(bytes as f64 / fast as f64));
+        }
     }
 
     /// A grid that weights were trained for is kept where its file uses the budget, and no other.
