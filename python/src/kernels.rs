@@ -198,7 +198,7 @@ pub(crate) fn add_rate_of_codes(
     let rows = CHUNK.div_ceil(columns.max(1));
     let slices = (masters, points, gradient);
     price_chunks(py, threads, rows * columns.max(1), slices, |chunk, masters, _, gradient| {
-        tables.accumulate(chunk * rows, masters, weight_of_bit, gradient).0
+        tables.accumulate(chunk * rows, masters, weight_of_bit, gradient)
     })
 }
 

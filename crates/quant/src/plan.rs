@@ -97,6 +97,22 @@ impl LineScales {
         self.visit(first, values, |value, scale| value / scale);
     }
 
+    /// Whole rows, of which the first is number `first`, divided by r_i·c_j.
+    ///
+    /// # Panics
+    /// As [`LineScales::multiply`].
+    pub fn divided(&self, first: usize, values: &[f32]) -> Vec<f32> {
+        assert!(values.len().is_multiple_of(self.columns.len()), "whole rows");
+        let rows = values.chunks(self.columns.len());
+        let scales = &self.rows[first..first + rows.len()];
+        let mut divided = Vec::with_capacity(values.len());
+        for (row, row_scale) in rows.zip(scales) {
+            let row = row.iter().zip(&self.columns);
+            divided.extend(row.map(|(value, scale)| value / (row_scale * scale)));
+        }
+        divided
+    }
+
     /// Refuses scales that are not one for each row and column of a tensor, or not positive.
     fn check(&self, name: &str, shape: &[usize]) -> Result<(), QuantError> {
         let expected = (shape[0], shape[1..].iter().product());
@@ -283,6 +299,11 @@ mod tests {
                 (decoded - weight).abs() <= 0.5001 * step,
                 "{row} {column}: {decoded} {weight}"
             );
+        }
+        let mut multiplied = scales.divided(2, &data[2 * 64..]);
+        scales.multiply(2, &mut multiplied);
+        for (value, expected) in multiplied.iter().zip(&data[2 * 64..]) {
+            assert!((value - expected).abs() < 1e-6, "{value} {expected}");
         }
         let short = LineScales { rows: vec![1.0; 63], ..scales.clone() };
         let negative = LineScales { columns: vec![-1.0; 64], ..scales };

@@ -131,14 +131,20 @@ fn add_row(row: &[f32], step: f32, by_column: &mut [f32], largest: &mut f32) -> 
     const LANES: usize = 16;
     let codes_per_unit = 1.0 / step;
     let (mut sums, mut most) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-    for (row, by_column) in row.chunks(LANES).zip(by_column.chunks_mut(LANES)) {
+    let mut add = |row: &[f32], by_column: &mut [f32]| {
         for (lane, (weight, sum)) in row.iter().zip(by_column).enumerate() {
             let magnitude = (weight * codes_per_unit).round_ties_even().abs();
             *sum += magnitude;
             sums[lane] += magnitude;
             most[lane] = most[lane].max(magnitude);
         }
+    };
+    let (whole, rest) = row.as_chunks::<LANES>();
+    let (whole_columns, rest_columns) = by_column.as_chunks_mut::<LANES>();
+    for (row, by_column) in whole.iter().zip(whole_columns) {
+        add(row, by_column);
     }
+    add(rest, rest_columns);
     *largest = most.into_iter().fold(*largest, f32::max);
     sums.iter().sum()
 }

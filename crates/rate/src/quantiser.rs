@@ -76,13 +76,17 @@ pub fn gain_by_moving(gradient: &[f32], points: &[f32], weights: &[f32]) -> f64 
     assert!(gradient.len() == points.len() && points.len() == weights.len());
     const LANES: usize = 16;
     let mut lanes = [0.0_f64; LANES];
-    let pairs = points.chunks(LANES).zip(weights.chunks(LANES));
-    for (gradient, (points, weights)) in gradient.chunks(LANES).zip(pairs) {
+    let mut add = |gradient: &[f32], points: &[f32], weights: &[f32]| {
         let terms = gradient.iter().zip(points.iter().zip(weights));
         for (lane, (g, (point, weight))) in lanes.iter_mut().zip(terms) {
             *lane += f64::from(*g) * f64::from(point - weight);
         }
+    };
+    let [gradient, points, weights] = [gradient, points, weights].map(<[f32]>::as_chunks::<LANES>);
+    for (gradient, (points, weights)) in gradient.0.iter().zip(points.0.iter().zip(weights.0)) {
+        add(gradient, points, weights);
     }
+    add(gradient.1, points.1, weights.1);
     lanes.iter().sum()
 }
 

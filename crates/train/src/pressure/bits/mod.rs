@@ -213,16 +213,14 @@ impl BitsPressure {
     ) -> f64 {
         let weight_of_bit = self.lambda / self.coded;
         let mut bits = 0.0;
-        let rounding = self.rounding_at(step);
+        let rounds = step >= self.rounding_from;
         for rate in &mut self.tensors {
             let [weights, points] = [weights, seen].map(|all| &all.tensors()[rate.at].data);
             let gradient = &mut gradients.values[rate.at];
             rate.take_gains(gradient, points);
-            let (sums, through_points) = match rounding {
-                Some(rounding) => {
-                    rate.accumulate_rounded(weights, points, rounding, weight_of_bit, gradient)
-                }
-                None => rate.accumulate_noisy(weights, points, weight_of_bit, gradient),
+            let (sums, through_points) = match rounds {
+                true => rate.accumulate_rounded(weights, points, weight_of_bit, gradient),
+                false => rate.accumulate_noisy(weights, points, weight_of_bit, gradient),
             };
             bits += sums.bits;
             rate.gradient = [

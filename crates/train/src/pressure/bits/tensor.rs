@@ -28,13 +28,6 @@ pub(super) struct Rounding {
     pub(super) share: f32,
 }
 
-impl Rounding {
-    /// Whether the points are those of a file.
-    fn is_plain(self) -> bool {
-        self.coarser == 1.0 && self.share >= 1.0
-    }
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TensorRate {
     /// Where the tensor stands among the weights.
@@ -266,27 +259,23 @@ impl TensorRate {
         &mut self,
         weights: &[f32],
         points: &[f32],
-        rounding: Rounding,
         weight_of_bit: f64,
         gradient: &mut [f32],
     ) -> (RateSums, f64) {
-        let lines = self.lines(weights);
+        let (lines, moved) = self.lines(weights);
         let next = lines.levels();
         let levels = self.levels.replace(next.clone()).unwrap_or(next);
         let tables = self.mixture.codes_at_levels(self.step(), levels, lines.largest());
         let rows = self.rows_of_chunk();
         let cut = rows * self.columns;
-        let points = points.par_chunks(cut).zip(weights.par_chunks(cut));
+        let weights = weights.par_chunks(cut).zip(moved);
+        let points = points.par_chunks(cut).zip(weights);
         let chunks = gradient.par_chunks_mut(cut).zip(points).enumerate();
-        let parts = chunks.map(|(chunk, (gradient, (points, weights)))| {
-            let moved = self.moved(chunk * cut, weights);
-            let (sums, through_points) = self.unscaled(chunk * rows, gradient, |gradient| {
+        let parts = chunks.map(|(chunk, (gradient, (points, (weights, moved))))| {
+            let sums = self.unscaled(chunk * rows, gradient, |gradient| {
                 tables.accumulate(chunk * rows, &moved, weight_of_bit as f32, gradient)
             });
-            match self.scales.is_none() && rounding.is_plain() {
-                true => (sums, through_points),
-                false => (sums, gain_by_moving(gradient, points, weights)),
-            }
+            (sums, gain_by_moving(gradient, points, weights))
         });
         total(parts.collect())
     }
@@ -296,29 +285,28 @@ impl TensorRate {
         CHUNK.div_ceil(self.columns)
     }
 
-    /// What tells rows and columns of the codes apart.
-    fn lines(&self, weights: &[f32]) -> LineSums {
+    /// What tells rows and columns of the codes apart, and how far the weights of each chunk have moved.
+    fn lines<'a>(&self, weights: &'a [f32]) -> (LineSums, Vec<Cow<'a, [f32]>>) {
         let cut = self.rows_of_chunk() * self.columns;
-        let parts: Vec<LineSums> = weights
-            .par_chunks(cut)
-            .enumerate()
-            .map(|(chunk, weights)| {
-                LineSums::of(&self.moved(chunk * cut, weights), self.columns, self.step())
-            })
-            .collect();
+        let chunks = weights.par_chunks(cut).enumerate();
+        let of_chunk = |(chunk, weights)| {
+            let moved = self.moved(chunk * cut, weights);
+            (LineSums::of(&moved, self.columns, self.step()), moved)
+        };
+        let (parts, moved): (Vec<_>, Vec<_>) = chunks.map(of_chunk).unzip();
         let mut lines = LineSums::default();
         parts.into_iter().for_each(|part| lines.append(part));
-        lines
+        (lines, moved)
     }
 
     /// How far weights of whole rows, the first of which stands at `first`, are from where the decoder starts, in the steps
     /// of their rows and columns.
     fn moved<'a>(&self, first: usize, weights: &'a [f32]) -> Cow<'a, [f32]> {
-        let mut moved = match self.start.get(first..) {
-            Some(start) if !start.is_empty() => {
-                weights.iter().zip(start).map(|(weight, start)| weight - start).collect()
-            }
-            _ => Cow::Borrowed(weights),
+        let start = self.start.get(first..).filter(|start| !start.is_empty());
+        let mut moved = match (start, &self.scales) {
+            (Some(start), _) => weights.iter().zip(start).map(|(w, start)| w - start).collect(),
+            (None, Some(scales)) => return scales.divided(first / self.columns, weights).into(),
+            (None, None) => Cow::Borrowed(weights),
         };
         if let Some(scales) = &self.scales {
             scales.divide(first / self.columns, moved.to_mut());
