@@ -87,8 +87,8 @@ pub struct Target {
 ///
 /// `make` turns ln κ into the content of a file; its size falls with κ, by about one bit per weight each time κ
 /// doubles. The search runs on sizes of the fast coder, which stand in a steady ratio to those of the smallest
-/// files. What it ends at is estimated, and made where the estimate says that it may do, and the ratio corrected, until
-/// a file fits and uses at least 99.7 % of the budget (or until eight contents have been tried, and the best of them is
+/// files. What it ends at is estimated, unless `start` knows the ratio, and made where it may do, and the ratio corrected,
+/// until a file fits and uses at least 99.7 % of the budget (or until eight contents have been tried, and the best of them is
 /// taken). `start` is a first guess of ln κ.
 ///
 /// # Errors
@@ -138,27 +138,35 @@ pub fn fit_to_bytes(
             _ => search.approach(log_kappa, budget as f64 / ratio)?,
         };
         let estimate = match effort {
-            Effort::Fast => fast,
-            Effort::Smallest => estimated_size(&artifact)?.total(),
+            Effort::Fast => Some(fast),
+            // A ratio that is known tells as much.
+            Effort::Smallest if file == 1 && known.is_some() => None,
+            Effort::Smallest => Some(estimated_size(&artifact)?.total()),
         };
-        let expected = (bias * estimate as f64).round() as u64;
-        let may_do = (ENOUGH - DOUBT..=1.0 + DOUBT).contains(&(expected as f64 / budget as f64));
+        let expected = estimate.map(|estimate| (bias * estimate as f64).round() as u64);
+        let may_do = expected.is_none_or(|expected| {
+            (ENOUGH - DOUBT..=1.0 + DOUBT).contains(&(expected as f64 / budget as f64))
+        });
         log_kappa = at;
-        let size = if may_do || at.abs() >= FURTHEST {
-            let made = search.make_file(at, artifact, fast, effort)?;
-            let size = made.bytes.len() as u64;
-            bias = size as f64 / estimate as f64;
-            smallest = smallest.min(size);
-            if size <= budget && best.as_ref().is_none_or(|best| size > best.bytes.len() as u64) {
-                best = Some(made);
+        let size = match expected {
+            Some(expected) if !may_do && at.abs() < FURTHEST => {
+                if expected <= budget && left.as_ref().is_none_or(|left| expected > left.expected) {
+                    left = Some(Candidate { log_kappa: at, artifact, fast, expected });
+                }
+                expected
             }
-            size
-        } else {
-            if expected <= budget && left.as_ref().is_none_or(|left| expected > left.expected) {
-                left = Some(Candidate { log_kappa: at, artifact, fast, expected });
+            _ => {
+                let made = search.make_file(at, artifact, fast, effort)?;
+                let size = made.bytes.len() as u64;
+                bias = estimate.map_or(bias, |estimate| size as f64 / estimate as f64);
+                if size <= budget && best.as_ref().is_none_or(|best| size > best.bytes.len() as u64)
+                {
+                    best = Some(made);
+                }
+                size
             }
-            expected
         };
+        smallest = smallest.min(size);
         let used = size as f64 / budget as f64;
         match used > 1.0 {
             true => above = Some((at, (size as f64).ln())),
