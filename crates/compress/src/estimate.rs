@@ -6,7 +6,8 @@ use backslash_codec::{Effort, encode_with, encoded_size_with};
 use backslash_quant::{Weights, is_coded};
 
 use crate::goal::LossIncrease;
-use crate::solver::{Fitted, Start, Target, Trial, fit_to_bytes};
+use crate::search::Trial;
+use crate::solver::{Fitted, Start, Target, fit_to_bytes};
 use crate::{CompressError, Goal, Recipe, StepRule};
 
 /// Weights in a sample, about.

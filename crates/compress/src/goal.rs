@@ -3,7 +3,8 @@
 use backslash_codec::{Artifact, Effort, encode_with};
 use backslash_rate::Moments;
 
-use crate::solver::{Fitted, Start, Target, Trial, fit_to_bytes};
+use crate::search::Trial;
+use crate::solver::{Fitted, Start, Target, fit_to_bytes};
 use crate::{CompressError, Recipe};
 
 /// What decides how large a file becomes.

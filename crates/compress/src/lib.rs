@@ -24,6 +24,7 @@ pub mod ledger;
 #[cfg(feature = "model")]
 mod measured;
 mod recipe;
+mod search;
 #[cfg(feature = "model")]
 mod sensitivity;
 #[cfg(feature = "model")]
@@ -47,12 +48,11 @@ pub use json_lines::JsonLines;
 #[cfg(feature = "model")]
 pub use measured::{Judge, MeasuredRules, MeasuredStep, Slope, corrections, measured_rules};
 pub use recipe::Recipe;
+pub use search::Trial;
 #[cfg(feature = "model")]
 pub use sensitivity::sensitivities;
 #[cfg(feature = "model")]
 pub use sequential::Sequential;
-pub use solver::{
-    Fitted, Start, Target, Trial, fit_plan_to_bytes, fit_to_bytes, fit_trained_to_bytes,
-};
+pub use solver::{Fitted, Start, Target, fit_plan_to_bytes, fit_to_bytes, fit_trained_to_bytes};
 #[cfg(feature = "model")]
 pub use text::CalibrationText;

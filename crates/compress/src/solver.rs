@@ -6,14 +6,14 @@ use backslash_codec::{Artifact, Effort, encode_with, encoded_size_with, estimate
 use backslash_quant::{Levels, Plan, QuantError, Weights};
 
 use crate::CompressError;
+use crate::search::{FURTHEST, Search, Trial, USUAL_INVERSE_SLOPE};
 
 /// Share of the budget that is used before the search ends, and that is aimed at.
 const ENOUGH: f64 = 0.997;
 const AIM: f64 = 0.9985;
 /// The same where steps are as trained.
 const ENOUGH_AS_TRAINED: f64 = 0.98;
-/// Most fast sizes between two files, and most files.
-const TRIALS: usize = 24;
+/// Most contents that are tried.
 const FILES: usize = 8;
 /// How far below its target a fast size may be, in its logarithm, and where the file only tells the ratio.
 const NEAR: f64 = 1e-3;
@@ -24,11 +24,6 @@ const MARGIN: f64 = 1.0005;
 const USUAL_RATIO: f64 = 0.93;
 /// How far an estimated size may be from that of the file, as a share of it.
 const DOUBT: f64 = 0.002;
-/// −d ln κ/d ln bytes before a search has seen it: at low rate ln bytes falls about as fast as ln κ rises, at high rate more
-/// slowly.
-const USUAL_INVERSE_SLOPE: f64 = 1.5;
-/// ln κ never leaves ± this.
-const FURTHEST: f64 = 25.0;
 
 /// A file that fits.
 #[derive(Clone, Debug)]
@@ -63,17 +58,6 @@ impl Start {
     }
 }
 
-/// Where a search stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Trial {
-    /// Files made so far, the one under way included.
-    pub file: usize,
-    /// Sizes tried so far, over all files.
-    pub trial: usize,
-    /// The last size, in bytes.
-    pub bytes: u64,
-}
-
 /// A size to be met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -105,17 +89,7 @@ pub fn fit_to_bytes(
         Effort::Smallest => start.ratio.map(|ratio| MARGIN * ratio),
     };
     let near = if known.is_some() { NEAR } else { ROUGHLY_NEAR };
-    let mut search = Search {
-        make,
-        progress,
-        fine: None,
-        coarse: None,
-        before: None,
-        inverse_slope: start.inverse_slope,
-        file: 0,
-        trial: 0,
-        near,
-    };
+    let mut search = Search::new(make, progress, start.inverse_slope, near);
     let mut best: Option<Fitted> = None;
     // The largest content that is expected to fit and has not been made.
     let mut left: Option<Candidate> = None;
@@ -143,20 +117,20 @@ pub fn fit_to_bytes(
             Effort::Smallest if file == 1 && known.is_some() => None,
             Effort::Smallest => Some(estimated_size(&artifact)?.total()),
         };
-        let expected = estimate.map(|estimate| (bias * estimate as f64).round() as u64);
-        let may_do = expected.is_none_or(|expected| {
-            (ENOUGH - DOUBT..=1.0 + DOUBT).contains(&(expected as f64 / budget as f64))
-        });
+        // What will clearly not do is not made, but for the finest and the coarsest steps there are.
+        let clearly_off = estimate
+            .map(|estimate| (bias * estimate as f64).round() as u64)
+            .filter(|expected| at.abs() < FURTHEST && !may_do(*expected, budget));
         log_kappa = at;
-        let size = match expected {
-            Some(expected) if !may_do && at.abs() < FURTHEST => {
+        let size = match clearly_off {
+            Some(expected) => {
                 if expected <= budget && left.as_ref().is_none_or(|left| expected > left.expected) {
                     left = Some(Candidate { log_kappa: at, artifact, fast, expected });
                 }
                 expected
             }
-            _ => {
-                let made = search.make_file(at, artifact, fast, effort)?;
+            None => {
+                let made = make_file(at, artifact, fast, effort, search.inverse_slope)?;
                 let size = made.bytes.len() as u64;
                 bias = estimate.map_or(bias, |estimate| size as f64 / estimate as f64);
                 if size <= budget && best.as_ref().is_none_or(|best| size > best.bytes.len() as u64)
@@ -173,7 +147,7 @@ pub fn fit_to_bytes(
             false => below = Some((at, (size as f64).ln())),
         }
         // A file that uses the budget, or the finest and the coarsest steps there are.
-        if (may_do && (ENOUGH..=1.0).contains(&used))
+        if (ENOUGH..=1.0).contains(&used)
             || (size <= budget && at <= -FURTHEST)
             || (size > budget && at >= FURTHEST)
         {
@@ -187,7 +161,7 @@ pub fn fit_to_bytes(
     let used = best.as_ref().map_or(0, |best| best.bytes.len() as u64);
     if let Some(left) = left.filter(|left| left.expected > used) {
         let Candidate { log_kappa, artifact, fast, .. } = left;
-        let made = search.make_file(log_kappa, artifact, fast, effort)?;
+        let made = make_file(log_kappa, artifact, fast, effort, search.inverse_slope)?;
         let size = made.bytes.len() as u64;
         smallest = smallest.min(size);
         if (used + 1..=budget).contains(&size) {
@@ -195,6 +169,24 @@ pub fn fit_to_bytes(
         }
     }
     best.ok_or_else(|| QuantError::Unreachable { budget, smallest }.into())
+}
+
+/// The file of a content that a search has found, whose fast file has `fast` bytes.
+fn make_file(
+    log_kappa: f64,
+    artifact: Artifact,
+    fast: u64,
+    effort: Effort,
+    inverse_slope: Option<f64>,
+) -> Result<Fitted, CompressError> {
+    let bytes = encode_with(&artifact, effort)?;
+    let ratio = Some(bytes.len() as f64 / fast as f64);
+    Ok(Fitted { log_kappa, artifact, bytes, ratio, inverse_slope })
+}
+
+/// Whether a file that is expected to have so many bytes may fit and use the budget.
+fn may_do(expected: u64, budget: u64) -> bool {
+    (ENOUGH - DOUBT..=1.0 + DOUBT).contains(&(expected as f64 / budget as f64))
 }
 
 /// As [`fit_to_bytes`] for weights whose training has seen the steps of κ = 1: their file stays as it is if it uses at least
@@ -269,128 +261,6 @@ struct Candidate {
     fast: u64,
     /// About those of its file.
     expected: u64,
-}
-
-struct Search<'a> {
-    make: &'a mut dyn FnMut(f64) -> Result<Artifact, CompressError>,
-    progress: &'a mut dyn FnMut(Trial),
-    /// The nearest point known to be larger, and smaller, than any target so far: ln κ and ln bytes.
-    fine: Option<(f64, f64)>,
-    coarse: Option<(f64, f64)>,
-    /// The trial before the last one, of any target.
-    before: Option<(f64, f64)>,
-    /// −d ln κ/d ln bytes between the last two trials.
-    inverse_slope: Option<f64>,
-    file: usize,
-    trial: usize,
-    /// How far below the target is near enough.
-    near: f64,
-}
-
-impl Search<'_> {
-    /// The file of a content that the search has found, whose fast file has `fast` bytes.
-    fn make_file(
-        &self,
-        log_kappa: f64,
-        artifact: Artifact,
-        fast: u64,
-        effort: Effort,
-    ) -> Result<Fitted, CompressError> {
-        let bytes = encode_with(&artifact, effort)?;
-        let ratio = Some(bytes.len() as f64 / fast as f64);
-        Ok(Fitted { log_kappa, artifact, bytes, ratio, inverse_slope: self.inverse_slope })
-    }
-
-    /// The content at ln κ and the size of its fast file.
-    fn at(&mut self, log_kappa: f64) -> Result<(f64, Artifact, u64), CompressError> {
-        let artifact = (self.make)(log_kappa)?;
-        let size = encoded_size_with(&artifact, Effort::Fast)?.total();
-        self.trial += 1;
-        (self.progress)(Trial { file: self.file, trial: self.trial, bytes: size });
-        Ok((log_kappa, artifact, size))
-    }
-
-    /// The content whose fast file is near below `target` bytes, or the nearest below that is found.
-    fn approach(&mut self, start: f64, target: f64) -> Result<(f64, Artifact, u64), CompressError> {
-        let goal = target.ln();
-        // The target moves a little between files: points on the wrong side of it are forgotten.
-        self.fine = self.fine.filter(|point| point.1 > goal);
-        self.coarse = self.coarse.filter(|point| point.1 <= goal);
-        let mut log_kappa = start.clamp(-FURTHEST, FURTHEST);
-        let mut below: Option<(f64, Artifact, u64)> = None;
-        for _ in 0..TRIALS {
-            let artifact = match (self.make)(log_kappa) {
-                Ok(artifact) => Some(artifact),
-                Err(CompressError::Quant(QuantError::StepTooFine { .. })) => None,
-                Err(error) => return Err(error),
-            };
-            self.trial += 1;
-            let (size, artifact) = match artifact {
-                Some(artifact) => {
-                    (encoded_size_with(&artifact, Effort::Fast)?.total(), Some(artifact))
-                }
-                None => (u64::MAX, None),
-            };
-            (self.progress)(Trial { file: self.file, trial: self.trial, bytes: size });
-            let log_size = (size as f64).ln();
-            if log_size > goal {
-                self.fine = Some((log_kappa, log_size));
-                if log_kappa >= FURTHEST {
-                    let artifact = artifact.expect("the coarsest steps are not too fine");
-                    return Ok((log_kappa, artifact, size));
-                }
-            } else {
-                self.coarse = Some((log_kappa, log_size));
-                let artifact = artifact.expect("a size was found");
-                let nearer = below.as_ref().is_none_or(|(at, ..)| log_kappa < *at);
-                if nearer {
-                    below = Some((log_kappa, artifact, size));
-                }
-                if goal - log_size < self.near || log_kappa <= -FURTHEST {
-                    break;
-                }
-            }
-            if let (Some(fine), Some(coarse)) = (self.fine, self.coarse)
-                && coarse.0 - fine.0 < 1e-5
-            {
-                break;
-            }
-            if let Some(before) = self.before {
-                let inverse = -(log_kappa - before.0) / (log_size - before.1);
-                self.inverse_slope = Some(inverse).filter(|inverse| (0.5..8.0).contains(inverse));
-            }
-            self.before = Some((log_kappa, log_size));
-            log_kappa = self.next(log_kappa, log_size, goal);
-        }
-        match below {
-            Some(found) => Ok(found),
-            // All trials were above: the coarsest of the bracket is known to fit.
-            None => self.at(self.coarse.map_or(FURTHEST, |point| point.0)),
-        }
-    }
-
-    /// The next ln κ: between the two sides by interpolation, or outwards while one is missing.
-    fn next(&self, log_kappa: f64, log_size: f64, goal: f64) -> f64 {
-        let aim = goal - 5e-4;
-        match (self.fine, self.coarse) {
-            (Some(fine), Some(coarse)) => {
-                let span = coarse.0 - fine.0;
-                let share = if fine.1.is_finite() && fine.1 < 60.0 {
-                    (fine.1 - aim) / (fine.1 - coarse.1).max(1e-12)
-                } else {
-                    0.5
-                };
-                // Kept off the ends, so that the bracket shrinks on curved stretches too.
-                fine.0 + span * share.clamp(0.02, 0.98)
-            }
-            _ => {
-                let inverse = self.inverse_slope.unwrap_or(USUAL_INVERSE_SLOPE);
-                let step = (inverse * (log_size.min(60.0) - aim)).clamp(-3.0, 3.0);
-                let step = if step.abs() < 2e-3 { 2e-3 * step.signum() } else { step };
-                (log_kappa + step).clamp(-FURTHEST, FURTHEST)
-            }
-        }
-    }
 }
 
 #[cfg(test)]

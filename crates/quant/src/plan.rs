@@ -97,22 +97,6 @@ impl LineScales {
         self.visit(first, values, |value, scale| value / scale);
     }
 
-    /// Whole rows, of which the first is number `first`, divided by r_i·c_j.
-    ///
-    /// # Panics
-    /// As [`LineScales::multiply`].
-    pub fn divided(&self, first: usize, values: &[f32]) -> Vec<f32> {
-        assert!(values.len().is_multiple_of(self.columns.len()), "whole rows");
-        let rows = values.chunks(self.columns.len());
-        let scales = &self.rows[first..first + rows.len()];
-        let mut divided = Vec::with_capacity(values.len());
-        for (row, row_scale) in rows.zip(scales) {
-            let row = row.iter().zip(&self.columns);
-            divided.extend(row.map(|(value, scale)| value / (row_scale * scale)));
-        }
-        divided
-    }
-
     /// Refuses scales that are not one for each row and column of a tensor, or not positive.
     fn check(&self, name: &str, shape: &[usize]) -> Result<(), QuantError> {
         let expected = (shape[0], shape[1..].iter().product());
@@ -300,9 +284,10 @@ mod tests {
                 "{row} {column}: {decoded} {weight}"
             );
         }
-        let mut multiplied = scales.divided(2, &data[2 * 64..]);
-        scales.multiply(2, &mut multiplied);
-        for (value, expected) in multiplied.iter().zip(&data[2 * 64..]) {
+        let mut there_and_back = data[2 * 64..].to_vec();
+        scales.divide(2, &mut there_and_back);
+        scales.multiply(2, &mut there_and_back);
+        for (value, expected) in there_and_back.iter().zip(&data[2 * 64..]) {
             assert!((value - expected).abs() < 1e-6, "{value} {expected}");
         }
         let short = LineScales { rows: vec![1.0; 63], ..scales.clone() };

@@ -213,7 +213,7 @@ impl BitsPressure {
     ) -> f64 {
         let weight_of_bit = self.lambda / self.coded;
         let mut bits = 0.0;
-        let rounds = step >= self.rounding_from;
+        let rounds = self.rounding_at(step).is_some();
         for rate in &mut self.tensors {
             let [weights, points] = [weights, seen].map(|all| &all.tensors()[rate.at].data);
             let gradient = &mut gradients.values[rate.at];

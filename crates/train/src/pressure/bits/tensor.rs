@@ -302,11 +302,11 @@ impl TensorRate {
     /// How far weights of whole rows, the first of which stands at `first`, are from where the decoder starts, in the steps
     /// of their rows and columns.
     fn moved<'a>(&self, first: usize, weights: &'a [f32]) -> Cow<'a, [f32]> {
-        let start = self.start.get(first..).filter(|start| !start.is_empty());
-        let mut moved = match (start, &self.scales) {
-            (Some(start), _) => weights.iter().zip(start).map(|(w, start)| w - start).collect(),
-            (None, Some(scales)) => return scales.divided(first / self.columns, weights).into(),
-            (None, None) => Cow::Borrowed(weights),
+        let mut moved = match self.start.get(first..) {
+            Some(start) if !start.is_empty() => {
+                weights.iter().zip(start).map(|(weight, start)| weight - start).collect()
+            }
+            _ => Cow::Borrowed(weights),
         };
         if let Some(scales) = &self.scales {
             scales.divide(first / self.columns, moved.to_mut());
