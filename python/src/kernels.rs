@@ -190,11 +190,12 @@ pub(crate) fn add_rate_of_codes(
     let levels = LineLevels {
         rows: row_levels.as_slice()?.to_vec(),
         columns: column_levels.as_slice()?.to_vec(),
+        largest,
     };
     let (rows, columns) = (levels.rows.len(), levels.columns.len());
     check_lengths(rows * columns, &[masters.len(), points.len(), gradient.len()])?;
     let (step, logit, log_scales) = model;
-    let tables = LaplaceMixture { logit, log_scales }.codes_at_levels(step, levels, largest);
+    let tables = LaplaceMixture { logit, log_scales }.codes_at_levels(step, levels);
     let rows = CHUNK.div_ceil(columns.max(1));
     let slices = (masters, points, gradient);
     price_chunks(py, threads, rows * columns.max(1), slices, |chunk, masters, _, gradient| {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use backslash_codec::{Artifact, Origin, QuantizedTensor, RawTensor, Tensor};
 use backslash_rate::Moments;
+use multiversion::multiversion;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +87,7 @@ impl LineScales {
     /// # Panics
     /// If there are more rows than scales, or parts of a row.
     pub fn multiply(&self, first: usize, values: &mut [f32]) {
-        self.visit(first, values, |value, scale| value * scale);
+        multiply(self.rows_from(first, values), &self.columns, values);
     }
 
     /// Divides whole rows, of which the first is number `first`, by r_i·c_j.
@@ -94,7 +95,7 @@ impl LineScales {
     /// # Panics
     /// As [`LineScales::multiply`].
     pub fn divide(&self, first: usize, values: &mut [f32]) {
-        self.visit(first, values, |value, scale| value / scale);
+        divide(self.rows_from(first, values), &self.columns, values);
     }
 
     /// Refuses scales that are not one for each row and column of a tensor, or not positive.
@@ -108,14 +109,28 @@ impl LineScales {
         }
     }
 
-    fn visit(&self, first: usize, values: &mut [f32], change: impl Fn(f32, f32) -> f32) {
-        assert!(values.len().is_multiple_of(self.columns.len()), "whole rows");
-        let rows = values.chunks_mut(self.columns.len());
-        let scales = &self.rows[first..first + rows.len()];
-        for (row, row_scale) in rows.zip(scales) {
-            for (value, scale) in row.iter_mut().zip(&self.columns) {
-                *value = change(*value, row_scale * scale);
-            }
+    /// The scales of the rows of `values`.
+    fn rows_from(&self, first: usize, values: &[f32]) -> &[f32] {
+        let columns = self.columns.len();
+        assert!(values.len().is_multiple_of(columns), "whole rows");
+        &self.rows[first..first + values.len() / columns]
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+fn multiply(rows: &[f32], columns: &[f32], values: &mut [f32]) {
+    for (values, row) in values.chunks_mut(columns.len()).zip(rows) {
+        for (value, column) in values.iter_mut().zip(columns) {
+            *value *= row * column;
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+fn divide(rows: &[f32], columns: &[f32], values: &mut [f32]) {
+    for (values, row) in values.chunks_mut(columns.len()).zip(rows) {
+        for (value, column) in values.iter_mut().zip(columns) {
+            *value /= row * column;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What codes cost under a mixture, looked up: rounded weights take few values.
 
+use std::ops::RangeInclusive;
+
 use multiversion::multiversion;
 
 use crate::lines::LineLevels;
@@ -7,13 +9,11 @@ use crate::{CodeLength, LaplaceMixture, RateSums};
 
 /// Most entries of a class, the last of which stands for all codes that are computed one by one.
 const LARGEST: usize = 128;
-/// Weights treated side by side.
-const BLOCK: usize = 256;
 /// Classes of scale, four per octave, the middle one being that of the whole matrix.
 const CLASSES: usize = 33;
 const LEVELS_PER_CLASS_LOG2: u32 = 2;
 /// Counts of each code that are kept apart, so that equal codes in a row do not wait for one another.
-const COUNTERS: usize = 2;
+const COUNTERS: usize = 4;
 /// Slopes of a table, those that stay empty included: a power of two, so that a masked entry is known to be within.
 const SLOPES: usize = (CLASSES * LARGEST).next_power_of_two();
 
@@ -34,11 +34,20 @@ pub struct CodeTables {
     sums: Vec<RateSums>,
 }
 
+/// What the codes of a matrix are multiplied by, beside the step: that of row i and column j by r_i·c_j.
+#[derive(Clone, Copy, Debug)]
+pub struct LineFactors<'a> {
+    /// r, by row.
+    pub rows: &'a [f32],
+    /// c, by column.
+    pub columns: &'a [f32],
+}
+
 impl LaplaceMixture {
-    /// The code lengths of the codes of a matrix, or of a part of one, by the levels of its rows and columns and the largest
-    /// magnitude of its codes, which is how far the tables go: larger ones are computed one by one.
-    pub fn codes_at_levels(&self, step: f32, levels: LineLevels, largest: f32) -> CodeTables {
-        let entries = (largest.min(LARGEST as f32) as usize + 2).next_power_of_two();
+    /// The code lengths of the codes of a matrix, or of a part of one, by the levels of its rows and columns. The tables go as
+    /// far as the largest magnitude of its codes: larger ones are computed one by one.
+    pub fn codes_at_levels(&self, step: f32, levels: LineLevels) -> CodeTables {
+        let entries = (levels.largest.min(LARGEST as f32) as usize + 2).next_power_of_two();
         let width = entries.min(LARGEST);
         let of_class = |class: usize| {
             let octaves = (class as f64 - (CLASSES / 2) as f64) / 4.0;
@@ -48,7 +57,8 @@ impl LaplaceMixture {
         let classes: Vec<CodeLength> = (0..CLASSES).map(of_class).collect();
         let mut slopes = Box::new([0.0; SLOPES]);
         let mut sums = vec![RateSums::default(); CLASSES * width];
-        for (class, code_length) in classes.iter().enumerate() {
+        for class in classes_of(&levels) {
+            let code_length = &classes[class];
             for magnitude in 0..width - 1 {
                 let (entry, mut slope) = (class * width + magnitude, [0.0]);
                 let point = magnitude as f32 * step;
@@ -62,6 +72,24 @@ impl LaplaceMixture {
     }
 }
 
+/// The classes that rows and columns of these levels can have.
+fn classes_of(levels: &LineLevels) -> RangeInclusive<usize> {
+    let extremes = |lines: &[i16]| {
+        [lines.iter().min(), lines.iter().max()].map(|level| level.copied().unwrap_or(0))
+    };
+    let [rows, columns] = [&levels.rows, &levels.columns].map(|lines| extremes(lines));
+    usize::from(class_of(rows[0], columns[0]))..=usize::from(class_of(rows[1], columns[1]))
+}
+
+/// The class of weights in a row and a column of these levels.
+#[inline(always)]
+fn class_of(row: i16, column: i16) -> u16 {
+    const MIDDLE: i16 = (CLASSES / 2) as i16;
+    const HALF_CLASS: i16 = 1 << (LEVELS_PER_CLASS_LOG2 - 1);
+    let class = (row + column + HALF_CLASS) >> LEVELS_PER_CLASS_LOG2;
+    (class + MIDDLE).clamp(0, 2 * MIDDLE) as u16
+}
+
 impl CodeTables {
     /// Rounds rows of weights w, the first being row `first_row`, to codes q = round(w/Δ), ties to even, and adds
     /// `weight_of_bit` · ∂bits/∂x at x = q·Δ to each entry of `gradient`. Returned are the sums over the codes.
@@ -72,7 +100,7 @@ impl CodeTables {
     /// let (mixture, step) = (LaplaceMixture::around(0.1), 0.25);
     /// let weights = [0.3, 0.1, -0.2, 0.0, 0.1, 0.1]; // two rows of three
     /// let lines = LineSums::of(&weights, 3, step);
-    /// let tables = mixture.codes_at_levels(step, lines.levels(), lines.largest());
+    /// let tables = mixture.codes_at_levels(step, lines.levels());
     /// let mut gradient = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
     /// let sums = tables.accumulate(0, &weights, 1.0, &mut gradient);
     /// // A code of 1 costs more than one of 0, whose cost does not depend on the weight.
@@ -90,31 +118,64 @@ impl CodeTables {
         gradient: &mut [f32],
     ) -> RateSums {
         let columns = self.levels.columns.len();
+        let ones = vec![1.0; columns.max(weights.len() / columns.max(1))];
+        let factors = LineFactors { rows: &ones, columns: &ones };
+        self.accumulate_rows(first_row, weights, factors, weight_of_bit, gradient)
+    }
+
+    /// As [`CodeTables::accumulate`] where x is what the code in row i and column j stands for over r_i·c_j, as `weights` are,
+    /// and `gradient` is by what the code stands for: added is `weight_of_bit` · ∂bits/∂x / r_i·c_j.
+    ///
+    /// # Panics
+    /// Those of [`CodeTables::accumulate`], and if there are fewer factors than rows or columns.
+    pub fn accumulate_scaled(
+        &self,
+        first_row: usize,
+        weights: &[f32],
+        factors: LineFactors<'_>,
+        weight_of_bit: f32,
+        gradient: &mut [f32],
+    ) -> RateSums {
+        let factors = LineFactors { rows: &factors.rows[first_row..], ..factors };
+        self.accumulate_rows(first_row, weights, factors, weight_of_bit, gradient)
+    }
+
+    /// As [`CodeTables::accumulate_scaled`] by the factors of these rows.
+    fn accumulate_rows(
+        &self,
+        first_row: usize,
+        weights: &[f32],
+        factors: LineFactors<'_>,
+        weight_of_bit: f32,
+        gradient: &mut [f32],
+    ) -> RateSums {
+        let columns = self.levels.columns.len();
         assert_eq!(weights.len(), gradient.len());
         assert!(weights.len().is_multiple_of(columns.max(1)), "whole rows");
-        let mut counts = vec![0; COUNTERS * self.sums.len()];
+        if columns == 0 {
+            return RateSums::default();
+        }
+        let rows = weights.len() / columns;
+        let levels = &self.levels.rows[first_row..first_row + rows];
+        let factors =
+            LineFactors { rows: &factors.rows[..rows], columns: &factors.columns[..columns] };
+        let mut entries = vec![0; weights.len()];
+        read(self, levels, weights, factors, weight_of_bit, gradient, &mut entries);
+        let mut counts = vec![[0; COUNTERS]; self.sums.len()];
+        count(&entries, &mut counts);
+        let last = (1 << self.width_log2) - 1;
         let mut sums = RateSums::default();
-        let rows = weights.chunks(columns.max(1)).zip(gradient.chunks_mut(columns.max(1)));
-        let rows = self.levels.rows[first_row..][..rows.len()].iter().zip(rows);
-        for (level, (weights, gradient)) in rows {
-            let blocks = weights.chunks(BLOCK).zip(gradient.chunks_mut(BLOCK));
-            let levels = self.levels.columns.chunks(BLOCK);
-            for (levels, (weights, gradient)) in levels.zip(blocks) {
-                let mut entries = [0; BLOCK];
-                let entries = &mut entries[..weights.len()];
-                read(self, *level, levels, weights, weight_of_bit, gradient, entries);
-                if count(entries, self.width_log2, &mut counts) {
-                    self.compute(weights, weight_of_bit, gradient, entries, &mut sums);
-                }
+        let mut beyond = false;
+        for (entry, (each, counts)) in self.sums.iter().zip(counts).enumerate() {
+            let count: u32 = counts.iter().sum();
+            match entry & last == last {
+                true => beyond |= count > 0,
+                false if count > 0 => sums += each.times(f64::from(count)),
+                false => (),
             }
         }
-        let last = (1 << self.width_log2) - 1;
-        for (entry, each) in self.sums.iter().enumerate().filter(|(entry, _)| entry & last != last)
-        {
-            let count: u32 = counts[COUNTERS * entry..][..COUNTERS].iter().sum();
-            if count > 0 {
-                sums += each.times(f64::from(count));
-            }
+        if beyond {
+            sums += self.compute(weights, factors, weight_of_bit, gradient, &entries);
         }
         sums
     }
@@ -123,19 +184,23 @@ impl CodeTables {
     fn compute(
         &self,
         weights: &[f32],
+        factors: LineFactors<'_>,
         weight_of_bit: f32,
         gradient: &mut [f32],
         entries: &[u16],
-        sums: &mut RateSums,
-    ) {
+    ) -> RateSums {
         let last = (1 << self.width_log2) - 1;
+        let mut sums = RateSums::default();
         for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| *entry & last == last)
         {
             let point = round(weights[index], 1.0 / self.step) * self.step;
             let code_length = &self.classes[usize::from(entry >> self.width_log2)];
+            let (row, column) = (index / factors.columns.len(), index % factors.columns.len());
+            let factor = factors.rows[row] * factors.columns[column];
             let gradient = &mut gradient[index..=index];
-            *sums += code_length.accumulate(&[point], weight_of_bit, gradient);
+            sums += code_length.accumulate(&[point], weight_of_bit / factor, gradient);
         }
+        sums
     }
 }
 
@@ -151,44 +216,43 @@ fn whole(number: f32) -> u16 {
     (number + 8_388_608.0).to_bits() as u16
 }
 
-/// The entries of codes of a row, and the gradient of those that are in the table.
+/// The entries of codes of rows, and the gradient of those that are in the table.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
-fn read(
+fn read<'a>(
     tables: &CodeTables,
-    row: i16,
-    columns: &[i16],
+    levels: &[i16],
     weights: &[f32],
+    factors: LineFactors<'a>,
     weight_of_bit: f32,
     gradient: &mut [f32],
     entries: &mut [u16],
 ) {
-    const MIDDLE: i16 = (CLASSES / 2) as i16;
-    const HALF_CLASS: i16 = 1 << (LEVELS_PER_CLASS_LOG2 - 1);
     let codes_per_unit = 1.0 / tables.step;
     let slopes = &*tables.slopes;
     let last = ((1 << tables.width_log2) - 1) as f32;
-    let columns = columns.iter().zip(weights);
-    for ((column, weight), (gradient, entry)) in columns.zip(gradient.iter_mut().zip(entries)) {
-        let class = (row + column + HALF_CLASS) >> LEVELS_PER_CLASS_LOG2;
-        let class = (class + MIDDLE).clamp(0, 2 * MIDDLE) as u16;
-        let code = round(*weight, codes_per_unit);
-        *entry = (class << tables.width_log2) + whole(code.abs().min(last));
-        let slope = slopes[usize::from(*entry) % SLOPES];
-        *gradient += weight_of_bit * slope.copysign(code);
+    let columns = tables.levels.columns.len();
+    let rows = weights.chunks(columns).zip(gradient.chunks_mut(columns));
+    let rows = rows.zip(entries.chunks_mut(columns)).zip(levels.iter().zip(factors.rows));
+    for (((weights, gradient), entries), (level, row_factor)) in rows {
+        let columns = tables.levels.columns.iter().zip(factors.columns).zip(weights);
+        let columns = columns.zip(gradient.iter_mut().zip(entries));
+        for (((column, factor), weight), (gradient, entry)) in columns {
+            let code = round(*weight, codes_per_unit);
+            *entry = (class_of(*level, *column) << tables.width_log2) + whole(code.abs().min(last));
+            let slope = slopes[usize::from(*entry) % SLOPES];
+            *gradient += weight_of_bit * slope.copysign(code) / (row_factor * factor);
+        }
     }
 }
 
-/// Counts entries; whether any is the last of its class.
-fn count(entries: &[u16], width_log2: u32, counts: &mut [u32]) -> bool {
-    let last = (1 << width_log2) - 1;
-    let mut beyond = false;
-    for group in entries.chunks(COUNTERS) {
+/// Counts entries, in turn with one of the counters of each.
+fn count(entries: &[u16], counts: &mut [[u32; COUNTERS]]) {
+    let (groups, rest) = entries.as_chunks::<COUNTERS>();
+    for group in groups.iter().map(<[u16; COUNTERS]>::as_slice).chain([rest]) {
         for (counter, entry) in group.iter().enumerate() {
-            counts[COUNTERS * usize::from(*entry) + counter] += 1;
-            beyond |= entry & last == last;
+            counts[usize::from(*entry)][counter] += 1;
         }
     }
-    beyond
 }
 
 #[cfg(test)]
@@ -217,6 +281,8 @@ mod tests {
             let lines = LineSums::of(&weights, columns, step);
             let levels = lines.levels();
             let before: Vec<f32> = weights.iter().map(|w| 0.1 * w - 0.01).collect();
+            let factors: Vec<f32> = (0..weights.len()).map(|line| 0.7 + 0.2 * (line % 5) as f32).collect();
+            let of_lines = LineFactors { rows: &factors, columns: &factors };
 
             let mut expected = before.clone();
             let mut one_by_one = RateSums::default();
@@ -229,18 +295,21 @@ mod tests {
                     log_scales: mixture.log_scales.map(|log| log + wider),
                     ..mixture
                 };
-                let gradient = std::slice::from_mut(gradient);
-                one_by_one += own.at_step(step).accumulate(&[point], weight_of_bit, gradient);
+                let mut slope = [0.0];
+                one_by_one += own.at_step(step).accumulate(&[point], weight_of_bit, &mut slope);
+                *gradient += slope[0] / (factors[index / columns] * factors[index % columns]);
             }
 
             // Also where codes are larger than was thought.
-            let tables = mixture.codes_at_levels(step, levels, largest * lines.largest());
+            let levels = LineLevels { largest: largest * lines.largest(), ..levels };
+            let tables = mixture.codes_at_levels(step, levels);
             let mut gradient = before;
             let cut = weights.len() / columns / 2;
             let (above, below) = weights.split_at(cut * columns);
             let (gradient_above, gradient_below) = gradient.split_at_mut(cut * columns);
-            let mut sums = tables.accumulate(0, above, weight_of_bit, gradient_above);
-            sums += tables.accumulate(cut, below, weight_of_bit, gradient_below);
+            let mut sums =
+                tables.accumulate_scaled(0, above, of_lines, weight_of_bit, gradient_above);
+            sums += tables.accumulate_scaled(cut, below, of_lines, weight_of_bit, gradient_below);
             // At the middle of the zero cell rounding leaves a slope of some 1e-7 of its terms.
             for (gradient, expected) in gradient.iter().zip(&expected) {
                 prop_assert!((gradient - expected).abs() <= 1e-4 * (1.0 + expected.abs()));

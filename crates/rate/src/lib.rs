@@ -30,10 +30,12 @@ mod power;
 mod quantiser;
 
 pub use code_length::entropy_bits;
-pub use code_table::CodeTables;
+pub use code_table::{CodeTables, LineFactors};
 pub use density::GeneralisedGaussian;
 pub use generalised_gaussian::{moment_ratio, published_shape, shape_from_ratio};
 pub use lines::{LineLevels, LineSums};
 pub use mixture::{CodeLength, LaplaceMixture, RateSums};
 pub use moments::Moments;
-pub use quantiser::{add_uniform_noise, gain_by_moving, round_some_to_step, round_to_step};
+pub use quantiser::{
+    add_uniform_noise, gain_by_moving, gains_by_scaling, round_some_to_step, round_to_step,
+};

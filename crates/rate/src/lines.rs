@@ -1,13 +1,13 @@
 //! How rows and columns of a matrix differ in scale: what a coder that adapts to both knows.
 
-use std::collections::HashMap;
-
 use multiversion::multiversion;
 
 /// Codes of average magnitude that a line is assumed to have more: the fewer it has, the less it says.
 const PRIOR: f64 = 8.0;
 /// Levels of lines per octave of scale.
 const LEVELS: f64 = 16.0;
+/// Sums below this are remembered with their levels.
+const REMEMBERED: usize = 4096;
 /// Furthest level from the mean.
 const FURTHEST: f64 = 8.0 * LEVELS;
 
@@ -26,10 +26,7 @@ impl LineSums {
     /// If there are no columns.
     pub fn of(weights: &[f32], columns: usize, step: f32) -> Self {
         let mut by_column = vec![0.0; columns];
-        let mut largest = 0.0;
-        let rows = weights.chunks(columns);
-        let rows = rows.map(|row| f64::from(add_row(row, step, &mut by_column, &mut largest)));
-        let rows = rows.collect();
+        let (rows, largest) = add_rows(weights, step, &mut by_column);
         Self { rows, columns: by_column.into_iter().map(f64::from).collect(), largest }
     }
 
@@ -62,7 +59,7 @@ impl LineSums {
         let (rows, columns) = (self.rows.len(), self.columns.len());
         let total: f64 = self.rows.iter().sum();
         let mean = total / ((rows * columns).max(1)) as f64;
-        let level = |sum: &f64, count: usize| {
+        let level = |sum: f64, count: usize| {
             let own = (sum + PRIOR * mean) / (count as f64 + PRIOR);
             let octaves = (laplace_scale(own) / laplace_scale(mean)).log2();
             // Without a code other than zero there is nothing to tell lines apart by.
@@ -70,34 +67,45 @@ impl LineSums {
         };
         // Sums are whole numbers, and many rows of a table have the same.
         let levels = |sums: &[f64], count: usize| {
-            let mut known = HashMap::new();
-            let of = |sum: &f64| *known.entry(sum.to_bits()).or_insert_with(|| level(sum, count));
+            let mut known = vec![None; REMEMBERED];
+            let of = |sum: &f64| match known.get_mut(*sum as usize) {
+                Some(known) => *known.get_or_insert_with(|| level(*sum, count)),
+                None => level(*sum, count),
+            };
             sums.iter().map(of).collect()
         };
-        LineLevels { rows: levels(&self.rows, columns), columns: levels(&self.columns, rows) }
+        LineLevels {
+            rows: levels(&self.rows, columns),
+            columns: levels(&self.columns, rows),
+            largest: self.largest,
+        }
     }
 }
 
-/// The scale of each row and each column of a matrix relative to the whole, in sixteenths of an octave.
+/// The scale of each row and each column of a matrix relative to the whole, in sixteenths of an octave, and how large its
+/// codes are.
 ///
 /// The scale of a weight is that of the whole times that of its row times that of its column. A line's scale is that
 /// of a Laplace distribution whose codes have the line's mean magnitude M: s = Δ / 2·asinh(1/2M).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LineLevels {
     /// Those of rows.
     pub rows: Vec<i16>,
     /// Those of columns.
     pub columns: Vec<i16>,
+    /// Largest magnitude of a code.
+    pub largest: f32,
 }
 
 impl LineLevels {
-    /// All levels, those of rows first, as numbers for a checkpoint.
+    /// All levels, those of rows first, and the largest magnitude, as numbers for a checkpoint.
     pub fn numbers(&self) -> impl Iterator<Item = f64> {
-        self.rows.iter().chain(&self.columns).map(|level| f64::from(*level))
+        let levels = self.rows.iter().chain(&self.columns).map(|level| f64::from(*level));
+        levels.chain([f64::from(self.largest)])
     }
 
     /// Takes the [`LineLevels::numbers`] of a matrix of so many rows and columns; `None` if there are not enough, or one is no
-    /// level.
+    /// level or no magnitude.
     ///
     /// ```
     /// use backslash_rate::{LineLevels, LineSums};
@@ -114,8 +122,9 @@ impl LineLevels {
         let is_level = |number: &f64| number.abs() <= FURTHEST && number.fract() == 0.0;
         let levels = numbers.take(rows + columns).map(|n| is_level(&n).then_some(n as i16));
         let mut rows_first = levels.collect::<Option<Vec<i16>>>()?;
-        let is_complete = rows_first.len() == rows + columns;
-        is_complete.then(|| Self { columns: rows_first.split_off(rows), rows: rows_first })
+        // Not there where levels are missing either.
+        let largest = numbers.next().filter(|largest| *largest >= 0.0)? as f32;
+        Some(Self { columns: rows_first.split_off(rows), rows: rows_first, largest })
     }
 }
 
@@ -125,28 +134,33 @@ fn laplace_scale(mean_magnitude: f64) -> f64 {
     0.5 / (0.5 / mean_magnitude).asinh()
 }
 
-/// Adds the magnitudes of a row to the sums of the columns; their sum.
+/// Adds the magnitudes of rows to the sums of the columns; the sum of each row, and the largest magnitude.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
-fn add_row(row: &[f32], step: f32, by_column: &mut [f32], largest: &mut f32) -> f32 {
+fn add_rows(weights: &[f32], step: f32, by_column: &mut [f32]) -> (Vec<f64>, f32) {
     const LANES: usize = 16;
     let codes_per_unit = 1.0 / step;
-    let (mut sums, mut most) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-    let mut add = |row: &[f32], by_column: &mut [f32]| {
-        for (lane, (weight, sum)) in row.iter().zip(by_column).enumerate() {
-            let magnitude = (weight * codes_per_unit).round_ties_even().abs();
-            *sum += magnitude;
-            sums[lane] += magnitude;
-            most[lane] = most[lane].max(magnitude);
+    let columns = by_column.len();
+    let mut by_row = Vec::with_capacity(weights.len() / columns + 1);
+    let mut most = [0.0_f32; LANES];
+    for row in weights.chunks(columns) {
+        let mut sums = [0.0_f32; LANES];
+        let mut add = |row: &[f32], by_column: &mut [f32]| {
+            for (lane, (weight, sum)) in row.iter().zip(by_column).enumerate() {
+                let magnitude = (weight * codes_per_unit).round_ties_even().abs();
+                *sum += magnitude;
+                sums[lane] += magnitude;
+                most[lane] = most[lane].max(magnitude);
+            }
+        };
+        let (whole, rest) = row.as_chunks::<LANES>();
+        let (whole_columns, rest_columns) = by_column.as_chunks_mut::<LANES>();
+        for (row, by_column) in whole.iter().zip(whole_columns.iter_mut()) {
+            add(row, by_column);
         }
-    };
-    let (whole, rest) = row.as_chunks::<LANES>();
-    let (whole_columns, rest_columns) = by_column.as_chunks_mut::<LANES>();
-    for (row, by_column) in whole.iter().zip(whole_columns) {
-        add(row, by_column);
+        add(rest, rest_columns);
+        by_row.push(f64::from(sums.iter().sum::<f32>()));
     }
-    add(rest, rest_columns);
-    *largest = most.into_iter().fold(*largest, f32::max);
-    sums.iter().sum()
+    (by_row, most.into_iter().fold(0.0, f32::max))
 }
 
 #[cfg(test)]
@@ -192,11 +206,12 @@ mod tests {
             |numbers: &[f64]| LineLevels::from_numbers(2, 1000, &mut numbers.iter().copied());
         assert_eq!(read(&numbers), Some(levels));
         for wrong in [128.5, 129.0, f64::NAN] {
-            assert_eq!(read(&[&numbers[..1001], &[wrong]].concat()), None);
+            assert_eq!(read(&[&numbers[..1001], &[wrong], &numbers[1002..]].concat()), None);
         }
-        assert_eq!(read(&numbers[..1001]), None);
+        assert_eq!(read(&numbers[..1002]), None);
+        assert_eq!(read(&[&numbers[..1002], &[-1.0]].concat()), None);
         // Zeros have no levels.
         let none = LineSums::of(&[0.0; 12], 4, 1.0).levels();
-        assert_eq!(none, LineLevels { rows: vec![0; 3], columns: vec![0; 4] });
+        assert_eq!(none, LineLevels { rows: vec![0; 3], columns: vec![0; 4], largest: 0.0 });
     }
 }

@@ -90,6 +90,46 @@ pub fn gain_by_moving(gradient: &[f32], points: &[f32], weights: &[f32]) -> f64 
     lanes.iter().sum()
 }
 
+/// Σ g·(p − o) of each row of so many columns: by what a gradient grows with the logarithm of a scale by which a row's points p
+/// are further from their origins o. Without origins these are zero.
+///
+/// # Panics
+/// If there are not as many points as gradients, fewer origins, but not none, or no columns.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+fma"))]
+pub fn gains_by_scaling(
+    gradient: &[f32],
+    points: &[f32],
+    origins: &[f32],
+    columns: usize,
+) -> Vec<f64> {
+    assert_eq!(gradient.len(), points.len());
+    const LANES: usize = 16;
+    let zeros = vec![0.0; columns];
+    let rows = gradient.chunks(columns).zip(points.chunks(columns)).enumerate();
+    let mut gains = Vec::with_capacity(rows.len());
+    for (row, (gradient, points)) in rows {
+        let origins = match origins.is_empty() {
+            true => &zeros[..points.len()],
+            false => &origins[row * columns..][..points.len()],
+        };
+        let mut lanes = [0.0_f32; LANES];
+        let mut add = |gradient: &[f32], points: &[f32], origins: &[f32]| {
+            let terms = gradient.iter().zip(points.iter().zip(origins));
+            for (lane, (g, (point, origin))) in lanes.iter_mut().zip(terms) {
+                *lane += g * (point - origin);
+            }
+        };
+        let [gradient, points, origins] =
+            [gradient, points, origins].map(<[f32]>::as_chunks::<LANES>);
+        for (gradient, (points, origins)) in gradient.0.iter().zip(points.0.iter().zip(origins.0)) {
+            add(gradient, points, origins);
+        }
+        add(gradient.1, points.1, origins.1);
+        gains.push(f64::from(lanes.iter().sum::<f32>()));
+    }
+    gains
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,10 +172,26 @@ mod tests {
             let of = |k: usize| (0..count).map(|i| ((i * k) % 97) as f32 * 0.01 - 0.3).collect();
             let [gradient, points, weights]: [Vec<f32>; 3] = [31, 57, 11].map(of);
             let terms = gradient.iter().zip(points.iter().zip(&weights));
-            let terms = terms.map(|(g, (p, w))| f64::from(*g) * f64::from(p - w));
-            let expected: f64 = terms.sum();
+            let terms: Vec<f64> =
+                terms.map(|(g, (p, w))| f64::from(*g) * f64::from(p - w)).collect();
+            let expected: f64 = terms.iter().sum();
             let found = gain_by_moving(&gradient, &points, &weights);
             assert!((found - expected).abs() < 1e-9, "{count}: {found} {expected}");
+            for columns in [1, 7, 16, 50, count + 1] {
+                let gains = gains_by_scaling(&gradient, &points, &weights, columns);
+                let expected: Vec<f64> =
+                    terms.chunks(columns).map(|row| row.iter().sum()).collect();
+                assert_eq!(gains.len(), expected.len());
+                for (gain, expected) in gains.iter().zip(expected) {
+                    assert!(
+                        (gain - expected).abs() < 1e-4,
+                        "{count}, {columns}: {gain} {expected}"
+                    );
+                }
+                let zeros = vec![0.0; count];
+                let without = gains_by_scaling(&gradient, &points, &[], columns);
+                assert_eq!(without, gains_by_scaling(&gradient, &points, &zeros, columns));
+            }
         }
     }
 

@@ -109,6 +109,13 @@ impl Run {
         beginning: Beginning,
         start: Start,
     ) -> Result<Self, TrainError> {
+        match (start, folder.join("config.toml").exists()) {
+            (Start::Fresh, true) => return Err(TrainError::RunExists { path: folder.to_owned() }),
+            (Start::Resume, false) => {
+                return Err(TrainError::NoCheckpoint { path: folder.to_owned() });
+            }
+            _ => (),
+        }
         let mut trainer = Trainer::new(config, data, beginning)?;
         let checkpoints = folder.join("checkpoints");
         let data_hash = data.hash();
@@ -116,13 +123,7 @@ impl Run {
             let path = path.to_owned();
             move |source| TrainError::Io { path, source }
         };
-        match (start, folder.join("config.toml").exists()) {
-            (Start::Fresh, true) => return Err(TrainError::RunExists { path: folder.to_owned() }),
-            (Start::Resume, false) => {
-                return Err(TrainError::NoCheckpoint { path: folder.to_owned() });
-            }
-            _ => std::fs::create_dir_all(&checkpoints).map_err(io(&checkpoints))?,
-        }
+        std::fs::create_dir_all(&checkpoints).map_err(io(&checkpoints))?;
         let mut metrics = Metrics::open(&folder.join("metrics.jsonl"))?;
         match start {
             Start::Fresh | Start::Replace => {

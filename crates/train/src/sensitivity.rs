@@ -4,8 +4,6 @@ use backslash_model::{Gradients, NamedTensor, NamedWeights, Transformer, is_embe
 
 use crate::batches::{Batches, TrainingSet};
 
-/// Least batches whose gradients are gathered.
-const LEAST_BATCHES: u64 = 8;
 /// Tokens to see for every row of the largest embedding.
 const TOKENS_PER_ROW: u64 = 40;
 /// Steps for each batch, where there are more than the least.
@@ -15,7 +13,16 @@ const STEPS_PER_BATCH: u64 = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct SquaredGradients {
     sums: Vec<Lines>,
-    tokens: u64,
+    tokens: f64,
+}
+
+/// What an optimizer remembers of the gradients of a tensor, in running means over the last steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Memory<'a> {
+    /// The mean of each: mostly noise, whose size is that of the gradients.
+    Means(&'a [f32]),
+    /// The mean of the square of each.
+    Squares(&'a [f32]),
 }
 
 /// Sums of one tensor.
@@ -26,13 +33,16 @@ struct Lines {
 }
 
 impl SquaredGradients {
+    /// Least batches whose gradients are gathered.
+    pub(crate) const LEAST_BATCHES: u64 = 8;
+
     pub(crate) fn of_nothing(weights: &NamedWeights) -> Self {
         let lines = |tensor: &NamedTensor| {
             let columns = tensor.shape[1..].iter().product::<usize>().max(1);
             let rows = tensor.data.len() / columns;
             Lines { rows: vec![0.0; rows], columns: vec![0.0; columns] }
         };
-        Self { sums: weights.tensors().iter().map(lines).collect(), tokens: 0 }
+        Self { sums: weights.tensors().iter().map(lines).collect(), tokens: 0.0 }
     }
 
     /// Those of the next batches, for so many steps. Most rows of a large embedding are read seldom, and one that no token of
@@ -45,11 +55,11 @@ impl SquaredGradients {
         data: TrainingSet<'_>,
         steps: u64,
     ) -> Self {
-        let most = LEAST_BATCHES.max(steps / STEPS_PER_BATCH);
-        let enough = TOKENS_PER_ROW * most_embedded(weights);
+        let most = Self::LEAST_BATCHES.max(steps / STEPS_PER_BATCH);
+        let enough = (TOKENS_PER_ROW * most_embedded(weights)) as f64;
         let mut squares = Self::of_nothing(weights);
         for taken in 0..most {
-            if taken >= LEAST_BATCHES && squares.tokens >= enough {
+            if taken >= Self::LEAST_BATCHES && squares.tokens >= enough {
                 break;
             }
             let batch = batches.next(data);
@@ -59,19 +69,29 @@ impl SquaredGradients {
         squares
     }
 
+    /// Those of so many tokens, by what is known of each gradient; those of one tensor may have another unit than those of
+    /// another.
+    pub(crate) fn remembered<'a>(
+        weights: &NamedWeights,
+        memories: impl Iterator<Item = Memory<'a>>,
+        tokens: f64,
+    ) -> Self {
+        let mut squares = Self { tokens, ..Self::of_nothing(weights) };
+        for (lines, memory) in squares.sums.iter_mut().zip(memories) {
+            match memory {
+                Memory::Means(means) => lines.add(means, |mean| f64::from(mean).powi(2)),
+                Memory::Squares(squares) => lines.add(squares, f64::from),
+            }
+        }
+        squares
+    }
+
     /// Adds the squares of the gradients of a batch of so many tokens.
     pub(crate) fn add(&mut self, gradients: &Gradients, tokens: usize) {
         for (lines, gradient) in self.sums.iter_mut().zip(&gradients.values) {
-            let rows = gradient.chunks(lines.columns.len());
-            for (row, gradient) in lines.rows.iter_mut().zip(rows) {
-                for (column, g) in lines.columns.iter_mut().zip(gradient) {
-                    let square = f64::from(*g).powi(2);
-                    *row += square;
-                    *column += square;
-                }
-            }
+            lines.add(gradient, |g| f64::from(g).powi(2));
         }
-        self.tokens += tokens as u64;
+        self.tokens += tokens as f64;
     }
 
     /// The sums of each row of a tensor, by its number.
@@ -89,8 +109,22 @@ impl SquaredGradients {
     /// Source: the estimator of Krichevsky and Trofimov, The performance of universal encoding (1981), which counts half an
     /// event more of each kind than were seen.
     fn with_what_was_not_seen(&self, sums: &[f64]) -> Vec<f64> {
-        let of_half_a_token = 0.5 * sums.iter().sum::<f64>() / self.tokens.max(1) as f64;
+        let of_half_a_token = 0.5 * sums.iter().sum::<f64>() / self.tokens.max(1.0);
         sums.iter().map(|sum| sum + of_half_a_token).collect()
+    }
+}
+
+impl Lines {
+    /// Adds the square of each value.
+    fn add(&mut self, values: &[f32], square: impl Fn(f32) -> f64) {
+        let rows = values.chunks(self.columns.len());
+        for (row, values) in self.rows.iter_mut().zip(rows) {
+            for (column, value) in self.columns.iter_mut().zip(values) {
+                let square = square(*value);
+                *row += square;
+                *column += square;
+            }
+        }
     }
 }
 
@@ -139,9 +173,9 @@ mod tests {
             let network = Transformer::from_weights(&config.model, &weights, &device).unwrap();
             SquaredGradients::gather(&network, &weights, batches, data, steps).tokens
         };
-        assert_eq!(tokens(0, 10_000), 8 * 32);
-        assert_eq!(tokens(20, 10_000), 40 * 20);
-        assert_eq!(tokens(20, 160), 10 * 32);
-        assert_eq!(tokens(20, 16), 8 * 32);
+        assert_eq!(tokens(0, 10_000), 8.0 * 32.0);
+        assert_eq!(tokens(20, 10_000), 40.0 * 20.0);
+        assert_eq!(tokens(20, 160), 10.0 * 32.0);
+        assert_eq!(tokens(20, 16), 8.0 * 32.0);
     }
 }

@@ -28,8 +28,8 @@ pub struct Trainer {
     pub(crate) budget: Option<Budget>,
     /// What the loss follows beside the data, from the start of the rate on, where it does.
     pub(crate) teacher: Option<Teacher>,
-    /// What the file will hold beside the tensors.
-    metadata: BTreeMap<String, Vec<u8>>,
+    /// Bytes of what a file with a budget will hold beside the tensors.
+    metadata_bytes: u64,
     /// Room for the weights that the loss is computed with.
     perturbed: Option<NamedWeights>,
 }
@@ -81,9 +81,11 @@ impl Trainer {
         Transformer::from_weights(&config.model, &weights, &device())?;
         let train = &config.train;
         let mut pressure = Pressure::new(config, &weights);
+        let mut metadata_bytes = 0;
         let budget = match (&mut pressure, config.rate.budget) {
             (Pressure::Bits(bits), bytes) if bytes > 0 => {
-                let fixed = bytes_without_codes(&weights, &bits.plan(), &metadata, bytes)?;
+                metadata_bytes = sizing::metadata_bytes(&metadata)?;
+                let fixed = bytes_without_codes(&weights, &bits.plan(), metadata_bytes, bytes)?;
                 let budget = Budget::new(bytes, fixed, bits.coded(), &config.rate, train);
                 bits.scale_initial_steps(budget.initial_step_factor(), &weights);
                 bits.set_lambda(budget.lambda());
@@ -96,7 +98,7 @@ impl Trainer {
             pressure,
             budget,
             teacher: None,
-            metadata,
+            metadata_bytes,
             perturbed: None,
             batches: Batches::new(config, data)?,
             step: 0,
@@ -138,14 +140,14 @@ impl Trainer {
     pub fn step(&mut self, data: TrainingSet<'_>) -> Result<StepReport, TrainError> {
         let batch = self.batches.next(data);
         self.profile.ends(Part::Data);
+        self.pressure.prepare(&self.weights, self.step);
+        self.scale_lines(data, batch.tokens())?;
         if self.config.first_step_in_bits() == Some(self.step) {
             self.optimizer.begin_pricing(self.step, &self.weights);
         }
-        self.pressure.prepare(&self.weights, self.step);
         if self.teacher.is_none() && Teacher::is_needed(&self.config, self.step) {
             self.teacher = Some(Teacher::new(&self.config, self.weights.clone())?);
         }
-        self.scale_lines(data)?;
         let seen = self.pressure.seen(&self.weights, self.step, &mut self.perturbed);
         self.profile.ends(Part::Rate);
         let network = Transformer::from_weights(&self.config.model, seen, &device().autodiff())?
@@ -198,12 +200,18 @@ impl Trainer {
         })
     }
 
-    /// Where rows and columns have steps of their own these are set, at the first step with a rate, by the gradients of the
-    /// next batches.
-    fn scale_lines(&mut self, data: TrainingSet<'_>) -> Result<(), TrainError> {
+    /// Where rows and columns have steps of their own these are set, at the first step with a rate, by the gradients that
+    /// the optimizer remembers, or by those of the next batches where these are too few. A batch has about `tokens` tokens.
+    fn scale_lines(&mut self, data: TrainingSet<'_>, tokens: usize) -> Result<(), TrainError> {
+        let remembered = (1.0 / (1.0 - self.config.train.beta2)).min(self.step as f64);
         let squares = match &self.pressure {
             Pressure::Bits(bits) if bits.scales_lines_at(self.step) => {
-                self.squared_gradients(data)?
+                match remembered >= SquaredGradients::LEAST_BATCHES as f64 {
+                    true => {
+                        self.optimizer.squared_gradients(&self.weights, remembered * tokens as f64)
+                    }
+                    false => self.squared_gradients(data)?,
+                }
             }
             _ => return Ok(()),
         };
@@ -233,7 +241,7 @@ impl Trainer {
         let (Pressure::Bits(bits), Some(plan)) = (&self.pressure, self.learned_plan()) else {
             return Ok(None);
         };
-        let artifact = sizing::artifact(&self.weights, &plan, &self.metadata)?;
+        let artifact = sizing::artifact(&self.weights, &plan)?;
         let split = sizing::estimate(&artifact)?;
         Ok(Some(8.0 * (split.payload + split.tables) as f64 / bits.coded()))
     }
@@ -252,8 +260,10 @@ impl Trainer {
         }
         let first = self.config.first_priced_step();
         if sizing::is_looked_at(self.step - first, self.config.train.steps - first) {
-            let artifact = sizing::artifact(&self.weights, &bits.plan(), &self.metadata)?;
-            budget.measured(&sizing::estimate(&artifact)?, bits_per_weight * bits.coded());
+            let artifact = sizing::artifact(&self.weights, &bits.plan())?;
+            let mut size = sizing::estimate(&artifact)?;
+            size.uncoded += self.metadata_bytes;
+            budget.measured(&size, bits_per_weight * bits.coded());
         }
         budget.step(bits_per_weight, multiplier);
         bits.set_lambda(budget.lambda());
@@ -273,14 +283,14 @@ impl Trainer {
 fn bytes_without_codes(
     weights: &NamedWeights,
     plan: &Plan,
-    metadata: &BTreeMap<String, Vec<u8>>,
+    metadata_bytes: u64,
     budget: u64,
 ) -> Result<u64, TrainError> {
     let tensors = plan.steps.keys().filter_map(|name| weights.get(name));
     let coded: usize = tensors.map(|tensor| tensor.data.len()).sum();
     let wide = plan.scaled(COARSE);
-    let empty = sizing::size(&sizing::artifact(weights, &wide, metadata)?)?;
-    let smallest = empty.total();
+    let empty = sizing::estimate(&sizing::artifact(weights, &wide)?)?;
+    let smallest = empty.total() + metadata_bytes;
     if budget <= smallest {
         // A byte for every weight is more than any run has needed.
         let largest = smallest + coded as u64;

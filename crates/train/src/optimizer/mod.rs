@@ -20,6 +20,7 @@ use backslash_model::{Gradients, NamedTensor, NamedWeights};
 use rayon::prelude::*;
 
 use crate::config::OptimizerConfig;
+use crate::sensitivity::SquaredGradients;
 use crate::{RateConfig, RunConfig, TrainConfig};
 use groups::Role;
 use parameter::{BASIS, Parameter, Time};
@@ -59,6 +60,16 @@ impl Optimizer {
         for (parameter, tensor) in self.parameters.iter_mut().zip(weights.tensors()) {
             parameter.begin_pricing(&self.config, &self.rate, step, tensor.data.len());
         }
+    }
+
+    /// The squared gradients of the last steps, which had so many tokens.
+    pub(crate) fn squared_gradients(
+        &self,
+        weights: &NamedWeights,
+        tokens: f64,
+    ) -> SquaredGradients {
+        let memories = self.parameters.iter().map(|parameter| parameter.state.memory());
+        SquaredGradients::remembered(weights, memories, tokens)
     }
 
     /// Moves all weights against their gradients, at `multiplier` times the learning rates; `step` counts

@@ -9,6 +9,7 @@ use super::low_rank::scheduled_rank;
 use super::muon;
 use super::orthogonalize::{Polar, orthogonalize};
 use crate::config::{OptimizerConfig, OptimizerMethod};
+use crate::sensitivity::Memory;
 use crate::{RateConfig, TrainConfig};
 
 /// The name of the one part of a state whose length changes during a run.
@@ -84,6 +85,17 @@ impl State {
                 Self::NorMuon { momentum, second: vec![0.0; layout.outputs] }
             }
             OptimizerMethod::Numuon => Self::NuMuon { momentum, basis: Vec::new() },
+        }
+    }
+
+    /// What is remembered of the gradients.
+    pub(super) fn memory(&self) -> Memory<'_> {
+        match self {
+            Self::AdamW(TensorMoments { second, .. }) => Memory::Squares(second),
+            Self::Muon { momentum }
+            | Self::MuonEqR { momentum }
+            | Self::NorMuon { momentum, .. }
+            | Self::NuMuon { momentum, .. } => Memory::Means(momentum),
         }
     }
 

@@ -289,3 +289,38 @@ fn a_rate_can_have_a_momentum_of_its_own() {
     assert_eq!(ends(&own, false), ends(&["optimizer.momentum=0.9"], true));
     assert_ne!(ends(&own, false), short);
 }
+
+/// Of noise whose scale differs by row and by column the memory of every optimizer tells by how much.
+#[test]
+fn squared_gradients_are_remembered_by_row_and_column() {
+    let (rows, columns) = (240, 256);
+    let row_scale = |row: usize| [1.0, 4.0, 0.5][row % 3];
+    let column_scale = |column: usize| [1.0, 3.0][column % 2];
+    let tensor =
+        NamedTensor { shape: vec![rows, columns], data: vec![0.1; rows * columns], ..matrix() };
+    let weights = NamedWeights::new(vec![tensor]);
+    for method in ["adamw", "muon", "muoneq-r", "normuon", "numuon"] {
+        let config = config::parse("", &[format!("optimizer.method={method}")]).unwrap();
+        let mut optimizer = Optimizer::new(&config, &weights);
+        let mut moved = weights.clone();
+        for step in 0..30 {
+            let mut values = vec![0.0; rows * columns];
+            backslash_rate::add_uniform_noise(&values.clone(), 1.0, step, 0, &mut values);
+            for (at, value) in values.iter_mut().enumerate() {
+                *value *= row_scale(at / columns) * column_scale(at % columns);
+            }
+            let gradients = Gradients { values: vec![values] };
+            optimizer.update(step, 1.0, &mut moved, &gradients);
+        }
+        let squares = optimizer.squared_gradients(&weights, 1e6);
+        let (by_row, by_column) = (squares.by_row(0), squares.by_column(0));
+        for (row, sum) in by_row.iter().enumerate() {
+            let expected = f64::from(row_scale(row)).powi(2) * by_row[0];
+            assert!((0.4..2.5).contains(&(sum / expected)), "{method}, row {row}: {by_row:?}");
+        }
+        for (column, sum) in by_column.iter().enumerate() {
+            let expected = f64::from(column_scale(column)).powi(2) * by_column[0];
+            assert!((0.4..2.5).contains(&(sum / expected)), "{method}, column {column}");
+        }
+    }
+}

@@ -1,9 +1,6 @@
 //! Scales of rows that are learned.
 
-use std::collections::HashMap;
-
 use backslash_codec::round_scale;
-use backslash_rate::gain_by_moving;
 
 use crate::adamw::ScalarAdam;
 
@@ -44,36 +41,28 @@ impl RowGains {
         Self { rows: scales.iter().map(gain).collect() }
     }
 
-    /// Keeps the gradients by ln s of rows with so many columns; `start` is what codes are added to, or nothing.
-    pub(super) fn take_gradient(
-        &mut self,
-        gradient: &[f32],
-        points: &[f32],
-        start: &[f32],
-        columns: usize,
-    ) {
-        let zeros = vec![0.0; columns];
-        let rows = gradient.chunks(columns).zip(points.chunks(columns)).enumerate();
-        for (gain, (row, (gradient, points))) in self.rows.iter_mut().zip(rows) {
-            let start = start.get(row * columns..(row + 1) * columns).unwrap_or(&zeros);
-            gain.gradient = gain_by_moving(gradient, points, start);
-        }
+    /// Keeps the gradients by ln s of all rows, until the next update.
+    pub(super) fn take_gradients(&mut self, gradients: impl Iterator<Item = f64>) {
+        self.rows.iter_mut().zip(gradients).for_each(|(gain, gradient)| gain.gradient = gradient);
     }
 
     /// Moves the scales; what each is multiplied by.
     pub(super) fn update(&mut self, time: u64, learning_rate: f64, scales: &mut [f32]) -> Vec<f32> {
         let corrections = ScalarAdam::<1>::corrections(time);
-        let mut scale_at = HashMap::new();
         let rows = self.rows.iter_mut().zip(scales);
-        let moved = rows.map(|(gain, scale)| {
+        let factors = rows.map(|(gain, scale)| {
             let [step] = gain.adam.step(corrections, learning_rate, [gain.gradient]);
+            let before = on_grid(gain.log);
             gain.log += step;
-            let before = *scale;
             let number = on_grid(gain.log);
-            *scale = *scale_at.entry(number).or_insert_with(|| scale_of(number));
-            *scale / before
+            if number == before {
+                return 1.0;
+            }
+            let factor = scale_of(number) / *scale;
+            *scale = scale_of(number);
+            factor
         });
-        moved.collect()
+        factors.collect()
     }
 
     /// Everything that changes, as numbers for a checkpoint.

@@ -15,7 +15,7 @@ use crate::adamw::ScalarAdam;
 use crate::sensitivity::SquaredGradients;
 use crate::{LineScaleRule, RunConfig, StepRule};
 use dropout::coarsening;
-use tensor::{Rounding, TensorRate};
+use tensor::{Priced, Rounding, TensorRate};
 
 /// J = D + λ·R, with R the mean code length in bits of all coded weights.
 ///
@@ -217,8 +217,7 @@ impl BitsPressure {
         for rate in &mut self.tensors {
             let [weights, points] = [weights, seen].map(|all| &all.tensors()[rate.at].data);
             let gradient = &mut gradients.values[rate.at];
-            rate.take_gains(gradient, points);
-            let (sums, through_points) = match rounds {
+            let Priced { sums, through_points, .. } = match rounds {
                 true => rate.accumulate_rounded(weights, points, weight_of_bit, gradient),
                 false => rate.accumulate_noisy(weights, points, weight_of_bit, gradient),
             };

@@ -6,8 +6,8 @@ use backslash_codec::{Origin, round_scale};
 use backslash_model::NamedTensor;
 use backslash_quant::LineScales;
 use backslash_rate::{
-    LaplaceMixture, LineLevels, LineSums, Moments, RateSums, add_uniform_noise, gain_by_moving,
-    round_some_to_step, round_to_step,
+    LaplaceMixture, LineFactors, LineLevels, LineSums, Moments, RateSums, add_uniform_noise,
+    gain_by_moving, gains_by_scaling, round_some_to_step, round_to_step,
 };
 use rayon::prelude::*;
 
@@ -26,6 +26,17 @@ pub(super) struct Rounding {
     pub(super) coarser: f32,
     /// Share of the weights that are rounded.
     pub(super) share: f32,
+}
+
+/// What the price of rows amounts to.
+#[derive(Debug, Default)]
+pub(super) struct Priced {
+    /// Over their code lengths.
+    pub(super) sums: RateSums,
+    /// Σ g·(point − w), with g the gradient of loss and rate at the points.
+    pub(super) through_points: f64,
+    /// Gradient of the loss by the logarithm of each row's scale, where these are learned.
+    by_log_scales: Vec<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -106,13 +117,6 @@ impl TensorRate {
     /// From now on the scales of rows are learned.
     pub(super) fn learn_rows(&mut self) {
         self.gains = self.scales.as_ref().map(|scales| RowGains::of(&scales.rows));
-    }
-
-    /// Where scales of rows are learned, keeps their gradients, by that of the loss at the points.
-    pub(super) fn take_gains(&mut self, gradient: &[f32], points: &[f32]) {
-        if let Some(gains) = &mut self.gains {
-            gains.take_gradient(gradient, points, &self.start, self.columns);
-        }
     }
 
     /// Where scales of rows are learned, moves them, and the weights with them.
@@ -213,28 +217,34 @@ impl TensorRate {
         points.iter_mut().zip(start).for_each(|(point, start)| *point += start);
     }
 
-    /// Adds `weight_of_bit` times the gradient of the code length at points with noise; the sums over them, and
-    /// Σ g·(point − w).
+    /// Adds `weight_of_bit` times the gradient of the code length at points with noise. Where scales of rows are learned,
+    /// their gradients are kept.
     pub(super) fn accumulate_noisy(
-        &self,
+        &mut self,
         weights: &[f32],
         points: &[f32],
         weight_of_bit: f64,
         gradient: &mut [f32],
-    ) -> (RateSums, f64) {
+    ) -> Priced {
         let code_length = self.mixture.at_step(self.step());
         let rows = self.rows_of_chunk();
         let cut = rows * self.columns;
         let points = points.par_chunks(cut).zip(weights.par_chunks(cut));
         let chunks = gradient.par_chunks_mut(cut).zip(points).enumerate();
         let parts = chunks.map(|(chunk, (gradient, (points, weights)))| {
+            let by_log_scales = self.by_log_scales(chunk * cut, gradient, points);
             let moved = self.moved(chunk * cut, points);
             let sums = self.unscaled(chunk * rows, gradient, |gradient| {
                 code_length.accumulate(&moved, weight_of_bit as f32, gradient)
             });
-            (sums, gain_by_moving(gradient, points, weights))
+            Priced {
+                sums,
+                through_points: gain_by_moving(gradient, points, weights),
+                by_log_scales,
+            }
         });
-        total(parts.collect())
+        let parts = parts.collect();
+        self.total(parts)
     }
 
     /// Lets `add` add a gradient by how far rows, of which the first is number `row`, have moved in their own steps.
@@ -253,31 +263,65 @@ impl TensorRate {
     }
 
     /// As [`TensorRate::accumulate_noisy`] with the code lengths of the codes, whose rows and columns have scales of their
-    /// own: those of the codes of the step before, so that trainings whose tensors are split can do the same with one sum
-    /// over all parts in a step. The first codes have their own.
+    /// own: those of the codes of the step before, so that all of it is one pass, and trainings whose tensors are split can
+    /// do the same with one sum over all parts in a step. The first codes have their own.
     pub(super) fn accumulate_rounded(
         &mut self,
         weights: &[f32],
         points: &[f32],
         weight_of_bit: f64,
         gradient: &mut [f32],
-    ) -> (RateSums, f64) {
-        let (lines, moved) = self.lines(weights);
-        let next = lines.levels();
-        let levels = self.levels.replace(next.clone()).unwrap_or(next);
-        let tables = self.mixture.codes_at_levels(self.step(), levels, lines.largest());
-        let rows = self.rows_of_chunk();
-        let cut = rows * self.columns;
-        let weights = weights.par_chunks(cut).zip(moved);
-        let points = points.par_chunks(cut).zip(weights);
-        let chunks = gradient.par_chunks_mut(cut).zip(points).enumerate();
-        let parts = chunks.map(|(chunk, (gradient, (points, (weights, moved))))| {
-            let sums = self.unscaled(chunk * rows, gradient, |gradient| {
-                tables.accumulate(chunk * rows, &moved, weight_of_bit as f32, gradient)
-            });
-            (sums, gain_by_moving(gradient, points, weights))
-        });
-        total(parts.collect())
+    ) -> Priced {
+        let (step, columns, rows) = (self.step(), self.columns, self.rows_of_chunk());
+        let levels = self.levels.take().unwrap_or_else(|| self.lines(weights).levels());
+        let tables = self.mixture.codes_at_levels(step, levels);
+        let cut = rows * columns;
+        let pairs = points.par_chunks(cut).zip(weights.par_chunks(cut));
+        let chunks = gradient.par_chunks_mut(cut).zip(pairs).enumerate();
+        let parts: Vec<_> = chunks
+            .map(|(chunk, (gradient, (points, weights)))| {
+                let by_log_scales = self.by_log_scales(chunk * cut, gradient, points);
+                let (row, moved) = (chunk * rows, self.moved(chunk * cut, weights));
+                let lines = LineSums::of(&moved, columns, step);
+                let weight_of_bit = weight_of_bit as f32;
+                let sums = match &self.scales {
+                    Some(LineScales { rows, columns }) => {
+                        let factors = LineFactors { rows, columns };
+                        tables.accumulate_scaled(row, &moved, factors, weight_of_bit, gradient)
+                    }
+                    None => tables.accumulate(row, &moved, weight_of_bit, gradient),
+                };
+                let through_points = gain_by_moving(gradient, points, weights);
+                (lines, Priced { sums, through_points, by_log_scales })
+            })
+            .collect();
+        let (lines, parts) = parts.into_iter().unzip();
+        self.levels = Some(joined(lines).levels());
+        self.total(parts)
+    }
+
+    /// The gradients by the logarithms of learned scales of rows, the first of which stands at `first`, by that of the loss
+    /// at the points; none where scales are not learned.
+    fn by_log_scales(&self, first: usize, gradient: &[f32], points: &[f32]) -> Vec<f64> {
+        let start = self.start.get(first..).unwrap_or(&[]);
+        match self.gains {
+            Some(_) => gains_by_scaling(gradient, points, start, self.columns),
+            None => Vec::new(),
+        }
+    }
+
+    /// The sum of what parts of the tensor give, in their order, of which the gradients of scales are kept.
+    fn total(&mut self, parts: Vec<Priced>) -> Priced {
+        let mut total = Priced::default();
+        for part in parts {
+            total.sums += part.sums;
+            total.through_points += part.through_points;
+            total.by_log_scales.extend(part.by_log_scales);
+        }
+        if let Some(gains) = &mut self.gains {
+            gains.take_gradients(total.by_log_scales.drain(..));
+        }
+        total
     }
 
     /// Whole rows that are treated together.
@@ -285,18 +329,14 @@ impl TensorRate {
         CHUNK.div_ceil(self.columns)
     }
 
-    /// What tells rows and columns of the codes apart, and how far the weights of each chunk have moved.
-    fn lines<'a>(&self, weights: &'a [f32]) -> (LineSums, Vec<Cow<'a, [f32]>>) {
+    /// What tells rows and columns of the codes apart.
+    fn lines(&self, weights: &[f32]) -> LineSums {
         let cut = self.rows_of_chunk() * self.columns;
         let chunks = weights.par_chunks(cut).enumerate();
         let of_chunk = |(chunk, weights)| {
-            let moved = self.moved(chunk * cut, weights);
-            (LineSums::of(&moved, self.columns, self.step()), moved)
+            LineSums::of(&self.moved(chunk * cut, weights), self.columns, self.step())
         };
-        let (parts, moved): (Vec<_>, Vec<_>) = chunks.map(of_chunk).unzip();
-        let mut lines = LineSums::default();
-        parts.into_iter().for_each(|part| lines.append(part));
-        (lines, moved)
+        joined(chunks.map(of_chunk).collect())
     }
 
     /// How far weights of whole rows, the first of which stands at `first`, are from where the decoder starts, in the steps
@@ -315,15 +355,11 @@ impl TensorRate {
     }
 }
 
-/// The sum of what parts of a tensor give, in their order.
-fn total(parts: Vec<(RateSums, f64)>) -> (RateSums, f64) {
-    let mut sums = RateSums::default();
-    let mut through_points = 0.0;
-    for (part, through) in parts {
-        sums += part;
-        through_points += through;
-    }
-    (sums, through_points)
+/// The sums of all rows, by those of parts that follow one another.
+fn joined(parts: Vec<LineSums>) -> LineSums {
+    let mut lines = LineSums::default();
+    parts.into_iter().for_each(|part| lines.append(part));
+    lines
 }
 
 /// Root mean square of the weights, or that of a uniformly drawn layer where all are zero.

@@ -133,7 +133,8 @@ fn a_restored_state_goes_on_with_its_levels() {
         assert_eq!(of(&mut resumed), of(&mut whole), "{step}");
     }
     let (state, taken) = (whole.state(), ROUNDING_FROM + 4);
-    let levels = 64 + COLUMNS;
+    // Those of lines, and the largest magnitude.
+    let levels = 64 + COLUMNS + 1;
     assert_eq!(state.len(), STATE + levels);
     let (models, mut wrong) = (&state[..STATE], state.clone());
     wrong[STATE] = 0.5;

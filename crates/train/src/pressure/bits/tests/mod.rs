@@ -210,7 +210,7 @@ fn codes_are_what_weights_have_moved_by() {
     let step = plan.steps[name];
     weights.tensors_mut()[at].data.iter_mut().step_by(3).for_each(|w| *w += 1.1 * step);
     let seen = perturbed(&pressure, &weights, 0);
-    let artifact = crate::sizing::artifact(&weights, &plan, &Default::default()).unwrap();
+    let artifact = crate::sizing::artifact(&weights, &plan).unwrap();
     let backslash_codec::Tensor::Quantized(tensor) = &artifact.tensors[name] else {
         panic!("a matrix is coded");
     };
@@ -313,9 +313,8 @@ fn rescaled_layers_have_the_same_rate() {
         let loss = network.loss(&tokens[..16], &tokens[16..], 16).into_scalar::<f32>();
         let mut pressure = BitsPressure::new(&config, weights);
         let rate = values(&mut pressure, weights, 0).0;
-        let artifact =
-            crate::sizing::artifact(weights, &pressure.plan(), &Default::default()).unwrap();
-        let size = crate::sizing::size(&artifact).unwrap();
+        let artifact = crate::sizing::artifact(weights, &pressure.plan()).unwrap();
+        let size = backslash_codec::encoded_size(&artifact).unwrap();
         (f64::from(loss), rate, size.total() as f64)
     };
     let (before, after) = (of(&weights), of(&rescaled));

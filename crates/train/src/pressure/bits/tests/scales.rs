@@ -42,8 +42,7 @@ fn lines_that_the_loss_minds_have_finer_steps() {
 fn what_the_loss_sees_of_scaled_lines_is_what_the_file_decodes_to() {
     let (weights, pressure) = (weights(), scaled_pressure(0.0));
     let seen = perturbed(&pressure, &weights, 1);
-    let artifact =
-        crate::sizing::artifact(&weights, &pressure.plan(), &Default::default()).unwrap();
+    let artifact = crate::sizing::artifact(&weights, &pressure.plan()).unwrap();
     let backslash_codec::Tensor::Quantized(tensor) = &artifact.tensors["w"] else {
         panic!("not coded")
     };
@@ -62,7 +61,7 @@ fn gradients_of_scaled_lines_agree_with_finite_differences() {
     let seen = perturbed(&pressure, &weights, 0).get("w").unwrap().data.clone();
     let bits = |pressure: &BitsPressure, points: &[f32]| {
         let mut nothing = vec![0.0; points.len()];
-        pressure.tensors[0].accumulate_noisy(points, points, 0.0, &mut nothing).0.bits
+        pressure.tensors[0].clone().accumulate_noisy(points, points, 0.0, &mut nothing).sums.bits
     };
     for at in [0, 9, 5 * 64 + 1, 5 * 64 + 9, 4000] {
         let nudge = 2e-3 * step_of(&pressure);
@@ -121,7 +120,7 @@ fn learned_scales_move_rows_and_leave_their_codes_alone() {
     pressure.scale_learning_rate = 0.02;
     let codes = |pressure: &BitsPressure, weights: &NamedWeights| {
         let plan = pressure.plan();
-        let artifact = crate::sizing::artifact(weights, &plan, &Default::default()).unwrap();
+        let artifact = crate::sizing::artifact(weights, &plan).unwrap();
         let backslash_codec::Tensor::Quantized(tensor) = &artifact.tensors["w"] else {
             panic!("not coded")
         };
