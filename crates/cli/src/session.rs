@@ -81,6 +81,8 @@ enum LearnedStep {
         origin: Option<LearnedOrigin>,
         #[serde(skip_serializing_if = "Option::is_none")]
         scales: Option<LineScales>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dead_zone: Option<f32>,
     },
 }
 
@@ -99,9 +101,10 @@ pub fn write_plan(folder: &Path, plan: &Plan) -> Result<()> {
         let origin =
             origin.map(|&Origin { seed, stream, bound }| LearnedOrigin { seed, stream, bound });
         let scales = plan.scales.get(name).cloned();
-        let learned = match (&origin, &scales) {
-            (None, None) => LearnedStep::Alone(step),
-            _ => LearnedStep::Detailed { step, origin, scales },
+        let dead_zone = plan.dead_zones.get(name).copied();
+        let learned = match (&origin, &scales, dead_zone) {
+            (None, None, None) => LearnedStep::Alone(step),
+            _ => LearnedStep::Detailed { step, origin, scales, dead_zone },
         };
         (name, learned)
     });
@@ -124,11 +127,12 @@ pub fn learned_plan(folder: &Path) -> Result<Option<Plan>> {
     for (name, learned) in learned {
         let step = match learned {
             LearnedStep::Alone(step) => step,
-            LearnedStep::Detailed { step, origin, scales } => {
+            LearnedStep::Detailed { step, origin, scales, dead_zone } => {
                 if let Some(LearnedOrigin { seed, stream, bound }) = origin {
                     plan.origins.insert(name.clone(), Origin { seed, stream, bound });
                 }
                 plan.scales.extend(scales.map(|scales| (name.clone(), scales)));
+                plan.dead_zones.extend(dead_zone.map(|zone| (name.clone(), zone)));
                 step
             }
         };
@@ -190,7 +194,22 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_size;
+    use super::*;
+
+    #[test]
+    fn learned_plans_are_read_as_they_were_written() {
+        let of = |name: &str, step| (name.to_owned(), step);
+        let steps = BTreeMap::from([of("a", 0.5), of("b", 0.25), of("c", 0.1), of("d", 3.0)]);
+        let origin = Origin { seed: 3, stream: 9, bound: 0.5 };
+        let scales = LineScales { rows: vec![1.0, 2.0], columns: vec![0.5] };
+        let plan = Plan::learned(steps)
+            .from_origins(BTreeMap::from([("b".to_owned(), origin)]))
+            .with_scales(BTreeMap::from([("c".to_owned(), scales)]))
+            .with_dead_zones(BTreeMap::from([of("c", 0.02), of("d", 0.04)]));
+        let folder = tempfile::tempdir().unwrap();
+        write_plan(folder.path(), &plan).unwrap();
+        assert_eq!(learned_plan(folder.path()).unwrap(), Some(plan));
+    }
 
     #[test]
     fn sizes_are_decimal() {

@@ -47,4 +47,4 @@ pub use network::{
 };
 pub use precision::Precision;
 pub use pretrained::Pretrained;
-pub use weights::{NamedTensor, NamedWeights, is_embedding};
+pub use weights::{NamedTensor, NamedWeights, is_embedding, is_ngram_table};

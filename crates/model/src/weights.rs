@@ -36,6 +36,11 @@ pub fn is_embedding(name: &str) -> bool {
     module.is_some_and(|module| EMBEDDINGS.contains(&module.rsplit('.').next().unwrap_or(module)))
 }
 
+/// Whether a tensor of that name has rows for pairs or triples of tokens.
+pub fn is_ngram_table(name: &str) -> bool {
+    ["bigram_emb.weight", "trigram_emb.weight"].contains(&name)
+}
+
 /// One tensor: its name, its shape and its values in row-major order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedTensor {

@@ -24,4 +24,4 @@ pub use pieces::quantize_pieces;
 pub use plan::{Levels, LineScales, Plan, Weights, is_coded, store_uncoded};
 pub use published::{PAPER_STEP, PaperExport, export_as_published};
 pub use spectrum::effective_rank;
-pub use uniform::{quantize, quantize_to_centroids};
+pub use uniform::{quantize, quantize_to_centroids, quantize_with_dead_zone};

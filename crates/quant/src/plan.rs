@@ -9,7 +9,7 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{QuantError, quantize, quantize_to_centroids};
+use crate::{QuantError, quantize, quantize_to_centroids, quantize_with_dead_zone};
 
 /// Fewest elements of a matrix that is worth a probability table of its own.
 const LEAST_CODED_ELEMENTS: usize = 4096;
@@ -70,6 +70,8 @@ pub struct Plan {
     pub origins: BTreeMap<String, Origin>,
     /// Tensors whose rows and columns have steps of their own.
     pub scales: BTreeMap<String, LineScales>,
+    /// By how large a share of a step the thresholds of codes on the grid are further from zero, for tensors where they are.
+    pub dead_zones: BTreeMap<String, f32>,
 }
 
 /// Factors on the step of a matrix: the code in row i and column j is a multiple of Δ·r_i·c_j.
@@ -153,6 +155,12 @@ impl Plan {
         Self { scales, ..self }
     }
 
+    /// The same plan with thresholds further from zero for these tensors.
+    #[must_use]
+    pub fn with_dead_zones(self, dead_zones: BTreeMap<String, f32>) -> Self {
+        Self { dead_zones, ..self }
+    }
+
     /// One step for all tensors.
     pub fn equal(weights: &[Weights<'_>], step: f32) -> Self {
         Self::of(weights, |_| step)
@@ -207,10 +215,6 @@ impl Plan {
                 .steps
                 .get(name)
                 .ok_or_else(|| QuantError::NoStep { name: name.to_owned() })?;
-            let quantize = match self.levels {
-                Levels::Grid => quantize,
-                Levels::Centroids => quantize_to_centroids,
-            };
             let origin = self.origins.get(name).copied();
             let mut data = match origin {
                 Some(origin) => Cow::Owned(moved_from(origin, data)),
@@ -221,7 +225,13 @@ impl Plan {
                 scales.check(name, shape)?;
                 scales.divide(0, data.to_mut());
             }
-            let quantized = quantize(name, shape, &data, step)?;
+            let quantized = match (self.levels, self.dead_zones.get(name)) {
+                (Levels::Grid, Some(&zone)) => {
+                    quantize_with_dead_zone(name, shape, &data, step, zone)
+                }
+                (Levels::Grid, None) => quantize(name, shape, &data, step),
+                (Levels::Centroids, _) => quantize_to_centroids(name, shape, &data, step),
+            }?;
             return Ok(Tensor::Quantized(QuantizedTensor {
                 origin,
                 row_scales: scales.map(|scales| scales.rows.clone()),
@@ -274,6 +284,24 @@ mod tests {
         assert!(matches!(artifact.tensors["matrix"], Tensor::Quantized(_)));
         assert!(matches!(artifact.tensors["vector"], Tensor::Raw(_)));
         assert!(matches!(artifact.tensors["small"], Tensor::Raw(_)));
+    }
+
+    #[test]
+    fn dead_zones_move_thresholds_of_their_tensors_alone() {
+        let data: Vec<f32> = (0..4096).map(|i| i as f32 / 1024.0 - 2.0).collect();
+        let weights = ["a", "b"].map(|name| Weights { name, shape: &[64, 64], data: &data });
+        let steps = BTreeMap::from([("a".to_owned(), 1.0), ("b".to_owned(), 1.0)]);
+        let plan = Plan::learned(steps).with_dead_zones(BTreeMap::from([("a".to_owned(), 0.125)]));
+        let artifact = plan.artifact(&weights, &BTreeMap::new()).unwrap();
+        let codes = |name: &str| match &artifact.tensors[name] {
+            Tensor::Quantized(tensor) => tensor.codes.clone(),
+            Tensor::Raw(_) => panic!("not coded"),
+        };
+        for ((weight, a), b) in data.iter().zip(codes("a")).zip(codes("b")) {
+            let expected = [0.625, 1.625].iter().filter(|least| weight.abs() >= **least).count();
+            assert_eq!(a, expected as i32 * weight.signum() as i32, "{weight}");
+            assert_eq!(b, weight.round_ties_even() as i32, "{weight}");
+        }
     }
 
     /// Scales take part in the codes and are taken back by the decoder.

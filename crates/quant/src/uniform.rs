@@ -28,9 +28,42 @@ pub fn quantize(
     weights: &[f32],
     step: f32,
 ) -> Result<QuantizedTensor, QuantError> {
+    quantize_by(name, shape, weights, step, |scaled| scaled.round_ties_even())
+}
+
+/// Codes q = sign(w)·⌊|w|/Δ + ½ − z⌋, read back as q·Δ: as [`quantize`] with thresholds a share z of a step further from zero.
+/// For weights that the end of their training has stopped on the way to zero.
+///
+/// ```
+/// let tensor = backslash_quant::quantize_with_dead_zone("w", &[2, 2], &[0.52, -0.7, 1.52, -0.2], 1.0, 0.05)?;
+/// assert_eq!(tensor.codes, [0, -1, 1, 0]);
+/// # Ok::<(), backslash_quant::QuantError>(())
+/// ```
+///
+/// # Errors
+/// As [`quantize`].
+pub fn quantize_with_dead_zone(
+    name: &str,
+    shape: &[usize],
+    weights: &[f32],
+    step: f32,
+    zone: f32,
+) -> Result<QuantizedTensor, QuantError> {
+    let code = |scaled: f32| (scaled.abs() + 0.5 - zone).floor().copysign(scaled);
+    quantize_by(name, shape, weights, step, code)
+}
+
+/// The codes that `code` makes of w/Δ.
+fn quantize_by(
+    name: &str,
+    shape: &[usize],
+    weights: &[f32],
+    step: f32,
+    code: impl Fn(f32) -> f32 + Sync,
+) -> Result<QuantizedTensor, QuantError> {
     check(name, weights, step)?;
     let codes_per_unit = 1.0 / step;
-    let code = |weight: &f32| (weight * codes_per_unit).round_ties_even() as i32;
+    let code = |weight: &f32| code(weight * codes_per_unit) as i32;
     let codes = weights.par_iter().with_min_len(CHUNK).map(code).collect();
     Ok(QuantizedTensor {
         shape: shape.to_vec(),

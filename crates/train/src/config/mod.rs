@@ -305,6 +305,7 @@ mod tests {
             "rate.start=1",
             "rate.matrix_spectral_decay=-1",
             "rate.matrix_momentum=1",
+            "rate.ngram_dead_zone=0.5",
             "rate.budget=5000",
             "train.clip_norm=nan",
             "train.token_dropout=1",

@@ -60,8 +60,8 @@ pub enum LineScaleRule {
     /// They are that of the matrix.
     #[default]
     None,
-    /// By how much the loss minds an error there, as the gradients of a few batches tell at the start of the rate: of the
-    /// columns of all matrices, and of the rows of those of linear layers.
+    /// By how much the loss minds an error there, as gradients tell at the start of the rate: of the columns of all matrices,
+    /// and of the rows of those of linear layers.
     Sensitivity,
     /// As `sensitivity`, of all rows; those of rows then move with the loss, while codes stay as they are.
     Learned,
@@ -122,6 +122,11 @@ pub struct RateConfig {
     /// teacher stays what it was at the start, which has to be good for that: where the learning rate has come to zero. At
     /// 0.98 it is the average over fifty steps, which needs no such point.
     pub teacher_decay: f64,
+    /// `bits`: by how large a share of a step the thresholds of the file's codes of rows for pairs and triples of tokens are
+    /// further from zero than where the loss has seen them rounded. Such a row is seldom read, and the rate takes its weights
+    /// to zero slowly: many are just above a threshold where training ends.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ngram_dead_zone: f64,
     /// `backslash`: ε in (|θ|+ε)^(ν−1).
     pub epsilon: f64,
 }
@@ -148,9 +153,15 @@ impl Default for RateConfig {
             matrix_spectral_decay: 1.0,
             distillation: 0.0,
             teacher_decay: 1.0,
+            ngram_dead_zone: 0.0,
             epsilon: 1.0,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(zone: &f64) -> bool {
+    *zone == 0.0
 }
 
 impl RateConfig {
@@ -162,7 +173,7 @@ impl RateConfig {
     /// Checks every value that a type cannot.
     pub(super) fn validate(&self) -> Result<(), TrainError> {
         let momentum = self.matrix_momentum.unwrap_or_default();
-        let rules: [Rule; 14] = [
+        let rules: [Rule; 15] = [
             ("rate.lambda", self.lambda, not_negative(self.lambda), "must not be negative"),
             ("rate.start", self.start, below_one(self.start), "must be from 0 to below 1"),
             (
@@ -225,6 +236,12 @@ impl RateConfig {
                 self.teacher_decay,
                 share(self.teacher_decay),
                 "must be from 0 to 1",
+            ),
+            (
+                "rate.ngram_dead_zone",
+                self.ngram_dead_zone,
+                (0.0..0.5).contains(&self.ngram_dead_zone),
+                "must be from 0 to below 0.5",
             ),
             ("rate.epsilon", self.epsilon, positive(self.epsilon), "must be positive"),
         ];

@@ -102,7 +102,8 @@ fn known_keys() -> Table {
         label_column: "label".to_owned(),
         ..DataConfig::default()
     };
-    let rate = RateConfig { matrix_momentum: Some(0.5), ..RateConfig::default() };
+    let rate =
+        RateConfig { matrix_momentum: Some(0.5), ngram_dead_zone: 0.1, ..RateConfig::default() };
     let config = RunConfig { data, model, rate, ..RunConfig::default() };
     Table::try_from(config).expect("a configuration is plain data")
 }

@@ -8,7 +8,7 @@ mod tests;
 #[cfg(test)]
 mod trajectory;
 
-use backslash_model::{Gradients, NamedWeights};
+use backslash_model::{Gradients, NamedWeights, is_ngram_table};
 use backslash_quant::{Plan, is_coded};
 
 use crate::adamw::ScalarAdam;
@@ -51,6 +51,8 @@ pub(crate) struct BitsPressure {
     rounded_share: f64,
     /// The first step that rounds all weights.
     all_rounded_from: u64,
+    /// Share of a step by which thresholds are further from zero in the file, of rows for pairs and triples of tokens.
+    ngram_dead_zone: f32,
 }
 
 /// Share of the steps that round after which all weights are rounded.
@@ -92,6 +94,7 @@ impl BitsPressure {
             step_dropout: rate.step_dropout,
             rounded_share: rate.rounded_share,
             all_rounded_from: rounding_from + (ALL_ROUNDED * rounding) as u64,
+            ngram_dead_zone: rate.ngram_dead_zone as f32,
         }
     }
 
@@ -147,8 +150,14 @@ impl BitsPressure {
             .clone()
             .filter_map(|rate| Some((rate.name.clone(), rate.scales.clone()?)))
             .collect();
+        let zones =
+            tensors.clone().filter(|rate| self.ngram_dead_zone > 0.0 && is_ngram_table(&rate.name));
+        let zones = zones.map(|rate| (rate.name.clone(), self.ngram_dead_zone)).collect();
         let origins = tensors.filter_map(|rate| Some((rate.name.clone(), rate.origin?)));
-        Plan::learned(steps).from_origins(origins.collect()).with_scales(scales)
+        Plan::learned(steps)
+            .from_origins(origins.collect())
+            .with_scales(scales)
+            .with_dead_zones(zones)
     }
 
     /// Whether a step is the first with a rate and rows and columns have steps of their own.

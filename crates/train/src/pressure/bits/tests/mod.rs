@@ -27,6 +27,23 @@ fn config(start: f64, rounding_from: f64) -> RunConfig {
     RunConfig { rate, train, ..RunConfig::default() }
 }
 
+#[test]
+fn files_have_dead_zones_for_rows_of_pairs_and_triples() {
+    let data: Vec<f32> = weights().get("w").unwrap().data.clone();
+    let names = ["bigram_emb.weight", "tok_emb.weight", "trigram_emb.weight"];
+    let tensor =
+        |name: &str| NamedTensor { name: name.to_owned(), shape: vec![64, 64], data: data.clone() };
+    let weights = NamedWeights::new(names.map(tensor).to_vec());
+    let zones = |zone| {
+        let mut config = config(0.0, 0.0);
+        config.rate.ngram_dead_zone = zone;
+        BitsPressure::new(&config, &weights).plan().dead_zones
+    };
+    assert!(zones(0.0).is_empty());
+    let expected = [names[0], names[2]].map(|name| (name.to_owned(), 0.02));
+    assert_eq!(zones(0.02), expected.into());
+}
+
 fn pressure(rounding_from: f64) -> BitsPressure {
     BitsPressure::new(&config(0.0, rounding_from), &weights())
 }
