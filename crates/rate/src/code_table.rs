@@ -120,28 +120,16 @@ impl CodeTables {
         let columns = self.levels.columns.len();
         let ones = vec![1.0; columns.max(weights.len() / columns.max(1))];
         let factors = LineFactors { rows: &ones, columns: &ones };
-        self.accumulate_rows(first_row, weights, factors, weight_of_bit, gradient)
+        self.accumulate_scaled(first_row, weights, factors, weight_of_bit, gradient)
     }
 
     /// As [`CodeTables::accumulate`] where x is what the code in row i and column j stands for over r_i·c_j, as `weights` are,
-    /// and `gradient` is by what the code stands for: added is `weight_of_bit` · ∂bits/∂x / r_i·c_j.
+    /// and `gradient` is by what the code stands for: added is `weight_of_bit` · ∂bits/∂x / r_i·c_j. The factors are those of
+    /// these rows, and of all columns.
     ///
     /// # Panics
     /// Those of [`CodeTables::accumulate`], and if there are fewer factors than rows or columns.
     pub fn accumulate_scaled(
-        &self,
-        first_row: usize,
-        weights: &[f32],
-        factors: LineFactors<'_>,
-        weight_of_bit: f32,
-        gradient: &mut [f32],
-    ) -> RateSums {
-        let factors = LineFactors { rows: &factors.rows[first_row..], ..factors };
-        self.accumulate_rows(first_row, weights, factors, weight_of_bit, gradient)
-    }
-
-    /// As [`CodeTables::accumulate_scaled`] by the factors of these rows.
-    fn accumulate_rows(
         &self,
         first_row: usize,
         weights: &[f32],
@@ -282,7 +270,6 @@ mod tests {
             let levels = lines.levels();
             let before: Vec<f32> = weights.iter().map(|w| 0.1 * w - 0.01).collect();
             let factors: Vec<f32> = (0..weights.len()).map(|line| 0.7 + 0.2 * (line % 5) as f32).collect();
-            let of_lines = LineFactors { rows: &factors, columns: &factors };
 
             let mut expected = before.clone();
             let mut one_by_one = RateSums::default();
@@ -307,9 +294,11 @@ mod tests {
             let cut = weights.len() / columns / 2;
             let (above, below) = weights.split_at(cut * columns);
             let (gradient_above, gradient_below) = gradient.split_at_mut(cut * columns);
+            let of_rows = |first| LineFactors { rows: &factors[first..], columns: &factors };
             let mut sums =
-                tables.accumulate_scaled(0, above, of_lines, weight_of_bit, gradient_above);
-            sums += tables.accumulate_scaled(cut, below, of_lines, weight_of_bit, gradient_below);
+                tables.accumulate_scaled(0, above, of_rows(0), weight_of_bit, gradient_above);
+            sums +=
+                tables.accumulate_scaled(cut, below, of_rows(cut), weight_of_bit, gradient_below);
             // At the middle of the zero cell rounding leaves a slope of some 1e-7 of its terms.
             for (gradient, expected) in gradient.iter().zip(&expected) {
                 prop_assert!((gradient - expected).abs() <= 1e-4 * (1.0 + expected.abs()));

@@ -34,12 +34,12 @@ pub(crate) fn estimate(artifact: &Artifact) -> Result<SizeSplit, TrainError> {
 }
 
 /// Bytes of the metadata of a file, which stay the same while its weights are trained.
-pub(crate) fn metadata_bytes(metadata: &BTreeMap<String, Vec<u8>>) -> Result<u64, TrainError> {
+pub(crate) fn metadata_bytes(metadata: BTreeMap<String, Vec<u8>>) -> Result<u64, TrainError> {
     let size = |metadata| {
         let alone = Artifact { metadata, ..Artifact::default() };
         Ok::<_, TrainError>(encoded_size(&alone).map_err(QuantError::from)?.total())
     };
-    Ok(size(metadata.clone())? - size(BTreeMap::new())?)
+    Ok(size(metadata)? - size(BTreeMap::new())?)
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ impl Trainer {
         let mut metadata_bytes = 0;
         let budget = match (&mut pressure, config.rate.budget) {
             (Pressure::Bits(bits), bytes) if bytes > 0 => {
-                metadata_bytes = sizing::metadata_bytes(&metadata)?;
+                metadata_bytes = sizing::metadata_bytes(metadata)?;
                 let fixed = bytes_without_codes(&weights, &bits.plan(), metadata_bytes, bytes)?;
                 let budget = Budget::new(bytes, fixed, bits.coded(), &config.rate, train);
                 bits.scale_initial_steps(budget.initial_step_factor(), &weights);

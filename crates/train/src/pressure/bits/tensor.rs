@@ -286,7 +286,7 @@ impl TensorRate {
                 let weight_of_bit = weight_of_bit as f32;
                 let sums = match &self.scales {
                     Some(LineScales { rows, columns }) => {
-                        let factors = LineFactors { rows, columns };
+                        let factors = LineFactors { rows: &rows[row..], columns };
                         tables.accumulate_scaled(row, &moved, factors, weight_of_bit, gradient)
                     }
                     None => tables.accumulate(row, &moved, weight_of_bit, gradient),
